@@ -1,0 +1,126 @@
+"""What the localizer is compared with: the box prior, Grad-CAM on an image-label classifier, the best proposal.
+
+The image-label attention is the localizer itself, trained without text (pnloc.localize.train_localizer).
+"""
+
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from pytorch_grad_cam import GradCAM
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from scipy import ndimage
+from torch import Tensor, nn
+
+from pnloc.boxes import fixed_pair, iou
+from pnloc.config import ClassifierConfig
+from pnloc.detector import Detector, augment, normalize
+from pnloc.regions import Regions
+from pnloc.train import Losses, Schedule, autocast, device, fit, generator
+
+LAYERS = ("16", "32")  # strides whose activations Grad-CAM may explain; one is chosen on validation data
+
+
+@dataclass(frozen=True)
+class HeatChoice:
+    """How a heat map becomes boxes: layer, threshold as a share of the map's range, boxes at the most."""
+
+    layer: str = "16"
+    threshold: float = 0.5
+    most: int = 2
+
+
+class Classifier(nn.Module):
+    """Pneumonia or not, from the image: the detector's backbone, global pooling, one linear layer.
+
+    It starts from the detector's weights and is trained on image labels only, so that it has seen whatever
+    the proposals of the other methods have seen.
+    """
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        self.body = deepcopy(detector.backbone)
+        self.head = nn.Linear(8 * detector.config.width, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images [B, 1, S, S], 8-bit values -> logits [B, 1]."""
+        return self.head(self.body(normalize(images))["32"].mean((2, 3)))
+
+
+def train_classifier(
+    detector: Detector,
+    images: np.ndarray,
+    labels: np.ndarray,
+    config: ClassifierConfig,
+    *,
+    seed: int,
+    folder: str | Path,
+    fingerprint: str,
+) -> tuple[Classifier, pd.DataFrame]:
+    """Train on uint8 images [N, S, S] and labels [N] of 0 and 1. Returns the classifier and its history."""
+    where = device()
+    torch.manual_seed(seed)
+    model = Classifier(detector).to(where, memory_format=torch.channels_last)
+    steps = max(1, len(images) // config.batch)
+
+    def batches(epoch: int):
+        rng = generator(seed, 3, epoch)
+        order = rng.permutation(len(images))
+        for step in range(steps):
+            rows = order[step * config.batch : (step + 1) * config.batch]
+            pictures, _ = augment(torch.from_numpy(images[rows])[:, None], [np.zeros((0, 4))] * len(rows), rng)
+            yield pictures.to(where), torch.as_tensor(labels[rows], dtype=torch.float32, device=where)
+
+    def losses(batch: tuple[Tensor, Tensor]) -> Losses:
+        with autocast(where):
+            logits = model(batch[0])[:, 0].float()
+        return {"label": F.binary_cross_entropy_with_logits(logits, batch[1])}
+
+    schedule = Schedule(config.epochs, steps, config.rate, 0.05)
+    history = fit(model, batches, losses, schedule, folder=folder, fingerprint=fingerprint, seed=seed, title="classifier")
+    return model, history
+
+
+def grad_cam(model: Classifier, images: np.ndarray, layer: str, batch: int = 32) -> np.ndarray:
+    """Grad-CAM (Selvaraju et al. 2017) of uint8 images [N, S, S]: maps [N, S, S], float32, 0 to 1 per image."""
+    where = next(model.parameters()).device
+    maps = [np.zeros((0, *images.shape[1:]), dtype=np.float32)]
+    with GradCAM(model=model, target_layers=[model.body.stages[layer]]) as cam:
+        for start in range(0, len(images), batch):
+            pictures = torch.from_numpy(np.asarray(images[start : start + batch]))[:, None].float().to(where)
+            maps.append(cam(input_tensor=pictures, targets=[ClassifierOutputTarget(0)] * len(pictures)))
+    return np.concatenate(maps)
+
+
+def heat_boxes(heat: np.ndarray, threshold: float, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes [n, 4] and scores [n] around the connected parts of a map [S, S] above `threshold` of its range.
+
+    A part's score is its highest value; a flat map gives no box.
+    """
+    low, high = float(heat.min()), float(heat.max())
+    if high - low < 1e-6:
+        return np.zeros((0, 4)), np.zeros(0)
+    labels, count = ndimage.label(heat > low + threshold * (high - low))
+    scores = np.asarray(ndimage.maximum(heat, labels, range(1, count + 1)), dtype=np.float64)
+    boxes = np.array([[c.start, r.start, c.stop, r.stop] for r, c in ndimage.find_objects(labels)], dtype=np.float64)
+    order = np.argsort(-scores, kind="stable")[:most]
+    return boxes[order], scores[order]
+
+
+def prior_boxes(training: np.ndarray, widths: np.ndarray, heights: np.ndarray) -> list[np.ndarray]:
+    """The fixed-box prior [2, 4] in pixels of each image, from relative training boxes [M, 4]."""
+    pair = fixed_pair(training)
+    return [pair * [w, h, w, h] for w, h in zip(widths, heights, strict=True)]
+
+
+def best_proposals(regions: Regions, truth: list[np.ndarray]) -> list[np.ndarray]:
+    """For each image the region that overlaps each true box [n, 4] most: the ceiling of any ranking of regions."""
+    found = []
+    for row, boxes in enumerate(truth):
+        here = regions.boxes[row, : int(regions.valid[row].sum())].numpy().astype(np.float64)
+        found.append(here[np.unique(iou(boxes, here).argmax(1))] if len(boxes) and len(here) else np.zeros((0, 4)))
+    return found

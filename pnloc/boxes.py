@@ -1,0 +1,109 @@
+"""Rectangles: overlaps, unions, grouping. All boxes are xyxy, float, in any one unit; N and M count boxes.
+
+A box of no area is legal and overlaps nothing. Empty sets of boxes have shape [0, 4].
+"""
+
+import numpy as np
+
+
+def as_boxes(boxes: object) -> np.ndarray:
+    """Anything box-like as a float64 array [N, 4]."""
+    return np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+
+
+def area(boxes: np.ndarray) -> np.ndarray:
+    """Areas [N] of boxes [N, 4]; a box turned inside out has area 0."""
+    boxes = as_boxes(boxes)
+    return np.clip(boxes[:, 2] - boxes[:, 0], 0, None) * np.clip(boxes[:, 3] - boxes[:, 1], 0, None)
+
+
+def intersection(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Areas [N, M] shared by each box of a [N, 4] and each of b [M, 4]."""
+    a, b = as_boxes(a), as_boxes(b)
+    low = np.maximum(a[:, None, :2], b[None, :, :2])
+    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    return np.clip(high - low, 0, None).prod(axis=2)
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Intersection over union [N, M]; 0 where both boxes have no area (never NaN)."""
+    shared = intersection(a, b)
+    union = area(a)[:, None] + area(b)[None, :] - shared
+    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+
+
+def union_iou(a: np.ndarray, b: np.ndarray) -> float:
+    """Intersection over union of two SETS of boxes, each taken as the region that its boxes cover.
+
+    Exact, on the grid of all edges. Two empty sets give 0.
+    """
+    a, b = as_boxes(a), as_boxes(b)
+    both = np.concatenate([a, b])
+    if len(both) == 0:
+        return 0.0
+    xs, ys = np.unique(both[:, [0, 2]]), np.unique(both[:, [1, 3]])
+    cells = np.outer(np.diff(ys), np.diff(xs))
+    if cells.size == 0:
+        return 0.0
+    covered = [_cover(boxes, xs, ys) for boxes in (a, b)]
+    union = (cells * (covered[0] | covered[1])).sum()
+    return float((cells * (covered[0] & covered[1])).sum() / union) if union > 0 else 0.0
+
+
+def _cover(boxes: np.ndarray, xs: np.ndarray, ys: np.ndarray) -> np.ndarray:
+    """Which cells of the grid of edges xs, ys lie in any box: bool [len(ys) - 1, len(xs) - 1]."""
+    covered = np.zeros((len(ys) - 1, len(xs) - 1), dtype=bool)
+    for x1, y1, x2, y2 in boxes:
+        covered |= ((ys[:-1] >= y1) & (ys[1:] <= y2))[:, None] & ((xs[:-1] >= x1) & (xs[1:] <= x2))[None, :]
+    return covered
+
+
+def group(boxes: np.ndarray, mass: np.ndarray, scores: np.ndarray, overlap: float = 0.5) -> np.ndarray:
+    """Grouped score [N] of each box: its own score times the mass of all boxes that overlap it.
+
+    boxes [N, 4]; mass [N], non-negative (attention over the boxes); scores [N] (the detector's).
+    `overlap` is the IoU from which on a box counts as the same place. Every method of the tables
+    passes through this one step.
+    """
+    if len(boxes) == 0:
+        return np.zeros(0)
+    same = iou(boxes, boxes) >= overlap
+    np.fill_diagonal(same, True)
+    return np.asarray(scores, dtype=np.float64) * (same @ np.asarray(mass, dtype=np.float64))
+
+
+def suppress(boxes: np.ndarray, scores: np.ndarray, overlap: float) -> np.ndarray:
+    """Greedy non-maximum suppression: the indices kept, best score first; ties keep the earlier box."""
+    order = np.argsort(-np.asarray(scores), kind="stable")
+    overlaps = iou(boxes, boxes)
+    kept: list[int] = []
+    for index in order:
+        if all(overlaps[index, other] <= overlap for other in kept):
+            kept.append(int(index))
+    return np.asarray(kept, dtype=np.int64)
+
+
+def select(boxes: np.ndarray, scores: np.ndarray, share: float, most: int, overlap: float = 0.3) -> np.ndarray:
+    """Indices of the boxes to report: suppressed, at least `share` of the best score, `most` at the most."""
+    kept = suppress(boxes, scores, overlap)
+    if len(kept) == 0:
+        return kept
+    return kept[np.asarray(scores)[kept] >= share * scores[kept[0]]][:most]
+
+
+def fixed_pair(boxes: np.ndarray) -> np.ndarray:
+    """Two boxes [2, 4] that need no image: the median box of each half of the picture.
+
+    boxes [N, 4] are training boxes relative to their image (0 to 1). A half without a box mirrors the other.
+    """
+    boxes = as_boxes(boxes)
+    left = boxes[(boxes[:, 0] + boxes[:, 2]) / 2 < 0.5]
+    right = boxes[(boxes[:, 0] + boxes[:, 2]) / 2 >= 0.5]
+    if len(left) == 0 and len(right) == 0:
+        return np.zeros((0, 4))
+    halves = [np.median(half, axis=0) if len(half) else None for half in (left, right)]
+    for here, other in ((0, 1), (1, 0)):
+        if halves[here] is None:
+            x1, y1, x2, y2 = halves[other]
+            halves[here] = np.array([1 - x2, y1, 1 - x1, y2])
+    return np.stack(halves)

@@ -1,0 +1,128 @@
+"""The command line: `python -m pnloc {data check, train, localize, reproduce}`.
+
+Every error of input is one line on standard error and exit status 2; status 1 of `data check` says that something
+lies in quarantine.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from pnloc import __version__
+from pnloc.errors import PnlocError
+
+PRESETS = "smoke, demo, public or mimic"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m pnloc",
+        description="Pneumonia localization by cross-attention on radiographs and reports. Not a medical device.",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    data = commands.add_parser("data", help="look at the data sets").add_subparsers(dest="action", required=True)
+    check = data.add_parser("check", help="read every set, decode every image, count and quarantine")
+    train = commands.add_parser("train", help="train detector and localizer, write the checkpoint and all tables")
+    reproduce = commands.add_parser("reproduce", help="run all notebooks with papermill and hand their pages to the book")
+    for command in (check, train, reproduce):
+        command.add_argument("--preset", default="demo", help=f"{PRESETS} (default: demo)")
+        command.add_argument("--data", default="", help="folder that holds the real data sets")
+        command.add_argument("--seed", type=int, default=0, help="whole number from 0 on (default: 0)")
+        command.add_argument("--artifacts", default="", help="where results go (default: artifacts/ of the repository)")
+    reproduce.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
+                           help="a further notebook parameter")  # fmt: skip
+    locate = commands.add_parser("localize", help="boxes and attributes of images, from the images alone")
+    locate.add_argument("images", nargs="+", metavar="IMAGE", help="PNG, JPEG or DICOM files")
+    locate.add_argument("--checkpoint", required=True, metavar="RUN_DIR", help="folder of a run or of its checkpoint")
+    locate.add_argument("--out", required=True, metavar="OUT_DIR", help="folder for boxes.csv, attributes.csv, overlays")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    given = _parser().parse_args(arguments)
+    try:
+        return {"data": _check, "train": _train, "localize": _localize, "reproduce": _reproduce}[given.command](given)
+    except PnlocError as error:
+        print(f"pnloc: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("pnloc: stopped; the same command goes on from the last whole step", file=sys.stderr)
+        return 130
+
+
+def _open(given: argparse.Namespace):
+    from pnloc.stages import open_run
+
+    return open_run(given.preset, given.data, given.seed, given.artifacts)
+
+
+def _check(given: argparse.Namespace) -> int:
+    from pnloc.files import write_table
+    from pnloc.records import check
+
+    run = _open(given)
+    tables = [check(run.records(name)) for name in run.sets]
+    quarantine = pd.concat([run.records(name).quarantine for name in run.sets], ignore_index=True)
+    print(pd.concat(tables, ignore_index=True).to_string(index=False))
+    for name in run.sets:
+        for note in run.records(name).notes:
+            print(f"{name}: {note}")
+    path = run.root / "quarantine.csv"
+    write_table(path, quarantine)
+    print(f"{len(quarantine)} in quarantine: {path}")
+    return int(len(quarantine) > 0)
+
+
+def _train(given: argparse.Namespace) -> int:
+    from pnloc.results import tables
+
+    run = _open(given)
+    made = tables(run)
+    print(made["localization"].query("metric == 'miou'").to_string(index=False))
+    print(f"checkpoint: {run.root / 'checkpoint'}; tables: {run.root / 'tables'}")
+    return 0
+
+
+def _localize(given: argparse.Namespace) -> int:
+    from pnloc.figures import overlay
+    from pnloc.files import write_table
+    from pnloc.images import read_gray
+    from pnloc.localize import Localizer
+
+    localizer = Localizer.load(given.checkpoint)
+    out, boxes, attributes, failed = Path(given.out), [], [], 0
+    paths = [Path(p) for p in given.images]
+    stems = [p.stem for p in paths]
+    for path in paths:
+        try:
+            found, probabilities = localizer(path)
+            name = path.stem if stems.count(path.stem) == 1 else path.name.replace(".", "-")
+            overlay(read_gray(path), found, out / f"{name}.overlay.png")
+        except PnlocError as error:
+            print(f"pnloc: {error}", file=sys.stderr)
+            failed += 1
+            continue
+        boxes.append(found.assign(image=str(path), label="pneumonia"))
+        attributes.append(pd.DataFrame({"image": str(path), "attribute": probabilities.index, "probability": probabilities.values}))
+    columns = {"boxes": ["image", "x1", "y1", "x2", "y2", "score", "label"], "attributes": ["image", "attribute", "probability"]}
+    for name, parts in (("boxes", boxes), ("attributes", attributes)):
+        table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns[name])
+        write_table(out / f"{name}.csv", table[columns[name]])
+    print(f"{len(boxes)} of {len(paths)} images: {out / 'boxes.csv'}, {out / 'attributes.csv'}. Research only, not a medical device.")
+    return 2 if failed else 0
+
+
+def _reproduce(given: argparse.Namespace) -> int:
+    from pnloc import book
+
+    run = _open(given)  # wrong presets and folders end here, before a kernel starts
+    parameters = {"PRESET": given.preset, "DATA": str(run.data or ""), "SEED": given.seed, "ARTIFACTS": given.artifacts}
+    parameters |= dict(given.parameter)
+    root = Path(__file__).parents[1]
+    book.execute(root / "notebooks", run.root / "pages", parameters)
+    book.publish(run.root / "pages", root / "book" / "pages")
+    return 0

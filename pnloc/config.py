@@ -1,0 +1,154 @@
+"""Presets: every number that a run depends on, as frozen dataclasses. No I/O.
+
+`preset(name)` is the only way to get one. What a stage depends on, it takes from here, so that a
+stage's fingerprint is a digest of these values.
+"""
+
+from dataclasses import asdict, dataclass, field, replace
+
+from pnloc.errors import PnlocError
+
+
+@dataclass(frozen=True)
+class DetectorConfig:
+    """RetinaNet and its training (pnloc.detector); sizes in pixels of the model's square input."""
+
+    side: int = 192
+    width: int = 32  # channels after the first convolution of the ResNet-18
+    pyramid: int = 64  # channels of the feature pyramid
+    anchor_sizes: tuple[tuple[float, float], ...] = ((25.0, 36.0), (52.0, 74.0))  # on strides 16 and 32
+    aspect_ratios: tuple[float, ...] = (0.8, 1.3, 2.1)  # height / width
+    epochs: int = 14
+    batch: int = 16
+    rate: float = 2e-3
+    weight_decay: float = 0.05
+    mask_weight: float = 1.0
+    image_weight: float = 0.5
+
+
+@dataclass(frozen=True)
+class RegionConfig:
+    """Proposals per image (pnloc.regions)."""
+
+    count: int = 20  # R
+    overlap: float = 0.6  # IoU from which on the lesser of two detections is dropped
+    components: int = 4  # of the R, connected components of the mask head
+
+
+@dataclass(frozen=True)
+class WordConfig:
+    """word2vec (pnloc.words)."""
+
+    size: int = 64  # E
+    epochs: int = 30
+    most: int = 48  # words kept per report
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The cross-attention localizer and its training (pnloc.model, pnloc.losses, pnloc.train)."""
+
+    width: int = 96  # D
+    tau: float = 0.1  # temperature of both attentions
+    contrast_tau: float = 0.1  # temperature of the in-batch contrastive loss
+    contrast_weight: float = 0.3
+    attribute_weight: float = 1.0
+    distill_weight: float = 0.5
+    dropout: float = 0.2
+    epochs: int = 20
+    batch: int = 64
+    rate: float = 1e-3
+    weight_decay: float = 0.05
+
+
+@dataclass(frozen=True)
+class ClassifierConfig:
+    """The image-label classifier behind Grad-CAM (pnloc.baselines)."""
+
+    epochs: int = 5
+    batch: int = 32
+    rate: float = 5e-4
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Which data set plays which part; names are those of pnloc.datasets and of the tables."""
+
+    detector: str  # its boxes train the detector
+    pairs: str  # its image-report pairs train the localizer
+    labels: str  # a second set whose image labels (no report) join the pairs, or ''
+    localization: tuple[str, ...]  # its test boxes measure localization
+    severity: str
+    texts: str  # further report texts for word2vec, or ''
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One size of the whole experiment."""
+
+    name: str
+    generated: bool
+    roles: Roles
+    variants: int = 0
+    sizes: tuple[tuple[str, int], ...] = ()  # generated images per set
+    seeds: int = 1
+    resamples: int = 1000
+    detector: DetectorConfig = field(default_factory=DetectorConfig)
+    regions: RegionConfig = field(default_factory=RegionConfig)
+    words: WordConfig = field(default_factory=WordConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
+
+    def as_dict(self) -> dict:
+        """Nested plain values, as written beside every run."""
+        return asdict(self)
+
+
+_GENERATED = Roles("rsna", "mimic", "", ("mimic", "chestxray8"), "covid19", "")
+
+_DEMO = Preset(
+    name="demo",
+    generated=True,
+    roles=_GENERATED,
+    variants=72,
+    sizes=(("rsna", 700), ("mimic", 1500), ("chestxray8", 160), ("covid", 120)),
+)
+
+_PRESETS = {
+    "smoke": replace(
+        _DEMO,
+        name="smoke",
+        variants=12,
+        sizes=(("rsna", 90), ("mimic", 140), ("chestxray8", 30), ("covid", 30)),
+        resamples=200,
+        detector=replace(_DEMO.detector, epochs=6),
+        words=replace(_DEMO.words, epochs=10),
+        model=replace(_DEMO.model, epochs=6, batch=32),
+        classifier=replace(_DEMO.classifier, epochs=2),
+    ),
+    "demo": _DEMO,
+    "public": Preset(
+        name="public",
+        generated=False,
+        roles=Roles("rsna", "covid19", "rsna", ("rsna", "chestxray8"), "covid19", "openi"),
+        detector=replace(_DEMO.detector, epochs=36),
+    ),
+    "mimic": Preset(
+        name="mimic",
+        generated=False,
+        roles=Roles("rsna", "mimic", "", ("mimic", "chestxray8"), "covid19", ""),
+        detector=replace(_DEMO.detector, side=256, width=64, epochs=20, anchor_sizes=((34.0, 48.0), (70.0, 98.0))),
+    ),
+}
+
+
+def preset(name: str) -> Preset:
+    """The preset of that name; an unknown one raises PnlocError that lists them."""
+    if name not in _PRESETS:
+        raise PnlocError(f"unknown preset '{name}'; use one of {', '.join(_PRESETS)}")
+    return _PRESETS[name]
+
+
+def title(configuration: Preset, dataset: str) -> str:
+    """The name of a data set in the tables: generated sets are prefixed with 'demo-'."""
+    return f"demo-{dataset}" if configuration.generated else dataset

@@ -1,0 +1,152 @@
+"""Figures: tables and Axes in, Axes out. No metric is computed here and nothing is saved, but for `overlay`.
+
+One colour means one thing throughout: TRUTH, OURS (text attention), REPORT (report given), LABELS (image labels only),
+DETECTOR, CAM, PRIOR, CEILING; all from the colour-blind palette of seaborn.
+"""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from pnloc.files import atomic
+
+_PALETTE = sns.color_palette("colorblind").as_hex()
+TRUTH, OURS = _PALETTE[2], _PALETTE[3]
+COLOURS = {
+    "text-attention": OURS,
+    "report-given": _PALETTE[4],
+    "image-label-attention": _PALETTE[1],
+    "detector": _PALETTE[0],
+    "grad-cam": _PALETTE[5],
+    "fixed-boxes": _PALETTE[7],
+    "best-proposal": "#222222",
+}
+NAMES = {
+    "text-attention": "text attention (ours)",
+    "report-given": "report given at test",
+    "image-label-attention": "image labels only, no text",
+    "detector": "detector alone",
+    "grad-cam": "Grad-CAM",
+    "fixed-boxes": "two fixed boxes, no image",
+    "best-proposal": "best proposal (ceiling)",
+}
+MARKERS = dict(zip(NAMES, "osD^vXP", strict=True))
+
+
+def style() -> None:
+    """The look of every figure of the book."""
+    sns.set_theme(context="notebook", style="whitegrid", palette="colorblind")
+    plt.rcParams.update({"figure.dpi": 110, "savefig.bbox": "tight", "axes.titlesize": "medium", "figure.constrained_layout.use": True})
+
+
+def radiograph(image: np.ndarray, ax: Axes, title: str = "") -> Axes:
+    """A grey image [H, W], without axes."""
+    ax.imshow(image, cmap="gray", vmin=0, vmax=255)
+    ax.set_axis_off()
+    ax.set_title(title, fontsize=9)
+    return ax
+
+
+def boxes(found: np.ndarray, ax: Axes, colour: str, scores: np.ndarray | None = None, dashed: bool = False, width: float = 2.0) -> Axes:
+    """Boxes [n, 4] (pixels of what the Axes show), with their scores where given."""
+    for row, (x1, y1, x2, y2) in enumerate(np.asarray(found).reshape(-1, 4)):
+        ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, ec=colour, lw=width, ls="--" if dashed else "-"))
+        if scores is not None:
+            ax.text(x1, y1 - 2, f"{scores[row]:.2f}", color="white", fontsize=7, va="bottom", backgroundcolor=colour)
+    return ax
+
+
+def accuracy_curves(table: pd.DataFrame, ax: Axes, reference: pd.DataFrame | None = None) -> Axes:
+    """Accuracy against T(IoU) with 95% bands, for the methods in NAMES; `reference` adds published lines (T, value, line)."""
+    for method, label in NAMES.items():
+        rows = table[(table["method"] == method) & (table["metric"] == "acc")].sort_values("threshold")
+        if rows.empty:
+            continue
+        dashed = method in ("fixed-boxes", "best-proposal")
+        ax.plot(rows["threshold"], rows["value"], color=COLOURS[method], marker=MARKERS[method], ms=5, ls="--" if dashed else "-", label=label)
+        if method in ("text-attention", "detector", "fixed-boxes"):
+            ax.fill_between(rows["threshold"], rows["low"], rows["high"], color=COLOURS[method], alpha=0.15, lw=0)
+    if reference is not None:
+        for (line, rows), dash in zip(reference.groupby("line", sort=False), (":", (0, (3, 1, 1, 1)), (0, (1, 3))), strict=False):
+            ax.plot(rows["threshold"], rows["value"], color="#777777", ls=dash, lw=1.5, label=line)
+    ax.set(xlabel="T(IoU)", ylabel="share of true boxes found", ylim=(0, 1.02), xlim=(0.08, 0.72))
+    ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False)
+    return ax
+
+
+def intervals(table: pd.DataFrame, ax: Axes, label: str, xlabel: str, colours: dict[str, str] | None = None, zero: bool = False) -> Axes:
+    """A forest plot: one row per value of column `label`, a point at `value` and a bar from `low` to `high`."""
+    names = list(table[label])
+    for place, row in enumerate(table.itertuples(index=False)):
+        name = getattr(row, label)
+        colour = (colours or {}).get(name, _PALETTE[0])
+        if np.isfinite(row.low):
+            ax.plot([row.low, row.high], [place, place], color=colour, lw=2.5, solid_capstyle="butt")
+        ax.plot(row.value, place, "o", color=colour, ms=6)
+    if zero:
+        ax.axvline(0, color="#444444", lw=1)
+    ax.set_yticks(range(len(names)), [NAMES.get(n, n) for n in names], fontsize=9)
+    ax.invert_yaxis()
+    ax.set_xlabel(xlabel)
+    ax.grid(axis="y", visible=False)
+    return ax
+
+
+def place_map(relative: np.ndarray, ax: Axes, cells: int = 64) -> Axes:
+    """How often each place of the picture lies in a box, from relative boxes [n, 4]; needs at least one box."""
+    centres = (np.arange(cells) + 0.5) / cells
+    inside = (relative[:, None, 0] <= centres) & (centres < relative[:, None, 2])
+    rows = (relative[:, None, 1] <= centres) & (centres < relative[:, None, 3])
+    share = (rows[:, :, None] & inside[:, None, :]).mean(0)
+    drawn = ax.imshow(share, cmap="cividis", extent=(0, 1, 1, 0))
+    ax.figure.colorbar(drawn, ax=ax, label="share of boxes", shrink=0.8)
+    ax.set(xlabel="x (relative)", ylabel="y (relative)")
+    ax.grid(visible=False)
+    return ax
+
+
+def attention(image: np.ndarray, found: np.ndarray, weights: np.ndarray, ax: Axes, title: str = "", colour: str = OURS) -> Axes:
+    """Attention over regions: boxes [n, 4] drawn as opaque and as thick as their weights [n] are large."""
+    radiograph(image, ax, title)
+    top = max(float(np.max(weights, initial=0)), 1e-9)
+    for (x1, y1, x2, y2), weight in zip(found, weights, strict=True):
+        if weight > 0.02 * top:
+            strength = float(weight / top)
+            ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, ec=colour, alpha=strength, lw=0.5 + 2.5 * strength))
+    return ax
+
+
+def history(table: pd.DataFrame, ax: Axes) -> Axes:
+    """Loss terms per epoch."""
+    for name in [c for c in table.columns if c != "epoch"]:
+        ax.plot(table["epoch"] + 1, table[name], label=name, lw=2.5 if name == "loss" else 1.5)
+    ax.set(xlabel="epoch", ylabel="loss (weighted terms)", ylim=(0, None))
+    ax.legend(fontsize=8, frameon=False)
+    return ax
+
+
+def severity_scatter(table: pd.DataFrame, readout: str, score: str, ax: Axes, unit: str) -> Axes:
+    """A read-out against a score, with a regression line and its 95% band."""
+    rows = table[table[score].notna() & table[readout].notna()]
+    sns.regplot(data=rows, x=readout, y=score, ax=ax, color=OURS, scatter_kws={"s": 18, "alpha": 0.6}, seed=0, n_boot=300)
+    ax.set(xlabel=readout, ylabel=unit)
+    return ax
+
+
+def overlay(image: np.ndarray, found: pd.DataFrame, path: str | Path) -> None:
+    """Write a PNG of an image [H, W] with its boxes (x1, y1, x2, y2 in its pixels, score), in the image's proportions."""
+    height, width = image.shape
+    scale = 900 / max(height, width)
+    figure = Figure(figsize=(max(width * scale, 60) / 100, max(height * scale, 60) / 100), dpi=100)
+    ax = figure.add_axes((0, 0, 1, 1))
+    radiograph(image, ax)
+    boxes(found[["x1", "y1", "x2", "y2"]].to_numpy(float), ax, OURS, found["score"].to_numpy())
+    ax.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+    with atomic(path) as temporary:
+        figure.savefig(temporary, format="png", bbox_inches=None)

@@ -1,0 +1,92 @@
+"""Files: atomic writes, digests, tables and tensors. Knows nothing about radiographs.
+
+Every write goes to a temporary name in the same folder and is moved into place, so that a reader
+sees the old file or the new one and never half of one.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas as pd
+
+from pnloc.errors import PnlocError
+
+
+@contextmanager
+def atomic(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; move it into place if the block ends well, else remove it."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    try:
+        yield Path(name)
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write UTF-8 text atomically."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, value: object) -> None:
+    """Write JSON atomically, indented and with a stable order of keys."""
+    write_text(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
+
+
+def read_json(path: str | Path) -> dict:
+    """Read JSON; a missing or broken file raises PnlocError with its name."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise PnlocError(f"{path}: no such file") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise PnlocError(f"{path}: not readable as JSON ({error})") from None
+
+
+def write_table(path: str | Path, table: pd.DataFrame) -> None:
+    """Write a table atomically: CSV or Parquet, by the suffix. The index is not kept."""
+    with atomic(path) as temporary:
+        if Path(path).suffix == ".parquet":
+            table.to_parquet(temporary, index=False)
+        else:
+            table.to_csv(temporary, index=False)
+
+
+def read_csv(path: str | Path, columns: Iterable[str] = (), **options: object) -> pd.DataFrame:
+    """Read a CSV (optionally gzipped) and require `columns`.
+
+    Further `options` go to pandas.read_csv. Raises PnlocError, naming the file, where it is missing,
+    cannot be parsed, or lacks a column (the message lists the columns that it has).
+    """
+    try:
+        table = pd.read_csv(path, **options)
+    except FileNotFoundError:
+        raise PnlocError(f"{path}: no such file") from None
+    except (ValueError, OSError, EOFError) as error:  # pandas' parser errors and bad encodings are ValueErrors
+        raise PnlocError(f"{path}: not readable as a table ({str(error).splitlines()[0]})") from None
+    missing = [column for column in columns if column not in table.columns]
+    if missing:
+        raise PnlocError(f"{path}: lacks the column(s) {', '.join(missing)}; it has {', '.join(map(str, table.columns))}")
+    return table
+
+
+def digest(*parts: object) -> str:
+    """A short hexadecimal digest of JSON-like values; a Path stands for its name, size and time of change."""
+    sha = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, Path):
+            status = part.stat()
+            part = [part.name, status.st_size, status.st_mtime_ns]
+        sha.update(json.dumps(part, sort_keys=True, default=str).encode())
+        sha.update(b"\0")
+    return sha.hexdigest()[:16]

@@ -1,0 +1,244 @@
+"""The localizer at work: from pairs to a trained model, from an image to boxes and attributes.
+
+`Localizer` bundles detector, word vectors and cross-attention, as kept in a checkpoint folder.
+Nothing on the way from an image to its boxes reads a report; `report_mass` is the exception and says so.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from pnloc.boxes import group, select
+from pnloc.config import DetectorConfig, ModelConfig, RegionConfig
+from pnloc.detector import Detector
+from pnloc.errors import PnlocError
+from pnloc.files import read_json, write_json
+from pnloc.images import load
+from pnloc.losses import total
+from pnloc.model import PNEUMONIA, Batch, CrossAttention
+from pnloc.regions import Regions, extract
+from pnloc.train import Schedule, device, fit, generator, load_module, save_module
+from pnloc.words import WordVectors
+
+UNSAID = 0.2  # weight of an attribute that the report of a pneumonia does not mention
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How region scores become boxes; chosen on validation data (pnloc.boxes.select)."""
+
+    share: float = 0.5
+    most: int = 2
+    grouped: bool = True
+
+
+def name_vectors(names: tuple[str, ...], vectors: WordVectors) -> Tensor:
+    """Mean word vector [A, E] of each attribute's name ('side:right' -> right); unknown words are zero."""
+    rows = [vectors.vectors[vectors.index(name.split(":")[-1].split())].mean(0) for name in names]
+    return torch.from_numpy(np.stack(rows)).float()
+
+
+def make_batch(regions: Regions, words: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> Batch:
+    """A Batch on the training device from regions of B images and arrays [B, W], [B, A], [B, A]."""
+    where = device()
+    return Batch(
+        regions.features.to(where).float(),
+        regions.scores.clamp_min(1e-4).log().to(where),
+        regions.valid.to(where),
+        torch.as_tensor(words, dtype=torch.int64, device=where),
+        torch.as_tensor(labels, dtype=torch.float32, device=where),
+        torch.as_tensor(weights, dtype=torch.float32, device=where),
+    )
+
+
+def supervision(found: list[set[str]], opacity: np.ndarray, names: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and weights [N, A] from each study's asserted attributes and its opacity (1, 0 or NaN: not known).
+
+    names[0] is the pneumonia itself. Without an opacity every attribute is absent; with one, what is not
+    asserted is absent with weight UNSAID only; where the opacity is not known, nothing is.
+    """
+    labels = np.array([[float(name in have) for name in names] for have in found], dtype=np.float32).reshape(-1, len(names))
+    opacity = np.asarray(opacity, dtype=np.float32)
+    present = np.nan_to_num(opacity) > 0.5
+    labels[:, 0] = present
+    labels[~present] = 0
+    weights = np.where(labels > 0, 1.0, np.where(present, UNSAID, 1.0)[:, None]).astype(np.float32)
+    weights[:, 0] = 1
+    weights[np.isnan(opacity)] = 0
+    return labels, weights
+
+
+def pad_words(words: list[np.ndarray], most: int) -> np.ndarray:
+    """Word indices as one array [N, W], padded with -1, `most` words at the most."""
+    width = min(most, max((len(w) for w in words), default=0))
+    padded = np.full((len(words), width), -1, dtype=np.int64)
+    for row, indices in enumerate(words):
+        padded[row, : min(len(indices), width)] = indices[:width]
+    return padded
+
+
+def train_localizer(
+    regions: Regions,
+    words: np.ndarray,
+    labels: np.ndarray,
+    weights: np.ndarray,
+    vectors: WordVectors,
+    names: tuple[str, ...],
+    config: ModelConfig,
+    *,
+    text: bool,
+    seed: int,
+    folder: str | Path,
+    fingerprint: str,
+) -> tuple[CrossAttention, pd.DataFrame]:
+    """Train the cross-attention on N studies; without `text` only from names[0], the image label.
+
+    regions of N images; words [N, W]; labels, weights [N, A]. Returns the model and its history.
+    """
+    torch.manual_seed(seed)
+    if not text:
+        names, labels, weights = names[:1], labels[:, :1], weights[:, :1]
+    model = CrossAttention(regions.features.shape[-1], torch.from_numpy(vectors.vectors), name_vectors(names, vectors), config)
+    model.to(device())
+    known = np.flatnonzero(weights.sum(1) > 0)
+    steps = max(1, len(known) // config.batch) if len(known) else 0
+
+    def batches(epoch: int):
+        order = generator(seed, 2, epoch).permutation(known)
+        for step in range(steps):
+            rows = order[step * config.batch : (step + 1) * config.batch]
+            here = words[rows]
+            width = int((here >= 0).sum(1).max(initial=0))  # no more padding than this batch needs
+            yield make_batch(regions.rows(rows), here[:, :width], labels[rows], weights[rows])
+
+    history = fit(
+        model,
+        batches,
+        lambda batch: total(model, batch, config, text),
+        Schedule(config.epochs, steps, config.rate, config.weight_decay),
+        folder=folder,
+        fingerprint=fingerprint,
+        seed=seed,
+        title="text attention" if text else "image-label attention",
+    )
+    return model, history
+
+
+@torch.no_grad()
+def image_mass(model: CrossAttention, regions: Regions) -> tuple[np.ndarray, np.ndarray]:
+    """From images alone: beta of the pneumonia query over regions [N, R], and attribute probabilities [N, A]."""
+    none = np.zeros((len(regions), 0))
+    beta, logits = model.image_only(make_batch(regions, none, none, none))
+    return beta[:, 0].cpu().numpy(), torch.sigmoid(logits).cpu().numpy()
+
+
+@torch.no_grad()
+def report_mass(model: CrossAttention, regions: Regions, words: np.ndarray) -> np.ndarray:
+    """With the report given: mean alpha over its words [N, R]; a report without words falls back on `image_mass`."""
+    none = np.zeros((len(regions), 0))
+    alpha = model.text_attention(make_batch(regions, words, none, none)).sum(1).cpu().numpy()
+    count = (words >= 0).sum(1, keepdims=True)
+    return np.where(count > 0, alpha / np.maximum(count, 1), image_mass(model, regions)[0])
+
+
+def region_scores(regions: Regions, mass: np.ndarray, grouped: bool) -> np.ndarray:
+    """Scores [N, R] to rank regions by, from a mass over them [N, R]; padding gets 0. Raises on a value not finite.
+
+    grouped: the mass of overlapping regions times the detector's score (pnloc.boxes.group); else the mass itself.
+    """
+    scores = np.zeros(mass.shape)
+    for row in range(len(regions)):
+        n = int(regions.valid[row].sum())
+        if grouped:
+            scores[row, :n] = group(regions.boxes[row, :n].numpy(), mass[row, :n], regions.scores[row, :n].numpy())
+        else:
+            scores[row, :n] = mass[row, :n]
+    if not np.isfinite(scores).all():
+        raise FloatingPointError(f"{(~np.isfinite(scores)).any(1).sum()} images have region scores that are not finite")
+    return scores
+
+
+def pick(regions: Regions, mass: np.ndarray, choice: Choice) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Boxes [n, 4] (pixels of the square input) and scores [n] per image, from a mass over regions [N, R]."""
+    scores = region_scores(regions, mass, choice.grouped)
+    picked = []
+    for row in range(len(regions)):
+        n = int(regions.valid[row].sum())
+        boxes = regions.boxes[row, :n].numpy().astype(np.float64)
+        kept = select(boxes, scores[row, :n], choice.share, choice.most)
+        picked.append((boxes[kept], scores[row][kept]))
+    return picked
+
+
+@dataclass(frozen=True)
+class Localizer:
+    """A trained detector with a cross-attention on top, as one saves and loads it."""
+
+    detector: Detector
+    model: CrossAttention
+    names: tuple[str, ...]
+    vectors: WordVectors
+    choice: Choice
+    regions: RegionConfig
+
+    def save(self, folder: str | Path, **facts: object) -> None:
+        """Write detector.safetensors, model.safetensors, words.safetensors and config.json; `facts` join the latter."""
+        folder = Path(folder)
+        save_module(folder / "detector.safetensors", self.detector)
+        save_module(folder / "model.safetensors", self.model)
+        self.vectors.save(folder / "words.safetensors")
+        config = {
+            "detector": asdict(self.detector.config),
+            "regions": asdict(self.regions),
+            "choice": asdict(self.choice),
+            "names": list(self.names),
+            **facts,
+        }
+        write_json(folder / "config.json", config)
+
+    @staticmethod
+    def load(folder: str | Path) -> "Localizer":
+        """Read what `save` wrote; `folder` may also be the run's folder that holds `checkpoint/`."""
+        folder = Path(folder)
+        if (folder / "checkpoint" / "config.json").exists():
+            folder = folder / "checkpoint"
+        if not (folder / "config.json").exists():
+            raise PnlocError(f"{folder}: no checkpoint here (no config.json); train one with `python -m pnloc train`")
+        config = read_json(folder / "config.json")
+        try:
+            sizes = config["detector"]
+            sizes |= {key: tuple(map(tuple, sizes[key])) for key in ("anchor_sizes",)}
+            sizes |= {"aspect_ratios": tuple(sizes["aspect_ratios"])}
+            detector = Detector(DetectorConfig(**sizes))
+            regions, choice = RegionConfig(**config["regions"]), Choice(**config["choice"])
+            names, attention = tuple(config["names"]), ModelConfig(**config["model"])
+        except (KeyError, TypeError) as error:
+            raise PnlocError(f"{folder / 'config.json'}: not a checkpoint of this version ({error})") from None
+        vectors = WordVectors.load(folder / "words.safetensors")
+        features = 3 * 4 * detector.config.pyramid + 9
+        model = CrossAttention(features, torch.from_numpy(vectors.vectors), name_vectors(names, vectors), attention)
+        load_module(folder / "detector.safetensors", detector)
+        load_module(folder / "model.safetensors", model)
+        where = device()
+        return Localizer(
+            detector.to(where, memory_format=torch.channels_last).eval(), model.to(where).eval(), names, vectors, choice, regions
+        )
+
+    def __call__(self, path: str | Path) -> tuple[pd.DataFrame, pd.Series]:
+        """One image file -> boxes (x1, y1, x2, y2 in its own pixels, score) and attribute probabilities.
+
+        A box's score is the probability of a pneumonia times the box's share of the best region's score.
+        """
+        picture, letterbox = load(path, self.detector.config.side)
+        regions = extract(self.detector, picture[None], self.regions)
+        mass, probabilities = image_mass(self.model, regions)
+        boxes, scores = pick(regions, mass, self.choice)[0]
+        best = scores.max(initial=0.0)
+        relative = scores / best if best > 0 else scores
+        table = pd.DataFrame(letterbox.inverse(boxes), columns=["x1", "y1", "x2", "y2"])
+        table["score"] = relative * probabilities[0, self.names.index(PNEUMONIA)]
+        return table, pd.Series(probabilities[0], index=list(self.names))

@@ -1,0 +1,62 @@
+"""The terms of the localizer's loss, a function each, and their weighted sum.
+
+Letters as in pnloc.model: B studies, R regions, W words, A attributes.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pnloc.config import ModelConfig
+from pnloc.model import Batch, CrossAttention
+
+
+def contrastive(scores: Tensor, paired: Tensor, tau: float) -> Tensor:
+    """In-batch contrastive loss, both ways (Gupta et al. 2020), over the reports that have words.
+
+    scores [B reports, B images], cosines; paired [B] bool, which studies have words. A report is to
+    find its image among all images of the batch, an image its report among those with words. 0 where fewer
+    than two studies take part.
+    """
+    if int(paired.sum()) < 2:
+        return scores.sum() * 0.0
+    logits = scores / tau
+    rows = torch.nonzero(paired).squeeze(1)
+    to_image = F.cross_entropy(logits[rows], rows)
+    to_text = F.cross_entropy(logits[rows][:, rows].T, torch.arange(len(rows), device=scores.device))
+    return (to_image + to_text) / 2
+
+
+def attributes(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    """Weighted binary cross-entropy of attribute logits [B, A], averaged over the weights; 0 where all are 0.
+
+    A weight of 0 means not known: what a report does not say is not absent.
+    """
+    losses = F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+    return (losses * weights).sum() / weights.sum().clamp_min(1e-6)
+
+
+def distillation(alpha: Tensor, beta: Tensor, words: Tensor, labels: Tensor) -> Tensor:
+    """KL(teacher || beta), averaged over the attributes that a report with words asserts.
+
+    The teacher is the mean of the report's alpha [B, W, R] over its words [B, W] (-1 is padding) and is
+    detached; beta [B, A, R]; labels [B, A]. 0 where no report has words.
+    """
+    count = (words >= 0).sum(1)
+    teacher = (alpha.sum(1) / count.clamp_min(1).unsqueeze(-1)).detach().unsqueeze(1)  # [B, 1, R]
+    divergence = (teacher * (teacher.clamp_min(1e-8).log() - beta.clamp_min(1e-8).log())).sum(-1)
+    asserted = labels * (count > 0).unsqueeze(-1)
+    return (divergence * asserted).sum() / asserted.sum().clamp_min(1e-6)
+
+
+def total(model: CrossAttention, batch: Batch, config: ModelConfig, text: bool) -> dict[str, Tensor]:
+    """The weighted terms of one batch. Without `text`, only the attribute term (image labels) remains."""
+    beta, logits = model.image_only(batch)
+    terms = {"attributes": config.attribute_weight * attributes(logits, batch.labels, batch.weights)}
+    if text:
+        paired = (batch.words >= 0).any(1)
+        terms["contrastive"] = config.contrast_weight * contrastive(model.match(batch), paired, config.contrast_tau)
+        terms["distillation"] = config.distill_weight * distillation(
+            model.text_attention(batch), beta, batch.words, batch.labels
+        )
+    return terms

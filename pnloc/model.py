@@ -1,0 +1,120 @@
+"""The cross-attention localizer.
+
+Letters: B studies, R regions, W words, A attributes, E word vector, D joint width, F region feature.
+v_r in R^D is a region, t_w in R^D a word, q_a in R^D the query of an attribute; all three have length 1.
+
+    text to image   alpha_wr = softmax_r(t_w . v_r / tau + lambda log s_r)
+                    c_w = sum_r alpha_wr v_r;  score(report, image) = mean_w cos(t_w, c_w)
+    image only      beta_ar = softmax_r(q_a . v_r / tau + lambda log s_r)
+                    logit_a = u_a . sum_r beta_ar v_r + b_a
+
+s_r is the detector's score of the region, lambda >= 0 is learned. The first attribute is the pneumonia itself. The
+cross-attention follows Gupta et al. 2020 and Wei et al. 2020; widths, temperatures and the detector's score as
+a prior are ours (book, Fidelity).
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pnloc.config import ModelConfig
+
+PNEUMONIA = "pneumonia"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B studies. A word index of -1 is padding; a report without words is a row of -1.
+
+    features [B, R, F], log_scores [B, R], valid [B, R] bool, words [B, W] int64,
+    labels [B, A] (1 present, 0 absent), weights [B, A] (0 where not known).
+    """
+
+    features: Tensor
+    log_scores: Tensor
+    valid: Tensor
+    words: Tensor
+    labels: Tensor
+    weights: Tensor
+
+
+class CrossAttention(nn.Module):
+    """Regions, words and attributes in one joint space; see the head of this module for the equations."""
+
+    def __init__(self, features: int, vectors: Tensor, names: Tensor, config: ModelConfig) -> None:
+        """F region features; word vectors [V, E], kept fixed; word vectors of the attributes' names [A, E]."""
+        super().__init__()
+        width, size = config.width, vectors.shape[1]
+        self.tau = config.tau
+        self.regions = nn.Sequential(
+            nn.LayerNorm(features),
+            nn.Linear(features, 2 * width),
+            nn.GELU(),
+            nn.Dropout(config.dropout),
+            nn.Linear(2 * width, width),
+        )
+        self.register_buffer("vectors", vectors.float().clone())
+        self.context = nn.Conv1d(size, size, 3, padding=1, groups=1)
+        self.words = nn.Linear(size, width)
+        self.register_buffer("names", names.float().clone())
+        self.queries = nn.Linear(size, width)
+        self.offsets = nn.Parameter(0.02 * torch.randn(len(names), width))
+        self.classifier = nn.Parameter(torch.zeros(len(names), width))
+        self.bias = nn.Parameter(torch.zeros(len(names)))
+        self.prior = nn.Parameter(torch.tensor(0.5))
+
+    def encode_regions(self, features: Tensor) -> Tensor:
+        """Features [B, R, F] -> v [B, R, D] of length 1."""
+        return F.normalize(self.regions(features.float()), dim=-1)
+
+    def encode_words(self, words: Tensor) -> Tensor:
+        """Word indices [B, W] (-1 is padding) -> t [B, W, D] of length 1; padding words give arbitrary vectors.
+
+        Each word sees its two neighbours through a residual convolution; padding counts as zero.
+        """
+        known = (words >= 0).unsqueeze(-1)
+        vectors = self.vectors[words.clamp_min(0)] * known
+        if words.shape[1]:
+            vectors = vectors + torch.relu(self.context(vectors.transpose(1, 2)).transpose(1, 2)) * known
+        return F.normalize(self.words(vectors), dim=-1)
+
+    def attribute_queries(self) -> Tensor:
+        """q [A, D] of length 1, from the word vectors of the attributes' names and a learned offset."""
+        return F.normalize(self.queries(self.names) + self.offsets, dim=-1)
+
+    def attend(self, queries: Tensor, regions: Tensor, log_scores: Tensor, valid: Tensor) -> Tensor:
+        """Attention [..., Q, R] of queries [..., Q, D] over regions [..., R, D]; sums to 1 over valid regions.
+
+        log_scores, valid [..., R]. Where an image has no valid region, all weights are 0.
+        """
+        logits = queries @ regions.transpose(-1, -2) / self.tau
+        logits = logits + (self.prior.clamp_min(0) * log_scores).unsqueeze(-2)
+        allowed = valid.unsqueeze(-2)
+        logits = logits.masked_fill(~allowed, torch.finfo(logits.dtype).min)
+        return torch.softmax(logits, dim=-1) * allowed
+
+    def text_attention(self, batch: Batch) -> Tensor:
+        """alpha [B, W, R] of each report's words over its own image's regions; 0 for padding words."""
+        alpha = self.attend(
+            self.encode_words(batch.words), self.encode_regions(batch.features), batch.log_scores, batch.valid
+        )
+        return alpha * (batch.words >= 0).unsqueeze(-1)
+
+    def match(self, batch: Batch) -> Tensor:
+        """score [B reports, B images]: how well each report fits each image; 0 for reports without words."""
+        words, regions = self.encode_words(batch.words), self.encode_regions(batch.features)
+        alpha = self.attend(words[:, None], regions[None], batch.log_scores[None], batch.valid[None])
+        attended = alpha @ regions[None]  # [B reports, B images, W, D]
+        cosine = F.cosine_similarity(words[:, None], attended, dim=-1)
+        known = (batch.words >= 0).float()[:, None]
+        return (cosine * known).sum(-1) / known.sum(-1).clamp_min(1)
+
+    def image_only(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """beta [B, A, R] and attribute logits [B, A]; reads no word."""
+        regions = self.encode_regions(batch.features)
+        queries = self.attribute_queries().expand(len(regions), -1, -1)
+        beta = self.attend(queries, regions, batch.log_scores, batch.valid)
+        attended = beta @ regions
+        return beta, (attended * self.classifier).sum(-1) / self.tau + self.bias

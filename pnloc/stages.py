@@ -1,0 +1,365 @@
+"""The experiment as stages: from data folders to predictions, each kept on disk (pnloc.cache).
+
+`open_run` gives a `Run`; its methods are the stages, in the order of the paper. A notebook, the command line and a
+test call the same methods and find what an earlier one left. Tables of results are made in pnloc.results.
+"""
+
+import shutil
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm.auto import tqdm
+
+from pnloc import datasets, demo, reports, words
+from pnloc.baselines import Classifier, train_classifier
+from pnloc.cache import Cache, source_digest, tree_digest
+from pnloc.config import Preset, preset, title
+from pnloc.detector import Detector, train_detector
+from pnloc.errors import PnlocError
+from pnloc.files import read_csv, read_json, write_json, write_table
+from pnloc.images import Letterbox, load
+from pnloc.localize import name_vectors, pad_words, supervision, train_localizer
+from pnloc.model import PNEUMONIA, CrossAttention
+from pnloc.records import BOX_COLUMNS, QUARANTINE_COLUMNS, Records, drop_patients
+from pnloc.regions import Regions, extract
+from pnloc.train import device, load_module, load_tensors, save_module, save_tensors
+
+REPOSITORY = Path(__file__).parents[1]
+NAMES = (PNEUMONIA, *reports.ATTRIBUTES)
+OPACITY_LABELS = {"Pneumonia", "Consolidation", "Lung Opacity"}  # boxes that count as a pneumonia's place
+TABLES = ("images", "boxes", "reports", "scores", "quarantine")
+
+
+def open_run(preset_name: str, data: str = "", seed: int = 0, artifacts: str = "") -> "Run":
+    """A run of a preset; `data` is the folder that holds the real sets ('' for generated presets).
+
+    Raises PnlocError for an unknown preset, a missing folder or a seed that is not a whole number from 0 on.
+    """
+    configuration = preset(preset_name)
+    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+        raise PnlocError(f"the seed is a whole number from 0 on, not {seed!r}")
+    if not configuration.generated and not data:
+        raise PnlocError(f"preset '{preset_name}' needs the folder of the data sets: give DATA=FOLDER (book, Data access)")
+    folder = Path(data).expanduser().resolve() if data else None
+    if folder is not None and not folder.is_dir():
+        raise PnlocError(f"{data}: no such folder; DATA names the folder that holds {', '.join(datasets.FOLDERS.values())}")
+    root = Path(artifacts).expanduser() if artifacts else REPOSITORY / "artifacts"
+    return Run(configuration, folder, seed, root.resolve() / configuration.name)
+
+
+class Run:
+    """One run of one preset with one seed. Every method returns what it made or found on disk."""
+
+    def __init__(self, configuration: Preset, data: Path | None, seed: int, root: Path) -> None:
+        self.preset, self.data, self.seed, self.root = configuration, data, seed, root
+        self.cache = Cache(root)
+        self.records = lru_cache(None)(self._records)
+        self.pixels = lru_cache(None)(self._pixels)
+        self.regions = lru_cache(None)(self._regions)
+        self.localizer = lru_cache(None)(self._localizer)
+        write_json(root / "config.json", {**configuration.as_dict(), "seed": seed})
+
+    # Data ------------------------------------------------------------------------------------------------
+
+    def title(self, role: str) -> str:
+        """Name of a data set in the tables ('rsna' -> 'demo-rsna' where it is generated)."""
+        return title(self.preset, role)
+
+    @cached_property
+    def folder(self) -> Path:
+        """The folder that holds the data sets of the preset; generated presets make it."""
+        if not self.preset.generated:
+            return self.data
+
+        def make(folder: Path, _: str) -> None:
+            shutil.rmtree(folder / "data", ignore_errors=True)
+            size = demo.DemoSize(variants=self.preset.variants, **dict(self.preset.sizes))
+            demo.generate(folder / "data", size, self.seed)
+
+        inputs = (self.preset.variants, self.preset.sizes, self.seed, source_digest("demo"))
+        return self.cache.stage("generate", *inputs, make=make)[0] / "data"
+
+    @property
+    def sets(self) -> tuple[str, ...]:
+        """Titles of the sets with images that this run uses."""
+        roles = self.preset.roles
+        used = dict.fromkeys([roles.detector, roles.pairs, *roles.localization, roles.severity])
+        real = ["covid19"] if self.preset.generated and self.data and "covid19" in datasets.find(self.data) else []
+        return (*(self.title(role) for role in used), *real)
+
+    @cached_property
+    def test_patients(self) -> frozenset[str]:
+        """Patients of the test images of every set that measures something: no training image may be theirs."""
+        roles = self.preset.roles
+        names = dict.fromkeys([*roles.localization, roles.severity])
+        return frozenset().union(*(set(self._read(self.title(n)).split("test")["patient"]) for n in names))
+
+    @lru_cache(None)  # noqa: B019 - a run lives as long as its process
+    def _read(self, name: str) -> Records:
+        """One set as it lies on disk."""
+        role = name.removeprefix("demo-")
+        home = self.data if not name.startswith("demo-") else self.folder
+        return datasets.read_all(home, [role])[role]
+
+    def _records(self, name: str) -> Records:
+        """A set, read, decoded and free of leaks: no training or validation image of a test patient of any set.
+
+        What cannot be decoded has gone into `quarantine`; the rows of `images` are those of `pixels(name)`.
+        """
+        folder, _ = self._decoded(name)
+        tables = {t: pd.read_parquet(folder / f"{t}.parquet") for t in TABLES}
+        facts = read_json(folder / "facts.json")
+        return Records(facts["name"], facts["access"], counts=facts["counts"], notes=facts["notes"], **tables)
+
+    def _pixels(self, name: str) -> np.ndarray:
+        """Decoded images uint8 [N, S, S], padded to a square, one per row of `records(name).images`."""
+        return load_tensors(self._decoded(name)[0] / "pixels.safetensors")["pixels"].numpy()
+
+    def _decoded(self, name: str) -> tuple[Path, str]:
+        role = name.removeprefix("demo-")
+        home = self.data if not name.startswith("demo-") else self.folder
+        paths = [home / f for f in datasets.related(role)]
+        side = self.preset.detector.side
+        modules = source_digest("datasets", "records", "images", "boxes")
+        inputs = (name, side, [tree_digest(p) for p in paths], modules, sorted(self.test_patients))
+
+        def make(folder: Path, _: str) -> None:
+            records = self._read(name)
+            before = len(records.images)
+            test = records.images["split"] == "test"
+            leaking = set(records.images.loc[~test, "patient"]) & self.test_patients
+            records = drop_patients(records, leaking, keep_split="test")
+            records.counts["dropped_for_leak"] = before - len(records.images)
+            records, pixels = decode(records, side)
+            for table in TABLES:
+                write_table(folder / f"{table}.parquet", getattr(records, table))
+            save_tensors(folder / "pixels.safetensors", {"pixels": torch.from_numpy(pixels)})
+            facts = {"name": name, "access": records.access, "counts": records.counts, "notes": records.notes}
+            write_json(folder / "facts.json", facts)
+
+        return self.cache.stage(f"decode-{name}", *inputs, make=make)
+
+    def letterboxes(self, images: pd.DataFrame) -> list[Letterbox]:
+        """The transform of each image row from its own pixels to the square input."""
+        side = self.preset.detector.side
+        return [Letterbox(int(w), int(h), side) for w, h in zip(images["width"], images["height"], strict=True)]
+
+    def may_show(self, name: str) -> bool:
+        """Whether a page may show images of a set: never credentialed ones, nor the real COVID-19 collection's, whose
+        licence differs from image to image."""
+        return self.records(name).access != "credentialed" and name != "covid19"
+
+    def may_show_text(self, name: str) -> bool:
+        """Whether a page may show report text of a set; the rule is that of its images."""
+        return self.may_show(name)
+
+    def true_boxes(self, name: str, labels: set[str] | None = None) -> list[np.ndarray]:
+        """Boxes [n, 4] per image row of a set, in pixels of the square input; `labels` restricts their kind."""
+        records = self.records(name)
+        boxes = records.boxes if labels is None else records.boxes[records.boxes["label"].isin(labels)]
+        by_image = {k: v[["x1", "y1", "x2", "y2"]].to_numpy(float) for k, v in boxes.groupby("image")}
+        none = np.zeros((0, 4))
+        pairs = zip(records.images["image"], self.letterboxes(records.images), strict=True)
+        return [box.boxes(by_image.get(image, none)) for image, box in pairs]
+
+    def rows(self, name: str, *splits: str) -> np.ndarray:
+        """Row numbers of a set's images in any of the splits."""
+        return np.flatnonzero(self.records(name).images["split"].isin(splits))
+
+    # Detector and regions --------------------------------------------------------------------------------
+
+    @cached_property
+    def _detector_stage(self) -> tuple[Path, str]:
+        name = self.title(self.preset.roles.detector)
+        inputs = (self.preset.detector, self._decoded(name)[1], self.seed, source_digest("detector", "train"))
+
+        def make(folder: Path, key: str) -> None:
+            rows = self.rows(name, "train")
+            boxes = self.true_boxes(name)
+            images, chosen = self.pixels(name)[rows], [boxes[i] for i in rows]
+            if not any(len(b) for b in chosen):
+                raise PnlocError(f"{name}: no training image has a box, so there is nothing to train the detector on")
+            detector, history = train_detector(
+                images, chosen, self.preset.detector, seed=self.seed, folder=folder, fingerprint=key
+            )
+            save_module(folder / "detector.safetensors", detector)
+            write_table(folder / "history.csv", history)
+
+        return self.cache.stage("detector", *inputs, make=make)
+
+    @cached_property
+    def detector(self) -> Detector:
+        """The RetinaNet, trained on the boxes of the detector's set."""
+        module = Detector(self.preset.detector)
+        load_module(self._detector_stage[0] / "detector.safetensors", module)
+        return module.to(device(), memory_format=torch.channels_last).eval()
+
+    @property
+    def detector_history(self) -> pd.DataFrame:
+        """Loss terms per epoch."""
+        return read_csv(self._detector_stage[0] / "history.csv")
+
+    def _regions_stage(self, name: str) -> tuple[Path, str]:
+        inputs = (self._detector_stage[1], self._decoded(name)[1], self.preset.regions, source_digest("regions", "boxes"))
+
+        def make(folder: Path, _: str) -> None:
+            extract(self.detector, self.pixels(name), self.preset.regions).save(folder / "regions.safetensors")
+
+        return self.cache.stage(f"regions-{name}", *inputs, make=make)
+
+    def _regions(self, name: str) -> Regions:
+        """Regions of every image of a set."""
+        return Regions.load(self._regions_stage(name)[0] / "regions.safetensors")
+
+    # Words and pairs -------------------------------------------------------------------------------------
+
+    @property
+    def pairs(self) -> str:
+        """Title of the set whose image-report pairs train the localizer."""
+        return self.title(self.preset.roles.pairs)
+
+    def texts(self, name: str) -> list[str]:
+        """The report of each image row of a set ('' where there is none)."""
+        records = self.records(name)
+        by_study = dict(zip(records.reports["study"], records.reports["text"], strict=True))
+        return [by_study.get(study, "") for study in records.images["study"]]
+
+    @cached_property
+    def _words_stage(self) -> tuple[Path, str]:
+        config = self.preset.words
+        inputs = (config, self._decoded(self.pairs)[1], self.preset.roles.texts, self.seed, source_digest("words", "reports"))
+
+        def make(folder: Path, _: str) -> None:
+            texts = self.texts(self.pairs)
+            training = {texts[i] for i in self.rows(self.pairs, "train") if texts[i]}
+            if self.preset.roles.texts:
+                training |= set(datasets.openi.read(None).reports["text"])
+            lists = [reports.tokens(s) for text in sorted(training) for s in reports.sentences(text)]
+            words.train(lists, size=config.size, epochs=config.epochs, seed=self.seed).save(folder / "words.safetensors")
+
+        return self.cache.stage("words", *inputs, make=make)
+
+    @cached_property
+    def vectors(self) -> words.WordVectors:
+        """word2vec of the training reports (and of the open texts that the preset names)."""
+        return words.WordVectors.load(self._words_stage[0] / "words.safetensors")
+
+    def supervision(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Words [N, W], labels [N, A] and weights [N, A] of a set's images, from report and image label.
+
+        An opacity is present if the report asserts one; else the set's own label counts; else, absent where a report
+        mentions none and unknown without a report. Images without a report keep their label alone: what the
+        pneumonia is like stays unknown.
+        """
+        texts = self.texts(name)
+        own = self.records(name).images["label"].to_numpy(float)
+        said = np.array([reports.has_opacity(text) for text in texts], dtype=float)
+        opacity = np.where(said == 1, 1.0, np.where(np.isnan(own), said, own))
+        labels, weights = supervision([reports.extract_attributes(text) for text in texts], opacity, NAMES)
+        silent = np.array([not text for text in texts]) & (labels[:, 0] > 0)
+        weights[silent, 1:] = 0
+        indices = [self.vectors.index(reports.asserting_words(text)) for text in texts]
+        return pad_words(indices, self.preset.words.most), labels, weights
+
+    # Training --------------------------------------------------------------------------------------------
+
+    def training_sets(self) -> list[str]:
+        """Sets that the localizer learns from: the pairs, and the set of image labels where the preset has one."""
+        extra = self.preset.roles.labels
+        return [self.pairs, *([self.title(extra)] if extra else [])]
+
+    def training_data(self) -> tuple[Regions, np.ndarray, np.ndarray, np.ndarray]:
+        """Regions, words, labels and weights of all training studies."""
+        parts = []
+        for name in self.training_sets():
+            rows = self.rows(name, "train")
+            tokens, labels, weights = (a[rows] for a in self.supervision(name))
+            if name != self.pairs:
+                tokens = np.full((len(rows), 0), -1)
+            parts.append((self.regions(name).rows(rows), tokens, labels, weights))
+        widest = max(p[1].shape[1] for p in parts)
+        tokens = np.concatenate([np.pad(p[1], ((0, 0), (0, widest - p[1].shape[1])), constant_values=-1) for p in parts])
+        regions = Regions(*(torch.cat([getattr(p[0], f) for p in parts]) for f in Regions.__dataclass_fields__))
+        return regions, tokens, np.concatenate([p[2] for p in parts]), np.concatenate([p[3] for p in parts])
+
+    def _localizer_stage(self, text: bool) -> tuple[Path, str]:
+        modules = source_digest("model", "losses", "localize", "train", "reports", "stages")
+        upstream = [self._regions_stage(n)[1] for n in self.training_sets()]
+        inputs = (self.preset.model, upstream, self._words_stage[1], self.seed, modules)
+        arm = "text" if text else "labels"
+
+        def make(folder: Path, key: str) -> None:
+            model, history = train_localizer(
+                *self.training_data(), self.vectors, NAMES, self.preset.model,
+                text=text, seed=self.seed, folder=folder, fingerprint=key,
+            )  # fmt: skip
+            save_module(folder / "model.safetensors", model)
+            write_table(folder / "history.csv", history)
+
+        return self.cache.stage(f"attention-{arm}", *inputs, make=make)
+
+    def _localizer(self, text: bool) -> tuple[CrossAttention, pd.DataFrame]:
+        """The cross-attention, trained with (or without) reports, and its history."""
+        folder, _ = self._localizer_stage(text)
+        names = NAMES if text else NAMES[:1]
+        model = CrossAttention(
+            self.regions(self.pairs).features.shape[-1],
+            torch.from_numpy(self.vectors.vectors),
+            name_vectors(names, self.vectors),
+            self.preset.model,
+        )
+        load_module(folder / "model.safetensors", model)
+        return model.to(device()).eval(), read_csv(folder / "history.csv")
+
+    @cached_property
+    def _classifier_stage(self) -> tuple[Path, str]:
+        upstream = [self._decoded(n)[1] for n in self.training_sets()]
+        inputs = (self.preset.classifier, upstream, self._detector_stage[1], self.seed, source_digest("baselines", "train"))
+
+        def make(folder: Path, key: str) -> None:
+            pictures, targets = [], []
+            for name in self.training_sets():
+                rows = self.rows(name, "train")
+                _, labels, weights = self.supervision(name)
+                rows = rows[weights[rows, 0] > 0]
+                pictures.append(self.pixels(name)[rows])
+                targets.append(labels[rows, 0])
+            model, history = train_classifier(
+                self.detector, np.concatenate(pictures), np.concatenate(targets), self.preset.classifier,
+                seed=self.seed, folder=folder, fingerprint=key,
+            )  # fmt: skip
+            save_module(folder / "classifier.safetensors", model)
+            write_table(folder / "history.csv", history)
+
+        return self.cache.stage("classifier", *inputs, make=make)
+
+    @cached_property
+    def classifier(self) -> Classifier:
+        """The image-label classifier behind Grad-CAM."""
+        model = Classifier(self.detector)
+        load_module(self._classifier_stage[0] / "classifier.safetensors", model)
+        return model.to(device()).eval()
+
+
+def decode(records: Records, side: int) -> tuple[Records, np.ndarray]:
+    """Decode every image to uint8 [N, side, side]; what cannot be decoded moves into the quarantine table."""
+    pixels, bad = [], {}
+    for row in tqdm(records.images.itertuples(), total=len(records.images), desc=f"decode {records.name}", leave=False, disable=None):
+        try:
+            pixels.append(load(row.path, side)[0])
+        except PnlocError as error:
+            bad[row.image] = (row.path, str(error))
+    quarantine = pd.DataFrame([(path, 0, reason) for path, reason in bad.values()], columns=QUARANTINE_COLUMNS)
+    kept = records.images[~records.images["image"].isin(bad)].reset_index(drop=True)
+    boxes = records.boxes[~records.boxes["image"].isin(bad)].reset_index(drop=True)[BOX_COLUMNS]
+    counts = {**records.counts, "quarantined": records.counts.get("quarantined", 0) + len(bad)}
+    counts["used"] = counts.get("used", len(records.images)) - len(bad)
+    whole = pd.concat([records.quarantine, quarantine], ignore_index=True) if bad else records.quarantine
+    result = Records(
+        records.name, records.access, kept, boxes, records.reports, whole.astype({"file": str, "reason": str}), counts,
+        scores=records.scores, notes=records.notes,
+    )  # fmt: skip
+    return result, np.stack(pixels) if pixels else np.zeros((0, side, side), dtype=np.uint8)

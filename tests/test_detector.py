@@ -1,0 +1,102 @@
+"""Detector and regions: masks and moved boxes by hand, shapes, padding, and learning a bright square."""
+
+import numpy as np
+import pytest
+import torch
+
+from pnloc.baselines import Classifier, grad_cam, heat_boxes
+from pnloc.boxes import iou
+from pnloc.config import DetectorConfig, RegionConfig
+from pnloc.detector import Detector, augment, normalize, train_detector, union_mask
+from pnloc.regions import Regions, components, extract, mask_mean
+
+SMALL = DetectorConfig(side=96, width=16, pyramid=16, epochs=25, batch=8, anchor_sizes=((16.0, 24.0), (36.0, 52.0)))
+
+
+@pytest.fixture(scope="module")
+def squares():
+    """Noisy images with one bright square, or none; their boxes."""
+    rng = np.random.default_rng(0)
+    images, boxes = rng.normal(90, 12, (64, 96, 96)), []
+    for image in images[:48]:
+        x, y = rng.integers(4, 56, 2)
+        image[y : y + 32, x : x + 30] += 60
+        boxes.append(np.array([[x, y, x + 30.0, y + 32.0]]))
+    return images.clip(1, 255).astype(np.uint8), boxes + [np.zeros((0, 4))] * 16
+
+
+@pytest.fixture(scope="module")
+def trained(squares, tmp_path_factory):
+    images, boxes = squares
+    keep = [*range(8, 48), *range(52, 64)]
+    return train_detector(images[keep], [boxes[i] for i in keep], SMALL, seed=0, folder=tmp_path_factory.mktemp("d"), fingerprint="t")[0]
+
+
+def test_union_mask_by_hand():
+    # A box over the left half of a 4-pixel picture, on a 2 x 2 grid; the second box covers half of the lower right cell.
+    mask = union_mask(torch.tensor([[0.0, 0, 2, 4], [2, 2, 3, 4]]), side=4, cells=2)
+    assert mask.tolist() == [[1.0, 0.0], [1.0, 0.5]]
+    assert union_mask(torch.zeros(0, 4), 4, 2).sum() == 0
+
+
+def test_normalize_leaves_padding_out_and_survives_a_flat_image():
+    image = torch.zeros(1, 1, 4, 4)
+    image[..., :2] = torch.tensor([10.0, 20.0])
+    inside = normalize(image)[..., :2]
+    assert inside.mean() == pytest.approx(0, abs=1e-6) and inside.std(correction=0) == pytest.approx(1, abs=1e-5)
+    assert normalize(torch.full((1, 1, 4, 4), 7.0)).abs().max() == 0
+    assert torch.isfinite(normalize(torch.zeros(1, 1, 4, 4))).all()
+
+
+def test_boxes_move_with_the_pixels():
+    rng = np.random.default_rng(1)
+    image = np.zeros((40, 1, 96, 96), dtype=np.uint8)
+    image[:, 0, 30:60, 20:50] = 255
+    moved, boxes = augment(torch.from_numpy(image), [np.array([[20.0, 30, 50, 60]])] * 40, rng)
+    for picture, found in zip(moved[:, 0].numpy(), boxes, strict=True):
+        rows, columns = np.nonzero(picture > 127)
+        bright = np.array([[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]])
+        assert iou(bright, found.numpy())[0, 0] > 0.85
+
+
+def test_the_detector_learns_and_regions_find_what_it_learned(squares, trained):
+    images, boxes = squares
+    regions = extract(trained, images[:8], RegionConfig(count=6))
+    best = [iou(boxes[i], regions.boxes[i].numpy()).max() for i in range(8)]
+    assert np.mean(best) > 0.6
+    assert regions.features.shape == (8, 6, 3 * 4 * SMALL.pyramid + 9)
+    assert (regions.scores.diff(dim=1) <= 1e-6).all(), "the surest region comes first"
+    empty = extract(trained, images[:0], RegionConfig(count=6))
+    assert len(empty) == 0 and empty.features.shape[1:] == regions.features.shape[1:]
+
+
+def test_regions_survive_the_disk(trained, squares, tmp_path):
+    regions = extract(trained, squares[0][:2], RegionConfig(count=4))
+    regions.save(tmp_path / "r.safetensors")
+    assert torch.equal(Regions.load(tmp_path / "r.safetensors").features, regions.features)
+
+
+def test_a_black_image_gives_finite_regions(trained):
+    regions = extract(trained, np.zeros((1, 96, 96), dtype=np.uint8), RegionConfig(count=4))
+    assert torch.isfinite(regions.scores).all() and torch.isfinite(regions.features).all()
+
+
+def test_mask_mean_and_components_by_hand():
+    mask = np.zeros((4, 4))
+    mask[:2, :2] = 1.0
+    assert mask_mean(mask, [[0, 0, 4, 4], [0, 0, 8, 4], [8, 8, 16, 16], [3, 3, 3, 9]], side=16) == pytest.approx([1, 1, 0, 0])
+    assert mask_mean(mask, [[4, 0, 12, 4]], side=16) == pytest.approx([0.5])
+    found = components(mask, side=16, levels=(0.5,))
+    assert len(found) == 1 and iou(found, [[0, 0, 8, 8]])[0, 0] > 0.7
+    assert components(np.zeros((4, 4)), side=16).shape == (0, 4)
+
+
+def test_grad_cam_gives_a_map_per_image_and_its_boxes(trained, squares):
+    torch.manual_seed(0)
+    maps = grad_cam(Classifier(trained).eval(), squares[0][:3], "16")
+    assert maps.shape == (3, 96, 96) and np.isfinite(maps).all()
+    heat = np.zeros((10, 10))
+    heat[2:4, 5:9], heat[7:9, 0:2] = 1.0, 0.8
+    boxes, scores = heat_boxes(heat, 0.5, most=2)
+    assert boxes.tolist() == [[5, 2, 9, 4], [0, 7, 2, 9]] and scores.tolist() == [1.0, 0.8]
+    assert len(heat_boxes(np.ones((5, 5)), 0.5, 2)[0]) == 0

@@ -1,0 +1,144 @@
+"""The cross-attention and its losses: properties that one can say aloud, an independent slow loop, overfitting."""
+
+import numpy as np
+import pytest
+import torch
+
+from pnloc import losses
+from pnloc.config import ModelConfig
+from pnloc.localize import supervision
+from pnloc.model import Batch, CrossAttention
+
+STUDIES, REGIONS, WORDS, ATTRIBUTES, FEATURES = 4, 5, 3, 2, 6
+
+
+def make_model(**options) -> CrossAttention:
+    torch.manual_seed(0)
+    model = CrossAttention(FEATURES, torch.randn(9, 7), torch.randn(ATTRIBUTES, 7), ModelConfig(width=8, **options))
+    torch.nn.init.normal_(model.classifier)
+    return model.eval()
+
+
+def make_batch(seed: int = 1) -> Batch:
+    torch.manual_seed(seed)
+    valid = torch.ones(STUDIES, REGIONS, dtype=torch.bool)
+    valid[1, 3:] = False
+    words = torch.randint(0, 9, (STUDIES, WORDS))
+    words[2, 1:] = -1
+    labels = (torch.rand(STUDIES, ATTRIBUTES) > 0.5).float()
+    return Batch(torch.randn(STUDIES, REGIONS, FEATURES), torch.rand(STUDIES, REGIONS).log(), valid, words, labels, torch.ones_like(labels))
+
+
+def rows(batch: Batch, index: slice) -> Batch:
+    return Batch(*(getattr(batch, name)[index] for name in Batch.__dataclass_fields__))
+
+
+def test_attention_sums_to_one_over_valid_regions_and_is_zero_on_padding():
+    model, batch = make_model(), make_batch()
+    beta, _ = model.image_only(batch)
+    alpha = model.text_attention(batch)
+    assert torch.allclose(beta.sum(-1), torch.ones(STUDIES, ATTRIBUTES))
+    assert beta[1, :, 3:].abs().max() == 0
+    assert torch.allclose(alpha.sum(-1), (batch.words >= 0).float())
+    assert alpha[1, :, 3:].abs().max() == 0
+
+
+def test_a_slow_loop_written_from_the_equations_agrees():
+    model, batch = make_model(), make_batch()
+    with torch.no_grad():
+        alpha, scores = model.text_attention(batch), model.match(batch)
+        v, t = model.encode_regions(batch.features).numpy(), model.encode_words(batch.words).numpy()
+        prior = float(model.prior.clamp_min(0))
+    for report in range(STUDIES):
+        for image in range(STUDIES):
+            fits = []
+            for word in range(WORDS):
+                if batch.words[report, word] < 0:
+                    continue
+                logits = [float(t[report, word] @ v[image, r]) / model.tau + prior * float(batch.log_scores[image, r]) for r in range(REGIONS)]
+                weights = np.array([np.exp(z - max(logits)) if batch.valid[image, r] else 0.0 for r, z in enumerate(logits)])
+                weights /= weights.sum()
+                attended = sum(w * v[image, r] for r, w in enumerate(weights))
+                fits.append(t[report, word] @ attended / np.linalg.norm(attended))
+                if report == image:
+                    assert alpha[report, word].numpy() == pytest.approx(weights, abs=1e-5)
+            assert float(scores[report, image]) == pytest.approx(np.mean(fits), abs=1e-5)
+
+
+def test_a_batch_equals_its_members_one_by_one():
+    model, batch = make_model(), make_batch()
+    with torch.no_grad():
+        beta, logits = model.image_only(batch)
+        for i in range(STUDIES):
+            one_beta, one_logits = model.image_only(rows(batch, slice(i, i + 1)))
+            assert torch.allclose(one_beta[0], beta[i], atol=1e-6)
+            assert torch.allclose(one_logits[0], logits[i], atol=1e-5)
+
+
+def test_padding_words_change_nothing():
+    model, batch = make_model(), make_batch()
+    wider = Batch(batch.features, batch.log_scores, batch.valid, torch.cat([batch.words, -torch.ones(STUDIES, 4, dtype=torch.int64)], 1), batch.labels, batch.weights)
+    with torch.no_grad():
+        assert torch.allclose(model.match(batch), model.match(wider), atol=1e-6)
+
+
+def test_no_words_no_regions_and_one_study_are_defined():
+    model, batch = make_model(), make_batch()
+    silent = Batch(batch.features, batch.log_scores, torch.zeros_like(batch.valid), -torch.ones(STUDIES, 0, dtype=torch.int64), batch.labels, batch.weights)
+    terms = losses.total(model, silent, ModelConfig(width=8), text=True)
+    assert all(torch.isfinite(value) for value in terms.values())
+    assert float(terms["contrastive"]) == 0 and float(terms["distillation"]) == 0
+    beta, logits = model.image_only(silent)
+    assert float(beta.abs().max()) == 0 and torch.isfinite(logits).all()
+    assert torch.isfinite(torch.stack(list(losses.total(model, rows(batch, slice(0, 1)), ModelConfig(width=8), text=True).values()))).all()
+
+
+def test_contrastive_by_hand():
+    # Two studies, scores of 1 on the diagonal and 0 beside it, tau 1: each term is -log(e / (e + 1)).
+    expected = np.log(1 + np.exp(-1))
+    assert float(losses.contrastive(torch.eye(2), torch.tensor([True, True]), 1.0)) == pytest.approx(expected)
+    assert float(losses.contrastive(torch.eye(2), torch.tensor([True, False]), 1.0)) == 0
+
+
+def test_unknown_attributes_do_not_count():
+    logits, labels = torch.tensor([[0.0, 5.0]]), torch.tensor([[1.0, 0.0]])
+    assert float(losses.attributes(logits, labels, torch.tensor([[1.0, 0.0]]))) == pytest.approx(np.log(2))
+    assert float(losses.attributes(logits, labels, torch.zeros(1, 2))) == 0
+
+
+def test_distillation_is_zero_where_the_image_agrees_with_the_report_and_teaches_only_the_image():
+    alpha = torch.tensor([[[0.7, 0.3]]], requires_grad=True)
+    beta = torch.tensor([[[0.7, 0.3]]], requires_grad=True)
+    words, labels = torch.tensor([[1]]), torch.ones(1, 1)
+    assert float(losses.distillation(alpha, beta, words, labels)) == pytest.approx(0, abs=1e-6)
+    other = torch.tensor([[[0.2, 0.8]]], requires_grad=True)
+    losses.distillation(alpha, other, words, labels).backward()
+    assert alpha.grad is None and other.grad is not None
+
+
+def test_the_model_overfits_four_pairs():
+    model, batch = make_model(dropout=0.0).train(), make_batch()
+    config = ModelConfig(width=8, dropout=0.0)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    first = None
+    for _ in range(400):
+        terms = losses.total(model, batch, config, text=True)
+        loss = torch.stack(list(terms.values())).sum()
+        first = first or float(loss.detach())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert float(terms["attributes"]) < 0.02
+    assert float(loss) < 0.5 * first
+    with torch.no_grad():
+        assert (model.match(batch).argmax(1) == torch.arange(STUDIES)).all()
+
+
+def test_supervision_has_three_values():
+    names = ("pneumonia", "side:left", "side:right")
+    labels, weights = supervision([{"side:left"}, {"side:left"}, set()], np.array([1.0, 0.0, np.nan]), names)
+    assert labels.tolist() == [[1, 1, 0], [0, 0, 0], [0, 0, 0]]
+    # Said counts fully; unsaid beside an opacity counts little; without an opacity all is absent; unknown counts nothing.
+    assert weights[0].tolist() == pytest.approx([1, 1, 0.2])
+    assert weights[1].tolist() == [1, 1, 1]
+    assert weights[2].tolist() == [0, 0, 0]

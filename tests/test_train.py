@@ -1,0 +1,67 @@
+"""The training loop: resume equals never stopping, the same seed the same weights, bad losses end clearly."""
+
+import pytest
+import torch
+from torch import nn
+
+from pnloc.errors import PnlocError
+from pnloc.train import Schedule, fit, load_module, load_tensors, save_module
+
+
+def run(folder, epochs_allowed=None, seed=3, spoil=False):
+    torch.manual_seed(seed)
+    module = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.3), nn.ReLU(), nn.Linear(8, 1))
+
+    def batches(epoch):
+        if epochs_allowed is not None and epoch >= epochs_allowed:
+            raise KeyboardInterrupt
+        rng = torch.Generator().manual_seed(seed * 100 + epoch)
+        for _ in range(3):
+            yield torch.randn(16, 4, generator=rng)
+
+    def losses(x):
+        value = (module(x)[:, 0] - x.sum(1)).square().mean()
+        return {"fit": value * float("nan") if spoil else value}
+
+    history = fit(module, batches, losses, Schedule(5, 3, 1e-2, 0.01), folder=folder, fingerprint="f", seed=seed)
+    return module, history
+
+
+def test_a_stopped_run_resumes_to_the_very_same_weights(tmp_path):
+    whole, history = run(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "stopped", epochs_allowed=2)
+    resumed, again = run(tmp_path / "stopped")
+    assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True))
+    assert history.equals(again)
+    assert history["loss"].iloc[-1] < history["loss"].iloc[0]
+
+
+def test_another_seed_does_not_resume_a_foreign_checkpoint(tmp_path):
+    one, _ = run(tmp_path, seed=3)
+    other, _ = run(tmp_path, seed=4)
+    assert not torch.equal(one[0].weight, other[0].weight)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_a_clear_error(tmp_path):
+    with pytest.raises(PnlocError, match="not finite in epoch 0"):
+        run(tmp_path, spoil=True)
+
+
+def test_nothing_to_train_on_is_an_error():
+    with pytest.raises(PnlocError, match="nothing to train on"):
+        Schedule(1, 0, 1e-3, 0.0)
+
+
+def test_weights_survive_the_disk_and_a_broken_file_is_named(tmp_path):
+    module = nn.Linear(3, 2)
+    save_module(tmp_path / "a.safetensors", module)
+    again = load_module(tmp_path / "a.safetensors", nn.Linear(3, 2))
+    assert torch.equal(module.weight, again.weight)
+    with pytest.raises(PnlocError, match="does not fit"):
+        load_module(tmp_path / "a.safetensors", nn.Linear(5, 2))
+    (tmp_path / "b.safetensors").write_bytes(b"broken")
+    with pytest.raises(PnlocError, match="b.safetensors"):
+        load_tensors(tmp_path / "b.safetensors")
+    with pytest.raises(PnlocError, match="no such file"):
+        load_tensors(tmp_path / "c.safetensors")
