@@ -7,19 +7,24 @@ source; `check` asserts that every page of the table of contents became HTML. As
 
 import os
 import re
+import shutil
 import sys
 import time
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
-
-import nbformat
-import yaml
-from nbformat import NotebookNode
 
 from pnloc.cache import source_digest
 from pnloc.errors import PnlocError
 from pnloc.files import atomic, digest
 from pnloc.notebook import check_types, refuse_unknown
+
+try:
+    import nbformat
+    import yaml
+    from nbformat import NotebookNode
+except ModuleNotFoundError as error:
+    raise PnlocError(f"running notebooks needs {error.name}: pip install 'pnloc[notebooks]', or make env") from None
 
 PACKAGE = Path(__file__).parent
 ROOT = PACKAGE.parent
@@ -78,7 +83,9 @@ def check_parameters(sources: list[Path], parameters: dict[str, object]) -> None
         try:
             known = papermill.inspect_notebook(str(source))
         except (ValueError, nbformat.reader.NotJSONError) as error:
-            raise PnlocError(f"{source.name}: not a notebook that papermill can run ({_one_line(str(error))})") from None
+            raise PnlocError(
+                f"{source.name}: not a notebook that papermill can run ({_one_line(str(error))})"
+            ) from None
         for name in [name for name in parameters if name not in known]:
             raise PnlocError(f"{source.name}: has no parameter {name}; it has {', '.join(known) or 'none'}")
 
@@ -87,7 +94,8 @@ def package_digest() -> str:
     """Digest of the package's sources that a notebook can reach, and of the versions of what computes."""
     modules = sorted(p.stem for p in PACKAGE.iterdir() if p.suffix == ".py" or (p.is_dir() and any(p.glob("*.py"))))
     return digest(
-        source_digest(*(m for m in modules if m not in NOT_IN_NOTEBOOKS)), [version(p) for p in ("torch", "torchvision", "numpy", "pandas")]
+        source_digest(*(m for m in modules if m not in NOT_IN_NOTEBOOKS)),
+        [version(p) for p in ("torch", "torchvision", "numpy", "pandas")],
     )
 
 
@@ -119,7 +127,9 @@ def _run(source: Path, page: Path, parameters: dict[str, object], key: str) -> N
     except papermill.PapermillExecutionError as error:
         raise PnlocError(f"{source.name}: {cause(error)}") from None
     except (DeadKernelError, CellTimeoutError, NoSuchKernel, RuntimeError) as error:
-        raise PnlocError(f"{source.name}: the kernel did not finish ({_one_line(str(error)) or type(error).__name__})") from None
+        raise PnlocError(
+            f"{source.name}: the kernel did not finish ({_one_line(str(error)) or type(error).__name__})"
+        ) from None
 
 
 def _own_kernel() -> type:
@@ -191,9 +201,13 @@ def _refuse(name: str, page: NotebookNode) -> None:
     for number, cell in enumerate(page.cells, start=1):
         for output in cell.get("outputs", []):
             if output.get("metadata", {}).get("pnloc") == "credentialed":
-                raise PnlocError(f"{name}, cell {number}: its output is marked as credentialed; nothing was copied into the book")
+                raise PnlocError(
+                    f"{name}, cell {number}: its output is marked as credentialed; nothing was copied into the book"
+                )
             if output.output_type == "error":
-                raise PnlocError(f"{name}, cell {number}: holds a stored error ({output.ename}); run the notebook again")
+                raise PnlocError(
+                    f"{name}, cell {number}: holds a stored error ({output.ename}); run the notebook again"
+                )
 
 
 def clean(page: NotebookNode) -> NotebookNode:
@@ -281,9 +295,24 @@ def check(build: Path, contents: Path) -> Path:
     return build / f"{names[0]}.html"
 
 
+def add_mathjax(build: Path) -> None:
+    """Put MathJax beside the pages, from the package jupyter-server-mathjax, so that equations need no network."""
+    spec = find_spec("jupyter_server_mathjax")
+    if spec is None:
+        raise PnlocError(
+            "equations need the package jupyter-server-mathjax: pip install 'pnloc[notebooks]', or make env"
+        )
+    source, target = Path(spec.origin).parent / "static", build / "_static" / "mathjax"
+    if not (target / "MathJax.js").exists():
+        shutil.copytree(
+            source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("localization", "a11y", "NativeMML")
+        )
+
+
 def main() -> int:
-    """Check the built book and say where it is, as the last line."""
+    """Add MathJax to the built book, check it and say where it is, as the last line."""
     try:
+        add_mathjax(ROOT / "_build" / "html")
         check(ROOT / "_build" / "html", ROOT / "book" / "_toc.yml")
     except PnlocError as error:
         print(f"pnloc: {error}", file=sys.stderr)

@@ -104,12 +104,16 @@ class CrossAttention(nn.Module):
 
     def match(self, batch: Batch) -> Tensor:
         """score [B reports, B images]: how well each report fits each image; 0 for reports without words."""
-        words, regions = self.encode_words(batch.words), self.encode_regions(batch.features)
-        alpha = self.attend(words[:, None], regions[None], batch.log_scores[None], batch.valid[None])
-        attended = alpha @ regions[None]  # [B reports, B images, W, D]
-        cosine = F.cosine_similarity(words[:, None], attended, dim=-1)
-        known = (batch.words >= 0).float()[:, None]
-        return (cosine * known).sum(-1) / known.sum(-1).clamp_min(1)
+        known = batch.words >= 0
+        words = self.encode_words(batch.words)[known]  # [T, D], the T words of all reports, without padding
+        regions = self.encode_regions(batch.features)
+        alpha = self.attend(words, regions, batch.log_scores, batch.valid)  # [B images, T, R]
+        # cos(t_w, sum_r alpha_wr v_r) from inner products alone, so that no [B, T, D] is ever formed.
+        along = (alpha * (words @ regions.transpose(1, 2))).sum(-1)
+        length = (alpha @ (regions @ regions.transpose(1, 2)) * alpha).sum(-1).clamp_min(1e-12).sqrt()
+        report = torch.nonzero(known)[:, 0]
+        sums = torch.zeros(len(known), len(regions), device=regions.device).index_add(0, report, (along / length).T)
+        return sums / known.sum(1, keepdim=True).clamp_min(1)
 
     def image_only(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """beta [B, A, R] and attribute logits [B, A]; reads no word."""

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from pnloc.stages import Run
 
 PARAMETERS: dict[str, type] = {"PRESET": str, "DATA": str, "SEED": int, "ARTIFACTS": str}
-PARAMETERS_CELL = '''PRESET = "demo"  # smoke, demo, public or mimic
+PARAMETERS_CELL = """PRESET = "demo"  # smoke, demo, public or mimic
 DATA = ""  # folder that holds the real data sets; public and mimic need it
 SEED = 0
-ARTIFACTS = ""  # where results go; empty: artifacts/ of the repository'''
+ARTIFACTS = ""  # where results go; empty: artifacts/ of the repository"""
 _SIMPLE = (str, bytes, int, float, complex, bool, list, tuple, dict, set, type(None))
 _IPYTHON = {"In", "Out", "exit", "quit", "open", "get_ipython"}
 _STARTED = "_pnloc_started"

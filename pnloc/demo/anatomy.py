@@ -94,7 +94,7 @@ class Variant:
 
 def project(chest: Chest, rng: np.random.Generator, side: int, portable: bool) -> Variant:
     """A variant: tilted, shifted, scaled, bent, with another heart, diaphragm, habitus and field of view."""
-    field_of_view = rng.uniform(288, 314)
+    field_of_view = rng.uniform(268, 298)
     columns, rows = side, chest.soft.shape[2]
     coordinates = _coordinates(chest, rng, columns, rows, field_of_view, portable)
     soft = _sample(chest.soft, coordinates).sum(1)
@@ -107,9 +107,10 @@ def project(chest: Chest, rng: np.random.Generator, side: int, portable: bool) -
     lung = sum(thickness.values())
     abdomen = _picture(np.isin(labels, ABDOMEN).sum(1) * depth * 2.0, side)
     heart = _picture((labels == HEART).sum(1) * depth * 2.0, side)
-    visible = ndimage.binary_opening((lung > 35) & (abdomen < 25) & (heart < 70), iterations=1)
+    covered = ndimage.gaussian_filter(np.maximum(abdomen / 25, heart / 80), side / 100)
+    visible = ndimage.binary_opening((lung > 35) & (covered < 1), iterations=2)
     left = sum(thickness[n] for n in LEFT)
-    path = _picture(soft, side) * depth * rng.uniform(0.92, 1.05) + _picture(bone, side) * depth * rng.uniform(0.9, 1.5)
+    path = _picture(soft, side) * depth * rng.uniform(0.92, 1.05) + _picture(bone, side) * depth * rng.uniform(1.6, 2.8)
     path = path + _habitus(rng, side, path)
     grid = (2 * field_of_view / columns, 2 * depth, field_of_view / rows)
     sides = {"right": visible & (left <= lung / 2), "left": visible & (left > lung / 2)}
@@ -138,12 +139,12 @@ def _coordinates(
     dx, dz = _bend(rng, plane_x, plane_z, portable)
     stretch_x, stretch_z = rng.uniform(0.94, 1.06), rng.uniform(0.96, 1.05)
     roll, turn, tilt = np.deg2rad(rng.normal(0, [2.0, 3.0, 3.0]))
-    spare = max(height - field_of_view * stretch_z - 8, 0) / 2
-    shift_x, shift_z = rng.normal(0, 5), rng.uniform(-spare, spare)
+    # The CT ends just above the lungs, so the picture's upper edge stays a little below its end.
+    shift_x, shift_z = rng.normal(0, 5), (height - field_of_view * stretch_z) / 2 - rng.uniform(3, 15)
     # Rays diverge: what is far from the detector is enlarged. In AP views that is the front, with the heart.
     distance = rng.uniform(950, 1200) if portable else rng.uniform(1700, 1900)
     away = y if portable else -y
-    enlarged = 1 - (away + deep / 2) / distance / 1.0
+    enlarged = 1 - (away + deep / 2) / distance
     enlarged = enlarged / enlarged.mean()
     px = (plane_x * np.cos(roll) - plane_z * np.sin(roll)) * stretch_x + dx
     pz = (plane_x * np.sin(roll) + plane_z * np.cos(roll)) * stretch_z + dz
