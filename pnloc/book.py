@@ -133,7 +133,7 @@ def _run(source: Path, page: Path, parameters: dict[str, object], key: str) -> N
 
 
 def _own_kernel() -> type:
-    """A kernel manager that starts this very Python, whatever kernels are installed on the machine."""
+    """A kernel manager that starts this very Python with this very package, whatever kernels the machine has."""
     from ipykernel.kernelspec import get_kernel_dict
     from jupyter_client.kernelspec import KernelSpec
     from jupyter_client.manager import AsyncKernelManager
@@ -143,7 +143,8 @@ def _own_kernel() -> type:
         def kernel_spec(self) -> KernelSpec:
             spec = KernelSpec(**get_kernel_dict())
             spec.argv = [sys.executable, *spec.argv[1:], "--IPKernelApp.log_level=40"]
-            spec.env = {"PYTHONHASHSEED": "0"}
+            paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+            spec.env = {"PYTHONHASHSEED": "0", "PYTHONPATH": os.pathsep.join(paths)}
             return spec
 
     return OwnKernel

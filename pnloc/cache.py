@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, is_dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import pandas as pd
@@ -20,8 +21,12 @@ SOURCES = Path(__file__).parent
 TIMING = ["stage", "seconds", "peak_mib"]
 
 
+@lru_cache(None)
 def source_digest(*modules: str) -> str:
-    """Digest of the text of some modules of the package ('detector', 'demo', ...); a name may be a folder."""
+    """Digest of the text of some modules of the package ('detector', 'demo', ...); a name may be a folder.
+
+    Read once per process: what runs is what was imported, whatever becomes of the files meanwhile.
+    """
     texts = []
     for module in sorted(modules):
         path = SOURCES / module

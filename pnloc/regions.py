@@ -49,7 +49,7 @@ class Regions:
 
     def rows(self, index: object) -> "Regions":
         """The regions of some of the images."""
-        index = torch.as_tensor(np.asarray(index))
+        index = torch.from_numpy(np.array(index, dtype=np.int64).reshape(-1))
         return Regions(*(getattr(self, f.name)[index] for f in fields(self)))
 
     def save(self, path: str | Path) -> None:

@@ -37,10 +37,10 @@ READOUTS = (
 Found = list[tuple[np.ndarray, np.ndarray]]
 
 
-def _kinds(name: str) -> set[str] | None:
+def _kinds(name: str) -> frozenset[str] | None:
     """Which labels of a set's boxes count as truth: RSNA has one kind, NIH's must be Pneumonia."""
     role = name.removeprefix("demo-")
-    return {"rsna": None, "chestxray8": {"Pneumonia"}}.get(role, OPACITY_LABELS)
+    return {"rsna": None, "chestxray8": frozenset({"Pneumonia"})}.get(role, OPACITY_LABELS)
 
 
 def boxed_rows(run: Run, name: str, split: str) -> np.ndarray:

@@ -29,7 +29,7 @@ from pnloc.train import device, load_module, load_tensors, save_module, save_ten
 
 REPOSITORY = Path(__file__).parents[1]
 NAMES = (PNEUMONIA, *reports.ATTRIBUTES)
-OPACITY_LABELS = {"Pneumonia", "Consolidation", "Lung Opacity"}  # boxes that count as a pneumonia's place
+OPACITY_LABELS = frozenset({"Pneumonia", "Consolidation", "Lung Opacity"})  # boxes that count as a pneumonia's place
 TABLES = ("images", "boxes", "reports", "scores", "quarantine")
 
 
@@ -60,6 +60,7 @@ class Run:
         self.pixels = lru_cache(None)(self._pixels)
         self.regions = lru_cache(None)(self._regions)
         self.localizer = lru_cache(None)(self._localizer)
+        self.true_boxes = lru_cache(None)(self._true_boxes)
         write_json(root / "config.json", {**configuration.as_dict(), "seed": seed})
 
     # Data ------------------------------------------------------------------------------------------------
@@ -156,7 +157,7 @@ class Run:
         """Whether a page may show report text of a set; the rule is that of its images."""
         return self.may_show(name)
 
-    def true_boxes(self, name: str, labels: set[str] | None = None) -> list[np.ndarray]:
+    def _true_boxes(self, name: str, labels: frozenset[str] | None = None) -> list[np.ndarray]:
         """Boxes [n, 4] per image row of a set, in pixels of the square input; `labels` restricts their kind."""
         records = self.records(name)
         boxes = records.boxes if labels is None else records.boxes[records.boxes["label"].isin(labels)]

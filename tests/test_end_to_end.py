@@ -1,0 +1,176 @@
+"""The whole way on the smoke preset: data, detector, regions, attention, tables, checkpoint, command line, bad input."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from pnloc import results
+from pnloc.cli import main
+from pnloc.errors import PnlocError
+from pnloc.stages import open_run
+
+LOCALIZATION = ["dataset", "method", "metric", "threshold", "value", "low", "high", "n", "seed"]
+DIFFERENCES = ["dataset", "method", "against", "metric", "value", "low", "high", "n"]
+SEVERITY = ["dataset", "readout", "score", "fit", "statistic", "value", "low", "high", "n"]
+
+
+@pytest.fixture(scope="module")
+def artifacts(tmp_path_factory) -> Path:
+    """A finished smoke run, made by the command line as a user would."""
+    folder = tmp_path_factory.mktemp("artifacts")
+    assert main(["train", "--preset", "smoke", "--artifacts", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(artifacts):
+    return open_run("smoke", artifacts=str(artifacts))
+
+
+def table(artifacts: Path, name: str) -> pd.DataFrame:
+    return pd.read_csv(artifacts / "smoke" / "tables" / f"{name}.csv")
+
+
+def test_the_localization_table_has_every_method_and_metric(artifacts):
+    found = table(artifacts, "localization")
+    assert list(found.columns) == LOCALIZATION
+    assert set(found["dataset"]) == {"demo-mimic", "demo-chestxray8"}
+    assert set(found["metric"]) == {"acc", "iobb", "miou", "pointing"}
+    methods = {d: set(rows["method"]) for d, rows in found.groupby("dataset")}
+    assert set(results.METHODS) <= methods["demo-mimic"]
+    assert set(results.METHODS) - {"report-given"} <= methods["demo-chestxray8"]
+    assert found["value"].between(0, 1).all() and (found["low"] <= found["high"]).all() and (found["n"] > 0).all()
+
+
+def test_the_best_proposal_is_a_ceiling_of_accuracy_for_what_ranks_proposals(artifacts):
+    acc = table(artifacts, "localization").query("metric == 'acc'").pivot_table(index=["dataset", "threshold"], columns="method", values="value")
+    for method in ("detector", "text-attention", "image-label-attention"):
+        assert (acc[method] <= acc["best-proposal"] + 1e-9).all(), method
+
+
+def test_tables_have_the_columns_that_other_things_rely_on(artifacts):
+    assert list(table(artifacts, "differences").columns) == DIFFERENCES
+    severity = table(artifacts, "severity")
+    assert list(severity.columns) == SEVERITY
+    assert set(severity["fit"]) == {"zero-shot", "leave-one-patient-out", "cohen-50-50"}
+    assert set(severity["score"]) == {"geographic_extent", "opacity"}
+    assert list(pd.read_csv(artifacts / "smoke" / "timing.csv").columns) == ["stage", "seconds", "peak_mib"]
+
+
+def test_tables_can_be_made_again_from_the_saved_predictions(run, artifacts):
+    from pnloc import metrics
+
+    truth, patients = results.truth_table(run, "demo-mimic")
+    saved = pd.read_csv(artifacts / "smoke" / "predictions" / "demo-mimic--text-attention.csv")
+    assert list(saved.columns) == results.BOX_TABLE
+    again = metrics.localization(saved, truth, patients, resamples=run.preset.resamples, seed=run.seed)
+    first = table(artifacts, "localization").query("dataset == 'demo-mimic' and method == 'text-attention'")
+    assert again["value"].to_numpy() == pytest.approx(first["value"].to_numpy())
+    assert again["low"].to_numpy() == pytest.approx(first["low"].to_numpy())
+
+
+def test_a_second_run_repeats_nothing(artifacts):
+    again = open_run("smoke", artifacts=str(artifacts))
+    results.tables(again)
+    assert again.cache.ran == []
+
+
+def test_the_same_seed_gives_the_same_regions_and_weights(run, tmp_path, artifacts):
+    """Everything after the detector, made anew from the kept data and detector."""
+    shutil.copytree(artifacts / "smoke", tmp_path / "smoke")
+    for stage in (tmp_path / "smoke" / "cache").iterdir():
+        if stage.name.startswith(("regions", "attention", "words", "predict")):
+            shutil.rmtree(stage)
+    again = open_run("smoke", artifacts=str(tmp_path))
+    results.localization(again)
+    pd.testing.assert_frame_equal(table(artifacts, "localization"), pd.read_csv(tmp_path / "smoke" / "tables" / "localization.csv"))
+
+
+def test_no_patient_is_trained_and_tested_on(run):
+    trained, tested = set(), set()
+    for name in run.sets:
+        images = run.records(name).images
+        trained |= set(images.loc[images["split"] != "test", "patient"].str.split(":").str[1].astype(int) % 10_000)
+        tested |= set(images.loc[images["split"] == "test", "patient"].str.split(":").str[1].astype(int) % 10_000)
+    # A generated patient is an anatomical variant; its number is the same in every set.
+    assert trained and tested and not trained & tested
+
+
+def test_inference_reads_no_report(run):
+    """Localizing needs no word: other words change nothing."""
+    from pnloc.localize import image_mass
+
+    model, _ = run.localizer(True)
+    regions = run.regions("demo-mimic").rows(np.arange(3))
+    before = image_mass(model, regions)
+    model.vectors.add_(1.0)
+    after = image_mass(model, regions)
+    model.vectors.sub_(1.0)
+    assert np.array_equal(before[0], after[0]) and np.array_equal(before[1], after[1])
+
+
+def test_localize_takes_png_jpeg_and_dicom_and_gives_original_pixels(run, artifacts, tmp_path, capsys):
+    images = run.records("demo-mimic").split("test")
+    large = Image.open(images["path"].iloc[0]).resize((700, 512))
+    large.save(tmp_path / "one.png")
+    large.convert("RGB").save(tmp_path / "two.jpg", quality=95)
+    dicom = run.records("demo-rsna").split("test")["path"].iloc[0]
+    out = tmp_path / "out"
+    status = main(["localize", "--checkpoint", str(artifacts / "smoke"), "--out", str(out), str(tmp_path / "one.png"), str(tmp_path / "two.jpg"), dicom])
+    assert status == 0
+    boxes, attributes = pd.read_csv(out / "boxes.csv"), pd.read_csv(out / "attributes.csv")
+    assert list(boxes.columns) == ["image", "x1", "y1", "x2", "y2", "score", "label"]
+    assert list(attributes.columns) == ["image", "attribute", "probability"]
+    assert set(attributes["image"]) == {str(tmp_path / "one.png"), str(tmp_path / "two.jpg"), dicom}
+    assert attributes["probability"].between(0, 1).all() and len(attributes) % 3 == 0
+    first = boxes[boxes["image"] == str(tmp_path / "one.png")]
+    assert len(first) and first["x2"].max() <= 700 and first["y2"].max() <= 512 and (first["x1"] < first["x2"]).all()
+    assert first["x2"].max() > 256, "boxes are in pixels of the file, not of the model's input"
+    overlays = sorted(p.name for p in out.glob("*.png"))
+    assert len(overlays) == 3
+    with Image.open(out / "one.overlay.png") as overlay:
+        assert overlay.width / overlay.height == pytest.approx(700 / 512, abs=0.01)
+
+
+def test_a_broken_image_is_named_and_the_others_are_still_localized(run, artifacts, tmp_path, capsys):
+    good = run.records("demo-mimic").split("test")["path"].iloc[0]
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(Path(good).read_bytes()[:900])
+    status = main(["localize", "--checkpoint", str(artifacts / "smoke"), "--out", str(tmp_path / "out"), str(broken), good])
+    said = capsys.readouterr().err
+    assert status == 2 and "broken.jpg" in said and "Traceback" not in said
+    assert set(pd.read_csv(tmp_path / "out" / "attributes.csv")["image"]) == {good}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--preset", "smok"], "unknown preset 'smok'"),
+        (["train", "--preset", "public"], "needs the folder"),
+        (["train", "--preset", "public", "--data", "nowhere"], "nowhere: no such folder"),
+        (["train", "--seed", "-1"], "whole number from 0"),
+        (["localize", "--checkpoint", "nowhere", "--out", "x", "y.png"], "no checkpoint here"),
+        (["reproduce", "--preset", "public", "--data", "nowhere"], "nowhere: no such folder"),
+    ],
+)
+def test_bad_input_is_one_line_and_a_status(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    extra = [] if arguments[0] == "localize" else ["--artifacts", str(tmp_path)]
+    assert main([*arguments, *extra]) == 2
+    said = capsys.readouterr().err.strip()
+    assert message in said and "\n" not in said
+
+
+def test_an_empty_data_folder_says_what_it_looked_for(tmp_path):
+    with pytest.raises(PnlocError, match="rsna-pneumonia-detection-challenge"):
+        open_run("public", str(tmp_path), artifacts=str(tmp_path / "a")).records("rsna")
+
+
+def test_data_check_counts_and_quarantines(artifacts, tmp_path, capsys):
+    assert main(["data", "check", "--preset", "smoke", "--artifacts", str(artifacts)]) == 0
+    said = capsys.readouterr().out
+    assert "mimic" in said and "0 in quarantine" in said
