@@ -81,7 +81,9 @@ def train_classifier(
         return {"label": F.binary_cross_entropy_with_logits(logits, batch[1])}
 
     schedule = Schedule(config.epochs, steps, config.rate, 0.05)
-    history = fit(model, batches, losses, schedule, folder=folder, fingerprint=fingerprint, seed=seed, title="classifier")
+    history = fit(
+        model, batches, losses, schedule, folder=folder, fingerprint=fingerprint, seed=seed, title="classifier"
+    )
     return model, history
 
 

@@ -26,7 +26,9 @@ def _parser() -> argparse.ArgumentParser:
     data = commands.add_parser("data", help="look at the data sets").add_subparsers(dest="action", required=True)
     check = data.add_parser("check", help="read every set, decode every image, count and quarantine")
     train = commands.add_parser("train", help="train detector and localizer, write the checkpoint and all tables")
-    reproduce = commands.add_parser("reproduce", help="run all notebooks with papermill and hand their pages to the book")
+    reproduce = commands.add_parser(
+        "reproduce", help="run all notebooks with papermill and hand their pages to the book"
+    )
     for command in (check, train, reproduce):
         command.add_argument("--preset", default="demo", help=f"{PRESETS} (default: demo)")
         command.add_argument("--data", default="", help="folder that holds the real data sets")
@@ -37,7 +39,9 @@ def _parser() -> argparse.ArgumentParser:
     locate = commands.add_parser("localize", help="boxes and attributes of images, from the images alone")
     locate.add_argument("images", nargs="+", metavar="IMAGE", help="PNG, JPEG or DICOM files")
     locate.add_argument("--checkpoint", required=True, metavar="RUN_DIR", help="folder of a run or of its checkpoint")
-    locate.add_argument("--out", required=True, metavar="OUT_DIR", help="folder for boxes.csv, attributes.csv, overlays")
+    locate.add_argument(
+        "--out", required=True, metavar="OUT_DIR", help="folder for boxes.csv, attributes.csv, overlays"
+    )
     return parser
 
 
@@ -107,12 +111,19 @@ def _localize(given: argparse.Namespace) -> int:
             failed += 1
             continue
         boxes.append(found.assign(image=str(path), label="pneumonia"))
-        attributes.append(pd.DataFrame({"image": str(path), "attribute": probabilities.index, "probability": probabilities.values}))
-    columns = {"boxes": ["image", "x1", "y1", "x2", "y2", "score", "label"], "attributes": ["image", "attribute", "probability"]}
+        attributes.append(
+            pd.DataFrame({"image": str(path), "attribute": probabilities.index, "probability": probabilities.values})
+        )
+    columns = {
+        "boxes": ["image", "x1", "y1", "x2", "y2", "score", "label"],
+        "attributes": ["image", "attribute", "probability"],
+    }
     for name, parts in (("boxes", boxes), ("attributes", attributes)):
         table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns[name])
         write_table(out / f"{name}.csv", table[columns[name]])
-    print(f"{len(boxes)} of {len(paths)} images: {out / 'boxes.csv'}, {out / 'attributes.csv'}. Research only, not a medical device.")
+    print(
+        f"{len(boxes)} of {len(paths)} images: {out / 'boxes.csv'}, {out / 'attributes.csv'}. Research only, not a medical device."
+    )
     return 2 if failed else 0
 
 

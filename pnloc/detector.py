@@ -146,7 +146,11 @@ class Detector(RetinaNet):
             split, [list(a.split(sizes)) for a in anchors], [tuple(images.shape[-2:])] * len(images)
         )
         return Output(
-            [f["boxes"] for f in found], [f["scores"] for f in found], torch.sigmoid(mask), torch.sigmoid(image), pyramid
+            [f["boxes"] for f in found],
+            [f["scores"] for f in found],
+            torch.sigmoid(mask),
+            torch.sigmoid(image),
+            pyramid,
         )
 
 
@@ -173,7 +177,9 @@ def union_mask(boxes: Tensor, side: int, cells: int) -> Tensor:
     edges = torch.arange(cells + 1, dtype=torch.float32) * side / cells
     width = side / cells
     along = [
-        ((torch.minimum(boxes[:, k + 2, None], edges[1:]) - torch.maximum(boxes[:, k, None], edges[:-1])) / width).clamp(0, 1)
+        (
+            (torch.minimum(boxes[:, k + 2, None], edges[1:]) - torch.maximum(boxes[:, k, None], edges[:-1])) / width
+        ).clamp(0, 1)
         for k in (0, 1)
     ]
     return (along[1][:, :, None] * along[0][:, None, :]).amax(0)
@@ -228,7 +234,13 @@ def _move(boxes: np.ndarray, matrix: np.ndarray, side: int) -> Tensor:
 
 
 def train_detector(
-    images: np.ndarray, boxes: list[np.ndarray], config: DetectorConfig, *, seed: int, folder: str | Path, fingerprint: str
+    images: np.ndarray,
+    boxes: list[np.ndarray],
+    config: DetectorConfig,
+    *,
+    seed: int,
+    folder: str | Path,
+    fingerprint: str,
 ) -> tuple[Detector, pd.DataFrame]:
     """Train on uint8 images [N, S, S] and N arrays of boxes [n, 4] (pixels of the input, n may be 0).
 
@@ -254,9 +266,14 @@ def train_detector(
         with autocast(where):
             return detector.losses(
                 pictures.to(where),
-                [{"boxes": b.to(where), "labels": torch.zeros(len(b), dtype=torch.int64, device=where)} for b in targets],
+                [
+                    {"boxes": b.to(where), "labels": torch.zeros(len(b), dtype=torch.int64, device=where)}
+                    for b in targets
+                ],
             )
 
     schedule = Schedule(config.epochs, steps, config.rate, config.weight_decay)
-    history = fit(detector, batches, losses, schedule, folder=folder, fingerprint=fingerprint, seed=seed, title="detector")
+    history = fit(
+        detector, batches, losses, schedule, folder=folder, fingerprint=fingerprint, seed=seed, title="detector"
+    )
     return detector, history

@@ -73,7 +73,9 @@ def study(run: Run, name: str, row: int, truth: np.ndarray | None = None) -> Stu
     )
 
 
-def draw(one: Study, source: str = "attribute", item: int = 0, share: float = 0.5, most: int = 2, show_truth: bool = True) -> Figure:
+def draw(
+    one: Study, source: str = "attribute", item: int = 0, share: float = 0.5, most: int = 2, show_truth: bool = True
+) -> Figure:
     """The study with its attention (left) and the boxes that would be reported (right)."""
     mass = one.mass(source, item)
     grouped = group(one.boxes, mass, one.scores)
@@ -100,7 +102,9 @@ def explore(studies: list[Study]) -> widgets.Widget:
     chosen = widgets.Dropdown(options=[(s.name, i) for i, s in enumerate(studies)], description="study")
     source = widgets.ToggleButtons(options=list(SOURCES.items()), value="attribute")
     item = widgets.Select(description="look for", rows=8)
-    share = widgets.FloatSlider(value=0.5, min=0.1, max=1.0, step=0.05, description="threshold", continuous_update=False)
+    share = widgets.FloatSlider(
+        value=0.5, min=0.1, max=1.0, step=0.05, description="threshold", continuous_update=False
+    )
     most = widgets.IntSlider(value=2, min=1, max=5, description="boxes")
     truth = widgets.Checkbox(value=True, description="show truth")
     picture = widgets.Image(format="png", layout=widgets.Layout(max_width="100%"))
@@ -120,7 +124,9 @@ def explore(studies: list[Study]) -> widgets.Widget:
         redraw()
 
     def redraw(_: object = None) -> None:
-        picture.value = png(draw(studies[chosen.value], source.value, item.value or 0, share.value, most.value, truth.value))
+        picture.value = png(
+            draw(studies[chosen.value], source.value, item.value or 0, share.value, most.value, truth.value)
+        )
 
     for control in (chosen, source):
         control.observe(options, "value")

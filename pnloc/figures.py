@@ -42,7 +42,9 @@ MARKERS = dict(zip(NAMES, "osD^vXP", strict=True))
 def style() -> None:
     """The look of every figure of the book."""
     sns.set_theme(context="notebook", style="whitegrid", palette="colorblind")
-    plt.rcParams.update({"figure.dpi": 110, "savefig.bbox": "tight", "axes.titlesize": "medium", "figure.constrained_layout.use": True})
+    plt.rcParams.update(
+        {"figure.dpi": 110, "savefig.bbox": "tight", "axes.titlesize": "medium", "figure.constrained_layout.use": True}
+    )
 
 
 def radiograph(image: np.ndarray, ax: Axes, title: str = "") -> Axes:
@@ -53,7 +55,9 @@ def radiograph(image: np.ndarray, ax: Axes, title: str = "") -> Axes:
     return ax
 
 
-def boxes(found: np.ndarray, ax: Axes, colour: str, scores: np.ndarray | None = None, dashed: bool = False, width: float = 2.0) -> Axes:
+def boxes(
+    found: np.ndarray, ax: Axes, colour: str, scores: np.ndarray | None = None, dashed: bool = False, width: float = 2.0
+) -> Axes:
     """Boxes [n, 4] (pixels of what the Axes show), with their scores where given."""
     for row, (x1, y1, x2, y2) in enumerate(np.asarray(found).reshape(-1, 4)):
         ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, ec=colour, lw=width, ls="--" if dashed else "-"))
@@ -69,18 +73,30 @@ def accuracy_curves(table: pd.DataFrame, ax: Axes, reference: pd.DataFrame | Non
         if rows.empty:
             continue
         dashed = method in ("fixed-boxes", "best-proposal")
-        ax.plot(rows["threshold"], rows["value"], color=COLOURS[method], marker=MARKERS[method], ms=5, ls="--" if dashed else "-", label=label)
+        ax.plot(
+            rows["threshold"],
+            rows["value"],
+            color=COLOURS[method],
+            marker=MARKERS[method],
+            ms=5,
+            ls="--" if dashed else "-",
+            label=label,
+        )
         if method in ("text-attention", "detector", "fixed-boxes"):
             ax.fill_between(rows["threshold"], rows["low"], rows["high"], color=COLOURS[method], alpha=0.15, lw=0)
     if reference is not None:
-        for (line, rows), dash in zip(reference.groupby("line", sort=False), (":", (0, (3, 1, 1, 1)), (0, (1, 3))), strict=False):
+        for (line, rows), dash in zip(
+            reference.groupby("line", sort=False), (":", (0, (3, 1, 1, 1)), (0, (1, 3))), strict=False
+        ):
             ax.plot(rows["threshold"], rows["value"], color="#777777", ls=dash, lw=1.5, label=line)
     ax.set(xlabel="T(IoU)", ylabel="share of true boxes found", ylim=(0, 1.02), xlim=(0.08, 0.72))
     ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False)
     return ax
 
 
-def intervals(table: pd.DataFrame, ax: Axes, label: str, xlabel: str, colours: dict[str, str] | None = None, zero: bool = False) -> Axes:
+def intervals(
+    table: pd.DataFrame, ax: Axes, label: str, xlabel: str, colours: dict[str, str] | None = None, zero: bool = False
+) -> Axes:
     """A forest plot: one row per value of column `label`, a point at `value` and a bar from `low` to `high`."""
     names = list(table[label])
     for place, row in enumerate(table.itertuples(index=False)):
@@ -111,14 +127,18 @@ def place_map(relative: np.ndarray, ax: Axes, cells: int = 64) -> Axes:
     return ax
 
 
-def attention(image: np.ndarray, found: np.ndarray, weights: np.ndarray, ax: Axes, title: str = "", colour: str = OURS) -> Axes:
+def attention(
+    image: np.ndarray, found: np.ndarray, weights: np.ndarray, ax: Axes, title: str = "", colour: str = OURS
+) -> Axes:
     """Attention over regions: boxes [n, 4] drawn as opaque and as thick as their weights [n] are large."""
     radiograph(image, ax, title)
     top = max(float(np.max(weights, initial=0)), 1e-9)
     for (x1, y1, x2, y2), weight in zip(found, weights, strict=True):
         if weight > 0.02 * top:
             strength = float(weight / top)
-            ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, ec=colour, alpha=strength, lw=0.5 + 2.5 * strength))
+            ax.add_patch(
+                Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, ec=colour, alpha=strength, lw=0.5 + 2.5 * strength)
+            )
     return ax
 
 
@@ -134,7 +154,9 @@ def history(table: pd.DataFrame, ax: Axes) -> Axes:
 def severity_scatter(table: pd.DataFrame, readout: str, score: str, ax: Axes, unit: str) -> Axes:
     """A read-out against a score, with a regression line and its 95% band."""
     rows = table[table[score].notna() & table[readout].notna()]
-    sns.regplot(data=rows, x=readout, y=score, ax=ax, color=OURS, scatter_kws={"s": 18, "alpha": 0.6}, seed=0, n_boot=300)
+    sns.regplot(
+        data=rows, x=readout, y=score, ax=ax, color=OURS, scatter_kws={"s": 18, "alpha": 0.6}, seed=0, n_boot=300
+    )
     ax.set(xlabel=readout, ylabel=unit)
     return ax
 

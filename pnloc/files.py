@@ -76,7 +76,9 @@ def read_csv(path: str | Path, columns: Iterable[str] = (), **options: object) -
         raise PnlocError(f"{path}: not readable as a table ({str(error).splitlines()[0]})") from None
     missing = [column for column in columns if column not in table.columns]
     if missing:
-        raise PnlocError(f"{path}: lacks the column(s) {', '.join(missing)}; it has {', '.join(map(str, table.columns))}")
+        raise PnlocError(
+            f"{path}: lacks the column(s) {', '.join(missing)}; it has {', '.join(map(str, table.columns))}"
+        )
     return table
 
 

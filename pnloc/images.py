@@ -29,7 +29,9 @@ class Letterbox:
 
     def __post_init__(self) -> None:
         if min(self.width, self.height, self.side) < 1:
-            raise PnlocError(f"an image of {self.width} x {self.height} pixels cannot be fitted into a square of {self.side}")
+            raise PnlocError(
+                f"an image of {self.width} x {self.height} pixels cannot be fitted into a square of {self.side}"
+            )
 
     @property
     def scale(self) -> float:
@@ -139,7 +141,11 @@ def _to_bytes(values: np.ndarray) -> np.ndarray:
     """Finite values to 0..255 over their own range; a flat image becomes all zero."""
     values = np.nan_to_num(np.asarray(values, dtype=np.float64))
     low, high = values.min(), values.max()
-    return ((values - low) / (high - low) * 255).round().astype(np.uint8) if high > low else np.zeros(values.shape, np.uint8)
+    return (
+        ((values - low) / (high - low) * 255).round().astype(np.uint8)
+        if high > low
+        else np.zeros(values.shape, np.uint8)
+    )
 
 
 def _read_dicom(path: str | Path) -> np.ndarray:

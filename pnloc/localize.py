@@ -61,7 +61,9 @@ def supervision(found: list[set[str]], opacity: np.ndarray, names: tuple[str, ..
     names[0] is the pneumonia itself. Without an opacity every attribute is absent; with one, what is not
     asserted is absent with weight UNSAID only; where the opacity is not known, nothing is.
     """
-    labels = np.array([[float(name in have) for name in names] for have in found], dtype=np.float32).reshape(-1, len(names))
+    labels = np.array([[float(name in have) for name in names] for have in found], dtype=np.float32).reshape(
+        -1, len(names)
+    )
     opacity = np.asarray(opacity, dtype=np.float32)
     present = np.nan_to_num(opacity) > 0.5
     labels[:, 0] = present
@@ -102,7 +104,9 @@ def train_localizer(
     torch.manual_seed(seed)
     if not text:
         names, labels, weights = names[:1], labels[:, :1], weights[:, :1]
-    model = CrossAttention(regions.features.shape[-1], torch.from_numpy(vectors.vectors), name_vectors(names, vectors), config)
+    model = CrossAttention(
+        regions.features.shape[-1], torch.from_numpy(vectors.vectors), name_vectors(names, vectors), config
+    )
     model.to(device())
     known = np.flatnonzero(weights.sum(1) > 0)
     steps = max(1, len(known) // config.batch) if len(known) else 0
@@ -225,7 +229,12 @@ class Localizer:
         load_module(folder / "model.safetensors", model)
         where = device()
         return Localizer(
-            detector.to(where, memory_format=torch.channels_last).eval(), model.to(where).eval(), names, vectors, choice, regions
+            detector.to(where, memory_format=torch.channels_last).eval(),
+            model.to(where).eval(),
+            names,
+            vectors,
+            choice,
+            regions,
         )
 
     def __call__(self, path: str | Path) -> tuple[pd.DataFrame, pd.Series]:

@@ -38,7 +38,10 @@ def _per_image(predictions: pd.DataFrame, truth: pd.DataFrame) -> list[tuple[str
     ordered = predictions.sort_values("score", ascending=False, kind="stable")
     by_image = {image: rows[CORNERS].to_numpy(float) for image, rows in ordered.groupby("image")}
     none = np.zeros((0, 4))
-    return [(image, by_image.get(image, none), rows[CORNERS].to_numpy(float)) for image, rows in truth.groupby("image", sort=True)]
+    return [
+        (image, by_image.get(image, none), rows[CORNERS].to_numpy(float))
+        for image, rows in truth.groupby("image", sort=True)
+    ]
 
 
 def _hits(predicted: np.ndarray, true: np.ndarray) -> dict[tuple[str, float], float]:
@@ -102,7 +105,12 @@ def localization(
 
 
 def differences(
-    first: pd.DataFrame, second: pd.DataFrame, truth: pd.DataFrame, patients: Mapping[str, str], resamples: int = 1000, seed: int = 0
+    first: pd.DataFrame,
+    second: pd.DataFrame,
+    truth: pd.DataFrame,
+    patients: Mapping[str, str],
+    resamples: int = 1000,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """Table metric, value, low, high, n: first minus second on the same images, paired over patients.
 
@@ -133,4 +141,6 @@ def _value(hits: dict[tuple[str, float], float], key: str | tuple[str, float]) -
 def afp(predictions: pd.DataFrame, truth: pd.DataFrame, threshold: float) -> float:
     """Average false positives per image (Wang et al. 2017): predicted boxes that overlap no true box with IoU > threshold."""
     cases = _per_image(predictions, truth)
-    return float(np.mean([(iou(predicted, true).max(1, initial=0.0) <= threshold).sum() for _, predicted, true in cases]))
+    return float(
+        np.mean([(iou(predicted, true).max(1, initial=0.0) <= threshold).sum() for _, predicted, true in cases])
+    )

@@ -145,7 +145,9 @@ def _describe(output: Output, side: int, config: RegionConfig) -> Regions:
         boxes[row, :n] = torch.from_numpy(found[order]).float()
         scores[row, :n] = torch.from_numpy(confidence[order]).float()
         valid[row, :n] = True
-        means[row, :n] = torch.from_numpy(mask_mean(output.mask[row].float().cpu().numpy(), boxes[row, :n].numpy(), side))
+        means[row, :n] = torch.from_numpy(
+            mask_mean(output.mask[row].float().cpu().numpy(), boxes[row, :n].numpy(), side)
+        )
     if not (torch.isfinite(boxes).all() and torch.isfinite(scores).all()):
         raise FloatingPointError("the detector gave a box or a score that is not finite")
     pooled = []
@@ -153,7 +155,9 @@ def _describe(output: Output, side: int, config: RegionConfig) -> Regions:
         rois = [b.to(level.device) for b in boxes]
         pooled.append(roi_align(level.float(), rois, 2, spatial_scale=1 / int(stride), sampling_ratio=2).cpu())
     pooled = torch.stack([p.flatten(1) for p in pooled], dim=1)  # [count * R, 3, C * 4]
-    features = torch.cat([pooled.reshape(count, config.count, -1), geometry(boxes / side), scores[..., None], means[..., None]], dim=2)
+    features = torch.cat(
+        [pooled.reshape(count, config.count, -1), geometry(boxes / side), scores[..., None], means[..., None]], dim=2
+    )
     return Regions(
         boxes,
         scores,

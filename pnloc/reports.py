@@ -18,9 +18,22 @@ SILENT_SECTIONS = {"INDICATION", "HISTORY", "CLINICAL HISTORY", "CLINICAL INFORM
 SIDES = ("right", "left", "bilateral")
 ZONES = ("upper", "middle", "lower", "lingula", "perihilar", "retrocardiac")
 SEVERITIES = ("mild", "moderate", "severe")
-KINDS = ("focal", "patchy", "multifocal", "diffuse", "interstitial", "streaky", "reticular", "round", "ground glass", "consolidation")
+KINDS = (
+    "focal",
+    "patchy",
+    "multifocal",
+    "diffuse",
+    "interstitial",
+    "streaky",
+    "reticular",
+    "round",
+    "ground glass",
+    "consolidation",
+)
 ATTRIBUTES: tuple[str, ...] = tuple(
-    f"{group}:{value}" for group, values in (("side", SIDES), ("zone", ZONES), ("severity", SEVERITIES), ("kind", KINDS)) for value in values
+    f"{group}:{value}"
+    for group, values in (("side", SIDES), ("zone", ZONES), ("severity", SEVERITIES), ("kind", KINDS))
+    for value in values
 )
 
 _FINDING = re.compile(
@@ -29,14 +42,20 @@ _FINDING = re.compile(
     r"(?:broncho)?pneumoni(?:a|as|c)\b(?! vaccin)|pneumonitis|(?:air[- ]?space|focal|hazy|patchy|basilar|lobe|zone|lung) densit\w+|haziness|"
     r"hazy (?:area|shadow)\w*)"
 )
-_NEGATION = re.compile(r"\b(?:no|not|without|neither|nor|free of|absence of|negative for|clear of|denies|ruled? out|rather than|resolution of)\b")
+_NEGATION = re.compile(
+    r"\b(?:no|not|without|neither|nor|free of|absence of|negative for|clear of|denies|ruled? out|rather than|resolution of)\b"
+)
 _NEGATED_AFTER = re.compile(
     r"^[\w ,-]{0,25}?\b(?:(?:is|are|was|were) (?:not|no longer) (?:seen|identified|present|visualized|evident|demonstrated)|not (?:seen|identified)|(?:is|are) absent|(?:has|have) (?:resolved|cleared))"
 )
-_HEDGE = re.compile(r"\b(?:possibl[ey]|probabl[ey]|may|might|could|likely|suspected|suspicious|suggest\w*|questionable|cannot (?:be )?exclude\w*|concern\w*|versus|vs|or)\b")
+_HEDGE = re.compile(
+    r"\b(?:possibl[ey]|probabl[ey]|may|might|could|likely|suspected|suspicious|suggest\w*|questionable|cannot (?:be )?exclude\w*|concern\w*|versus|vs|or)\b"
+)
 _PAST = re.compile(r"\b(?:previous(?:ly)?|prior|history of|resolved|old|past|interval resolution|cleared)\b")
 _HYPOTHETICAL = re.compile(r"\b(?:evaluate for|eval for|rule out|r/o|assess for|if there is|question of)\b")
-_BREAK = re.compile(r"\b(?:but|however|although|except|though|whereas|which|apart from|aside from|there (?:is|are))\b|[;:]")
+_BREAK = re.compile(
+    r"\b(?:but|however|although|except|though|whereas|which|apart from|aside from|there (?:is|are))\b|[;:]"
+)
 _OTHER = re.compile(
     r"\b(?:effusions?|pneumothora\w+|cardiomegaly|nodules?|mass(?:es)?|fractures?|atelecta\w+|scar\w*|granuloma\w*|heart|mediastin\w+|catheters?|"
     r"tubes?|lines?|edema|congestion|emphysema|hilar|hila|bones?|silhouette|hemidiaphragm|calcifi\w+|pleural thickening)\b"
@@ -157,13 +176,18 @@ def _assertion(clause: str, start: int, end: int) -> str:
     before, after = _affirmation_cut(clause, start), clause[end:]
     if _HYPOTHETICAL.search(before):
         return "past"
-    if _NEGATION.search(before) and not re.search(r"\b(?:cannot|can not|not (?:be )?exclud\w+|no change in|not significantly changed|no significant change)\b", before):
+    if _NEGATION.search(before) and not re.search(
+        r"\b(?:cannot|can not|not (?:be )?exclud\w+|no change in|not significantly changed|no significant change)\b",
+        before,
+    ):
         return "negated"
     if _NEGATED_AFTER.search(after):
         return "negated"
     if _PAST.search(before[-40:]) or re.match(r"[\w ]{0,20}\bresolved\b", after):
         return "past"
-    if _HEDGE.search(before) or re.search(r"^[\w ,]{0,20}\b(?:cannot be excluded|not excluded|is possible|is suspected)\b", after):
+    if _HEDGE.search(before) or re.search(
+        r"^[\w ,]{0,20}\b(?:cannot be excluded|not excluded|is possible|is suspected)\b", after
+    ):
         return "hedged"
     return "affirmed"
 
@@ -180,9 +204,7 @@ def _own_part(clause: str, start: int, end: int) -> str:
     right = len(clause)
     following = _OTHER.search(clause, end)
     if following:
-        joint = None
-        for joint in re.finditer(r"\b(?:with|and|or)\b|,", clause[end : following.start()]):
-            break
+        joint = re.search(r"\b(?:with|and|or)\b|,", clause[end : following.start()])
         right = end + joint.start() if joint else following.start()
     own = clause[left:right]
     if left and not re.match(r"\s*(?:with|and|or|,|in|of|adjacent|obscur)", own):

@@ -108,7 +108,9 @@ def predict(run: Run) -> Path:
         choices |= {f"{m}-raw": choose(run, m, grouped=False) for m in ATTENTION}
         heat = choose_heat(run)
         table = [{"method": m, "share": c.share, "most": c.most, "validation_miou": v} for m, (c, v) in choices.items()]
-        table.append({"method": "grad-cam", "share": heat[0].threshold, "most": heat[0].most, "validation_miou": heat[1]})
+        table.append(
+            {"method": "grad-cam", "share": heat[0].threshold, "most": heat[0].most, "validation_miou": heat[1]}
+        )
         write_table(folder / "choices.csv", pd.DataFrame(table))
         for name in (run.title(role) for role in run.preset.roles.localization):
             for method, found in _found(run, name, run.rows(name, "test"), choices, heat[0]).items():
@@ -130,7 +132,9 @@ def _found(run: Run, name: str, rows: np.ndarray, choices: dict, heat: baselines
     training = run.title(run.preset.roles.detector)
     own = run.records(training).images
     sides = own[["width", "height", "width", "height"]].to_numpy(float)
-    boxes = run.records(training).boxes.merge(own.assign(row=np.arange(len(own)))[["image", "row", "split"]], on="image")
+    boxes = run.records(training).boxes.merge(
+        own.assign(row=np.arange(len(own)))[["image", "row", "split"]], on="image"
+    )
     boxes = boxes[boxes["split"] == "train"]
     relative = boxes[["x1", "y1", "x2", "y2"]].to_numpy(float) / sides[boxes["row"]]
     prior = baselines.prior_boxes(relative, images["width"], images["height"])
@@ -258,7 +262,14 @@ def attributes(run: Run) -> pd.DataFrame:
     for column, name in enumerate(NAMES):
         known = weights[:, column] > 0
         truth, scores, who = labels[known, column], probabilities[known, column], patients[known]
-        row = {"attribute": name, "auc": np.nan, "low": np.nan, "high": np.nan, "positives": int(truth.sum()), "n": len(truth)}
+        row = {
+            "attribute": name,
+            "auc": np.nan,
+            "low": np.nan,
+            "high": np.nan,
+            "positives": int(truth.sum()),
+            "n": len(truth),
+        }
         if min(truth.sum(), len(truth) - truth.sum()) >= 5:
             row["auc"] = roc_auc_score(truth, scores)
             row["low"], row["high"] = _auc_interval(truth, scores, who, min(run.preset.resamples, 300), run.seed)
@@ -268,7 +279,9 @@ def attributes(run: Run) -> pd.DataFrame:
     return table
 
 
-def _auc_interval(truth: np.ndarray, scores: np.ndarray, patients: np.ndarray, resamples: int, seed: int) -> tuple[float, float]:
+def _auc_interval(
+    truth: np.ndarray, scores: np.ndarray, patients: np.ndarray, resamples: int, seed: int
+) -> tuple[float, float]:
     """Percentile interval of the AUC, bootstrapped over patients."""
     rng = np.random.default_rng(seed)
     _, index = np.unique(patients, return_inverse=True)
@@ -290,9 +303,17 @@ def severity_readouts(run: Run, name: str) -> pd.DataFrame:
     model, _ = run.localizer(True)
     beta, probabilities = image_mass(model, regions)
     attended = boxes_table(run, name, rows, pick(regions, beta, choose(run, "text-attention")[0]))
-    detected = boxes_table(run, name, rows, pick(regions, mass(run, name, rows, "detector"), choose(run, "detector")[0]))
+    detected = boxes_table(
+        run, name, rows, pick(regions, mass(run, name, rows, "detector"), choose(run, "detector")[0])
+    )
     detector_scores = boxes_table(
-        run, name, rows, [(r.boxes[0].numpy().astype(float), r.scores[0].numpy()) for r in (regions.rows([i]) for i in range(len(rows)))]
+        run,
+        name,
+        rows,
+        [
+            (r.boxes[0].numpy().astype(float), r.scores[0].numpy())
+            for r in (regions.rows([i]) for i in range(len(rows)))
+        ],
     )
     probability = pd.DataFrame(probabilities, columns=list(NAMES), index=scored["image"])
     sizes = scored[["image", "width", "height"]]
@@ -330,7 +351,9 @@ def severity_table(run: Run) -> pd.DataFrame:
     for name in severity_sets(run):
         table = severity_readouts(run, name)
         write_table(run.root / "predictions" / f"{name}--severity.csv", table)
-        for score in [s for s in ("geographic_extent", "opacity", "brixia") if s in table and table[s].notna().sum() >= 10]:
+        for score in [
+            s for s in ("geographic_extent", "opacity", "brixia") if s in table and table[s].notna().sum() >= 10
+        ]:
             known = table[table[score].notna()].set_index("image")
             for readout in READOUTS:
                 found = severity.associations(

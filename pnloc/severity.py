@@ -49,7 +49,9 @@ def brightness(images: np.ndarray, regions: np.ndarray) -> np.ndarray:
         inside[y1:y2, x1:x2] = True
     if not inside.any():
         raise PnlocError("the fixed boxes have no area: there is no place to take the brightness of")
-    return np.array([np.asarray(ImageOps.equalize(Image.fromarray(i), mask=_content(i)))[inside].mean() / 255 for i in images])
+    return np.array(
+        [np.asarray(ImageOps.equalize(Image.fromarray(i), mask=_content(i)))[inside].mean() / 255 for i in images]
+    )
 
 
 def _content(image: np.ndarray) -> Image.Image | None:
@@ -84,7 +86,9 @@ def _ranks(values: np.ndarray, w: np.ndarray) -> np.ndarray:
 def _r2(y: np.ndarray, fitted: np.ndarray, w: np.ndarray) -> np.ndarray:
     mean = (w * y).sum(-1, keepdims=True) / w.sum(-1, keepdims=True)
     spread = (w * (y - mean) ** 2).sum(-1)
-    return 1 - np.divide((w * (y - fitted) ** 2).sum(-1), spread, out=np.full(spread.shape, np.nan), where=spread > 1e-18)
+    return 1 - np.divide(
+        (w * (y - fitted) ** 2).sum(-1), spread, out=np.full(spread.shape, np.nan), where=spread > 1e-18
+    )
 
 
 def _mae(y: np.ndarray, fitted: np.ndarray, w: np.ndarray) -> np.ndarray:
@@ -102,11 +106,15 @@ def _aligned(readout: pd.Series, score: pd.Series, patients: pd.Series) -> tuple
     """Read-out, score and patient number of the images, as arrays of equal length; all values must be finite."""
     x, y = readout.reindex(score.index).to_numpy(float), score.to_numpy(float)
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
-        raise PnlocError(f"{int((~(np.isfinite(x) & np.isfinite(y))).sum())} images have a read-out or a score that is not a number")
+        raise PnlocError(
+            f"{int((~(np.isfinite(x) & np.isfinite(y))).sum())} images have a read-out or a score that is not a number"
+        )
     return x, y, np.unique(patients.reindex(score.index).astype(str), return_inverse=True)[1]
 
 
-def associations(readout: pd.Series, score: pd.Series, patients: pd.Series, resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
+def associations(
+    readout: pd.Series, score: pd.Series, patients: pd.Series, resamples: int = 1000, seed: int = 0
+) -> pd.DataFrame:
     """Table fit, statistic, value, low, high, n of one read-out against one score.
 
     All three are indexed by image. Intervals of the first two fits: 95%, bootstrapped over patients (the leave-one-out predictions are
@@ -123,9 +131,13 @@ def associations(readout: pd.Series, score: pd.Series, patients: pd.Series, resa
         rows.append(("zero-shot", statistic, function(x, y, one)[0], *interval(function(x, y, drawn))))
     fitted = leave_one_patient_out(x, y, who)
     for statistic, function in (("pearson", _pearson), ("spearman", _spearman)):
-        rows.append(("leave-one-patient-out", statistic, function(fitted, y, one)[0], *interval(function(fitted, y, drawn))))
+        rows.append(
+            ("leave-one-patient-out", statistic, function(fitted, y, one)[0], *interval(function(fitted, y, drawn)))
+        )
     for statistic, function in (("r2", _r2), ("mae", _mae)):
-        rows.append(("leave-one-patient-out", statistic, function(y, fitted, one)[0], *interval(function(y, fitted, drawn))))
+        rows.append(
+            ("leave-one-patient-out", statistic, function(y, fitted, one)[0], *interval(function(y, fitted, drawn)))
+        )
     rows += _halves(x, y, who, seed, correlation=True)
     return pd.DataFrame(rows, columns=["fit", "statistic", "value", "low", "high"]).assign(n=len(y))
 

@@ -42,10 +42,14 @@ def open_run(preset_name: str, data: str = "", seed: int = 0, artifacts: str = "
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         raise PnlocError(f"the seed is a whole number from 0 on, not {seed!r}")
     if not configuration.generated and not data:
-        raise PnlocError(f"preset '{preset_name}' needs the folder of the data sets: give DATA=FOLDER (book, Data access)")
+        raise PnlocError(
+            f"preset '{preset_name}' needs the folder of the data sets: give DATA=FOLDER (book, Data access)"
+        )
     folder = Path(data).expanduser().resolve() if data else None
     if folder is not None and not folder.is_dir():
-        raise PnlocError(f"{data}: no such folder; DATA names the folder that holds {', '.join(datasets.FOLDERS.values())}")
+        raise PnlocError(
+            f"{data}: no such folder; DATA names the folder that holds {', '.join(datasets.FOLDERS.values())}"
+        )
     root = Path(artifacts).expanduser() if artifacts else REPOSITORY / "artifacts"
     return Run(configuration, folder, seed, root.resolve() / configuration.name)
 
@@ -204,7 +208,12 @@ class Run:
         return read_csv(self._detector_stage[0] / "history.csv")
 
     def _regions_stage(self, name: str) -> tuple[Path, str]:
-        inputs = (self._detector_stage[1], self._decoded(name)[1], self.preset.regions, source_digest("regions", "boxes"))
+        inputs = (
+            self._detector_stage[1],
+            self._decoded(name)[1],
+            self.preset.regions,
+            source_digest("regions", "boxes"),
+        )
 
         def make(folder: Path, _: str) -> None:
             extract(self.detector, self.pixels(name), self.preset.regions).save(folder / "regions.safetensors")
@@ -231,7 +240,13 @@ class Run:
     @cached_property
     def _words_stage(self) -> tuple[Path, str]:
         config = self.preset.words
-        inputs = (config, self._decoded(self.pairs)[1], self.preset.roles.texts, self.seed, source_digest("words", "reports"))
+        inputs = (
+            config,
+            self._decoded(self.pairs)[1],
+            self.preset.roles.texts,
+            self.seed,
+            source_digest("words", "reports"),
+        )
 
         def make(folder: Path, _: str) -> None:
             texts = self.texts(self.pairs)
@@ -239,7 +254,9 @@ class Run:
             if self.preset.roles.texts:
                 training |= set(datasets.openi.read(None).reports["text"])
             lists = [reports.tokens(s) for text in sorted(training) for s in reports.sentences(text)]
-            words.train(lists, size=config.size, epochs=config.epochs, seed=self.seed).save(folder / "words.safetensors")
+            words.train(lists, size=config.size, epochs=config.epochs, seed=self.seed).save(
+                folder / "words.safetensors"
+            )
 
         return self.cache.stage("words", *inputs, make=make)
 
@@ -282,7 +299,9 @@ class Run:
                 tokens = np.full((len(rows), 0), -1)
             parts.append((self.regions(name).rows(rows), tokens, labels, weights))
         widest = max(p[1].shape[1] for p in parts)
-        tokens = np.concatenate([np.pad(p[1], ((0, 0), (0, widest - p[1].shape[1])), constant_values=-1) for p in parts])
+        tokens = np.concatenate(
+            [np.pad(p[1], ((0, 0), (0, widest - p[1].shape[1])), constant_values=-1) for p in parts]
+        )
         regions = Regions(*(torch.cat([getattr(p[0], f) for p in parts]) for f in Regions.__dataclass_fields__))
         return regions, tokens, np.concatenate([p[2] for p in parts]), np.concatenate([p[3] for p in parts])
 
@@ -318,7 +337,13 @@ class Run:
     @cached_property
     def _classifier_stage(self) -> tuple[Path, str]:
         upstream = [self._decoded(n)[1] for n in self.training_sets()]
-        inputs = (self.preset.classifier, upstream, self._detector_stage[1], self.seed, source_digest("baselines", "train"))
+        inputs = (
+            self.preset.classifier,
+            upstream,
+            self._detector_stage[1],
+            self.seed,
+            source_digest("baselines", "train"),
+        )
 
         def make(folder: Path, key: str) -> None:
             pictures, targets = [], []
@@ -348,7 +373,9 @@ class Run:
 def decode(records: Records, side: int) -> tuple[Records, np.ndarray]:
     """Decode every image to uint8 [N, side, side]; what cannot be decoded moves into the quarantine table."""
     pixels, bad = [], {}
-    for row in tqdm(records.images.itertuples(), total=len(records.images), desc=f"decode {records.name}", leave=False, disable=None):
+    for row in tqdm(
+        records.images.itertuples(), total=len(records.images), desc=f"decode {records.name}", leave=False, disable=None
+    ):
         try:
             pixels.append(load(row.path, side)[0])
         except PnlocError as error:

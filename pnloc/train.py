@@ -121,7 +121,9 @@ def fit(
             total = torch.stack(list(terms.values())).sum()
             if not torch.isfinite(total):
                 values = {name: float(value.detach()) for name, value in terms.items()}
-                raise PnlocError(f"{title}: the loss is not finite in epoch {epoch} ({values}); {folder} keeps the last good epoch")
+                raise PnlocError(
+                    f"{title}: the loss is not finite in epoch {epoch} ({values}); {folder} keeps the last good epoch"
+                )
             optimizer.zero_grad(set_to_none=True)
             total.backward()
             nn.utils.clip_grad_norm_(module.parameters(), 5.0)
@@ -135,7 +137,9 @@ def fit(
     return pd.DataFrame(history)
 
 
-def _checkpoint(module: nn.Module, optimizer: torch.optim.Optimizer, history: list[dict], folder: Path, key: str) -> None:
+def _checkpoint(
+    module: nn.Module, optimizer: torch.optim.Optimizer, history: list[dict], folder: Path, key: str
+) -> None:
     """Write weights, optimizer state and history; the JSON file is written last and names the tensors' file."""
     tensors = {f"module.{name}": value.detach().cpu() for name, value in module.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
@@ -156,7 +160,9 @@ def _resume(module: nn.Module, optimizer: torch.optim.Optimizer, folder: Path, k
     if progress.get("fingerprint") != key:
         return []
     tensors = load_tensors(folder / progress["tensors"])
-    module.load_state_dict({name.removeprefix("module."): v for name, v in tensors.items() if name.startswith("module.")})
+    module.load_state_dict(
+        {name.removeprefix("module."): v for name, v in tensors.items() if name.startswith("module.")}
+    )
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         if name.startswith("optimizer."):

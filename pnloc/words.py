@@ -41,7 +41,11 @@ class WordVectors:
         here = self._rows[word]
         cosine = self.vectors @ self.vectors[here] / np.maximum(lengths * lengths[here], 1e-12)
         cosine[[0, here]] = -np.inf
-        return [(self.words[i], float(cosine[i])) for i in np.argsort(-cosine, kind="stable")[:count] if np.isfinite(cosine[i])]
+        return [
+            (self.words[i], float(cosine[i]))
+            for i in np.argsort(-cosine, kind="stable")[:count]
+            if np.isfinite(cosine[i])
+        ]
 
     def save(self, path: str | Path) -> None:
         """Write as safetensors, the words in the file's metadata."""
@@ -65,7 +69,9 @@ def _stable_hash(text: str) -> int:
     return zlib.crc32(text.encode())
 
 
-def train(sentences: list[list[str]], *, size: int, epochs: int, seed: int, window: int = 5, least: int = 2) -> WordVectors:
+def train(
+    sentences: list[list[str]], *, size: int, epochs: int, seed: int, window: int = 5, least: int = 2
+) -> WordVectors:
     """Skip-gram word2vec on token lists; words that stand less than `least` times are unknown.
 
     One worker and a fixed hash: the same seed gives the same vectors in every process. Raises PnlocError where no word stands often enough.

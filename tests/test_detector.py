@@ -7,7 +7,7 @@ import torch
 from pnloc.baselines import Classifier, grad_cam, heat_boxes
 from pnloc.boxes import iou
 from pnloc.config import DetectorConfig, RegionConfig
-from pnloc.detector import Detector, augment, normalize, train_detector, union_mask
+from pnloc.detector import augment, normalize, train_detector, union_mask
 from pnloc.regions import Regions, components, extract, mask_mean
 
 SMALL = DetectorConfig(side=96, width=16, pyramid=16, epochs=25, batch=8, anchor_sizes=((16.0, 24.0), (36.0, 52.0)))
@@ -29,7 +29,9 @@ def squares():
 def trained(squares, tmp_path_factory):
     images, boxes = squares
     keep = [*range(8, 48), *range(52, 64)]
-    return train_detector(images[keep], [boxes[i] for i in keep], SMALL, seed=0, folder=tmp_path_factory.mktemp("d"), fingerprint="t")[0]
+    return train_detector(
+        images[keep], [boxes[i] for i in keep], SMALL, seed=0, folder=tmp_path_factory.mktemp("d"), fingerprint="t"
+    )[0]
 
 
 def test_union_mask_by_hand():
@@ -84,7 +86,9 @@ def test_a_black_image_gives_finite_regions(trained):
 def test_mask_mean_and_components_by_hand():
     mask = np.zeros((4, 4))
     mask[:2, :2] = 1.0
-    assert mask_mean(mask, [[0, 0, 4, 4], [0, 0, 8, 4], [8, 8, 16, 16], [3, 3, 3, 9]], side=16) == pytest.approx([1, 1, 0, 0])
+    assert mask_mean(mask, [[0, 0, 4, 4], [0, 0, 8, 4], [8, 8, 16, 16], [3, 3, 3, 9]], side=16) == pytest.approx(
+        [1, 1, 0, 0]
+    )
     assert mask_mean(mask, [[4, 0, 12, 4]], side=16) == pytest.approx([0.5])
     found = components(mask, side=16, levels=(0.5,))
     assert len(found) == 1 and iou(found, [[0, 0, 8, 8]])[0, 0] > 0.7

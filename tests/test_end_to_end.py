@@ -47,7 +47,11 @@ def test_the_localization_table_has_every_method_and_metric(artifacts):
 
 
 def test_the_best_proposal_is_a_ceiling_of_accuracy_for_what_ranks_proposals(artifacts):
-    acc = table(artifacts, "localization").query("metric == 'acc'").pivot_table(index=["dataset", "threshold"], columns="method", values="value")
+    acc = (
+        table(artifacts, "localization")
+        .query("metric == 'acc'")
+        .pivot_table(index=["dataset", "threshold"], columns="method", values="value")
+    )
     for method in ("detector", "text-attention", "image-label-attention"):
         assert (acc[method] <= acc["best-proposal"] + 1e-9).all(), method
 
@@ -87,7 +91,9 @@ def test_the_same_seed_gives_the_same_regions_and_weights(run, tmp_path, artifac
             shutil.rmtree(stage)
     again = open_run("smoke", artifacts=str(tmp_path))
     results.localization(again)
-    pd.testing.assert_frame_equal(table(artifacts, "localization"), pd.read_csv(tmp_path / "smoke" / "tables" / "localization.csv"))
+    pd.testing.assert_frame_equal(
+        table(artifacts, "localization"), pd.read_csv(tmp_path / "smoke" / "tables" / "localization.csv")
+    )
 
 
 def test_no_patient_is_trained_and_tested_on(run):
@@ -120,7 +126,18 @@ def test_localize_takes_png_jpeg_and_dicom_and_gives_original_pixels(run, artifa
     large.convert("RGB").save(tmp_path / "two.jpg", quality=95)
     dicom = run.records("demo-rsna").split("test")["path"].iloc[0]
     out = tmp_path / "out"
-    status = main(["localize", "--checkpoint", str(artifacts / "smoke"), "--out", str(out), str(tmp_path / "one.png"), str(tmp_path / "two.jpg"), dicom])
+    status = main(
+        [
+            "localize",
+            "--checkpoint",
+            str(artifacts / "smoke"),
+            "--out",
+            str(out),
+            str(tmp_path / "one.png"),
+            str(tmp_path / "two.jpg"),
+            dicom,
+        ]
+    )
     assert status == 0
     boxes, attributes = pd.read_csv(out / "boxes.csv"), pd.read_csv(out / "attributes.csv")
     assert list(boxes.columns) == ["image", "x1", "y1", "x2", "y2", "score", "label"]
@@ -140,7 +157,9 @@ def test_a_broken_image_is_named_and_the_others_are_still_localized(run, artifac
     good = run.records("demo-mimic").split("test")["path"].iloc[0]
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(Path(good).read_bytes()[:900])
-    status = main(["localize", "--checkpoint", str(artifacts / "smoke"), "--out", str(tmp_path / "out"), str(broken), good])
+    status = main(
+        ["localize", "--checkpoint", str(artifacts / "smoke"), "--out", str(tmp_path / "out"), str(broken), good]
+    )
     said = capsys.readouterr().err
     assert status == 2 and "broken.jpg" in said and "Traceback" not in said
     assert set(pd.read_csv(tmp_path / "out" / "attributes.csv")["image"]) == {good}

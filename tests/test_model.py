@@ -26,7 +26,14 @@ def make_batch(seed: int = 1) -> Batch:
     words = torch.randint(0, 9, (STUDIES, WORDS))
     words[2, 1:] = -1
     labels = (torch.rand(STUDIES, ATTRIBUTES) > 0.5).float()
-    return Batch(torch.randn(STUDIES, REGIONS, FEATURES), torch.rand(STUDIES, REGIONS).log(), valid, words, labels, torch.ones_like(labels))
+    return Batch(
+        torch.randn(STUDIES, REGIONS, FEATURES),
+        torch.rand(STUDIES, REGIONS).log(),
+        valid,
+        words,
+        labels,
+        torch.ones_like(labels),
+    )
 
 
 def rows(batch: Batch, index: slice) -> Batch:
@@ -55,8 +62,13 @@ def test_a_slow_loop_written_from_the_equations_agrees():
             for word in range(WORDS):
                 if batch.words[report, word] < 0:
                     continue
-                logits = [float(t[report, word] @ v[image, r]) / model.tau + prior * float(batch.log_scores[image, r]) for r in range(REGIONS)]
-                weights = np.array([np.exp(z - max(logits)) if batch.valid[image, r] else 0.0 for r, z in enumerate(logits)])
+                logits = [
+                    float(t[report, word] @ v[image, r]) / model.tau + prior * float(batch.log_scores[image, r])
+                    for r in range(REGIONS)
+                ]
+                weights = np.array(
+                    [np.exp(z - max(logits)) if batch.valid[image, r] else 0.0 for r, z in enumerate(logits)]
+                )
                 weights /= weights.sum()
                 attended = sum(w * v[image, r] for r, w in enumerate(weights))
                 fits.append(t[report, word] @ attended / np.linalg.norm(attended))
@@ -77,20 +89,36 @@ def test_a_batch_equals_its_members_one_by_one():
 
 def test_padding_words_change_nothing():
     model, batch = make_model(), make_batch()
-    wider = Batch(batch.features, batch.log_scores, batch.valid, torch.cat([batch.words, -torch.ones(STUDIES, 4, dtype=torch.int64)], 1), batch.labels, batch.weights)
+    wider = Batch(
+        batch.features,
+        batch.log_scores,
+        batch.valid,
+        torch.cat([batch.words, -torch.ones(STUDIES, 4, dtype=torch.int64)], 1),
+        batch.labels,
+        batch.weights,
+    )
     with torch.no_grad():
         assert torch.allclose(model.match(batch), model.match(wider), atol=1e-6)
 
 
 def test_no_words_no_regions_and_one_study_are_defined():
     model, batch = make_model(), make_batch()
-    silent = Batch(batch.features, batch.log_scores, torch.zeros_like(batch.valid), -torch.ones(STUDIES, 0, dtype=torch.int64), batch.labels, batch.weights)
+    silent = Batch(
+        batch.features,
+        batch.log_scores,
+        torch.zeros_like(batch.valid),
+        -torch.ones(STUDIES, 0, dtype=torch.int64),
+        batch.labels,
+        batch.weights,
+    )
     terms = losses.total(model, silent, ModelConfig(width=8), text=True)
     assert all(torch.isfinite(value) for value in terms.values())
     assert float(terms["contrastive"]) == 0 and float(terms["distillation"]) == 0
     beta, logits = model.image_only(silent)
     assert float(beta.abs().max()) == 0 and torch.isfinite(logits).all()
-    assert torch.isfinite(torch.stack(list(losses.total(model, rows(batch, slice(0, 1)), ModelConfig(width=8), text=True).values()))).all()
+    assert torch.isfinite(
+        torch.stack(list(losses.total(model, rows(batch, slice(0, 1)), ModelConfig(width=8), text=True).values()))
+    ).all()
 
 
 def test_contrastive_by_hand():

@@ -32,7 +32,9 @@ def test_a_stopped_run_resumes_to_the_very_same_weights(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "stopped", epochs_allowed=2)
     resumed, again = run(tmp_path / "stopped")
-    assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True)
+    )
     assert history.equals(again)
     assert history["loss"].iloc[-1] < history["loss"].iloc[0]
 

@@ -5,7 +5,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pnloc.datasets.common import Quarantine, access, assemble, clean_boxes, doubled, image_files, lines_of, need, no_reports, with_sizes
+from pnloc.datasets.common import (
+    Quarantine,
+    access,
+    assemble,
+    clean_boxes,
+    doubled,
+    image_files,
+    lines_of,
+    need,
+    no_reports,
+    with_sizes,
+)
 from pnloc.files import read_csv
 from pnloc.records import Records, assign_splits
 
@@ -66,7 +77,9 @@ def _boxes(folder: Path, images: pd.DataFrame, quarantine: Quarantine) -> tuple[
     """
     path = need(folder, "BBox_List_2017.csv", where=WHERE)
     table = read_csv(path, ["Image Index", "Finding Label", "Bbox [x", "y", "w", "h]"], dtype={"Image Index": str})
-    boxes = table[["Image Index", "Finding Label", "Bbox [x", "y", "w", "h]"]].set_axis(["image", "label", "x", "y", "w", "h"], axis=1)
+    boxes = table[["Image Index", "Finding Label", "Bbox [x", "y", "w", "h]"]].set_axis(
+        ["image", "label", "x", "y", "w", "h"], axis=1
+    )
     boxes = boxes.assign(line=lines_of(boxes), text="")
     scale = dict(zip(images["image"], images["width"] / OFFICIAL_SIDE, strict=True))
     factor = boxes["image"].map(scale).fillna(1.0)

@@ -91,7 +91,12 @@ def clean_boxes(boxes: pd.DataFrame, images: pd.DataFrame, path: Path, quarantin
     outside = ~broken & ~flat & (high - low <= 0).any(1)
     seen = boxes.duplicated(["image", "x", "y", "w", "h", "label", "text"]).to_numpy(bool)
     repeated = seen & ~broken & ~flat & ~outside
-    reasons = ((broken, "coordinates are not numbers"), (flat, "no area"), (outside, "outside of its image"), (repeated, "stands twice"))
+    reasons = (
+        (broken, "coordinates are not numbers"),
+        (flat, "no area"),
+        (outside, "outside of its image"),
+        (repeated, "stands twice"),
+    )
     for rows, reason in reasons:
         for image, line in boxes.loc[rows, ["image", "line"]].itertuples(index=False):
             quarantine.add(path, line, f"box of {image}: {reason}")

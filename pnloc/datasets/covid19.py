@@ -5,7 +5,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pnloc.datasets.common import Quarantine, access, assemble, doubled, image_files, lines_of, need, no_boxes, with_sizes
+from pnloc.datasets.common import (
+    Quarantine,
+    access,
+    assemble,
+    doubled,
+    image_files,
+    lines_of,
+    need,
+    no_boxes,
+    with_sizes,
+)
 from pnloc.errors import PnlocError
 from pnloc.files import read_csv
 from pnloc.records import REPORT_COLUMNS, Records, assign_splits
@@ -57,7 +67,9 @@ def read(folder: Path, brixia: Path | None = None) -> Records:
     images = with_sizes(images, quarantine)
     scores = _scores(folder, brixia or folder.parent / "brixia-cohen", quarantine)
     tested = set(images.loc[images["image"].isin(scores["image"]), "patient"])
-    images["split"] = assign_splits(images["patient"], "covid19", (0.85, 0.15, 0.0)).where(~images["patient"].isin(tested), "test")
+    images["split"] = assign_splits(images["patient"], "covid19", (0.85, 0.15, 0.0)).where(
+        ~images["patient"].isin(tested), "test"
+    )
     texts = pd.DataFrame({"study": table["filename"], "text": notes})[notes != ""][REPORT_COLUMNS]
     absent = int((~scores["image"].isin(images["image"])).sum())
     return assemble(
@@ -91,21 +103,29 @@ def _scores(folder: Path, brixia: Path, quarantine: Quarantine) -> pd.DataFrame:
     if path.exists():
         names = {"filename": "image", "geographic_mean": "geographic_extent", "opacity_mean": "opacity"}
         rows = read_csv(path, list(names), comment="#", dtype={"filename": str})[list(names)].rename(columns=names)
-        table = table.merge(_numeric(rows, {"geographic_extent": 8, "opacity": 6}, path, quarantine, skipped=5), on="image", how="outer")
+        table = table.merge(
+            _numeric(rows, {"geographic_extent": 8, "opacity": 6}, path, quarantine, skipped=5), on="image", how="outer"
+        )
     path = brixia / "public-annotations.csv"
     if path.exists():
         names = {"filename": "image", "S-Global": "brixia", **{f"S-{z}": f"brixia_{z}" for z in ZONES}}
-        rows = read_csv(path, list(names), encoding="utf-8-sig", dtype={"filename": str})[list(names)].rename(columns=names)
+        rows = read_csv(path, list(names), encoding="utf-8-sig", dtype={"filename": str})[list(names)].rename(
+            columns=names
+        )
         limits = {"brixia": 18, **{f"brixia_{z}": 3 for z in ZONES}}
         table = table.merge(_numeric(rows, limits, path, quarantine), on="image", how="outer")
     return table
 
 
-def _numeric(rows: pd.DataFrame, limits: dict[str, int], path: Path, quarantine: Quarantine, skipped: int = 0) -> pd.DataFrame:
+def _numeric(
+    rows: pd.DataFrame, limits: dict[str, int], path: Path, quarantine: Quarantine, skipped: int = 0
+) -> pd.DataFrame:
     """Scores as numbers from 0 to their limit; other rows go into quarantine. `skipped`: comment lines before the header."""
     rows = doubled(rows, "image", path, quarantine)
     values = rows[list(limits)].apply(pd.to_numeric, errors="coerce")
     bad = values.isna().any(axis=1) | (values < 0).any(axis=1) | (values > pd.Series(limits)).any(axis=1)
     for index in rows.index[bad]:
-        quarantine.add(path, int(index) + 2 + skipped, f"{rows.at[index, 'image']}: a score is not a number in its range")
+        quarantine.add(
+            path, int(index) + 2 + skipped, f"{rows.at[index, 'image']}: a score is not a number in its range"
+        )
     return rows[["image"]].join(values)[~bad]

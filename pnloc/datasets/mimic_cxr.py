@@ -27,14 +27,21 @@ def read(folder: Path, reports: Path | None = None, ms_cxr: Path | None = None) 
     `ms-cxr` beside this one). Lateral and unknown views are excluded.
     """
     folder, quarantine = Path(folder), Quarantine()
-    tables = {t: need(folder, f"mimic-cxr-2.0.0-{t}.csv.gz", f"mimic-cxr-2.0.0-{t}.csv", where=WHERE) for t in ("metadata", "split", "chexpert")}
+    tables = {
+        t: need(folder, f"mimic-cxr-2.0.0-{t}.csv.gz", f"mimic-cxr-2.0.0-{t}.csv", where=WHERE)
+        for t in ("metadata", "split", "chexpert")
+    }
     ids = {"dicom_id": str, "subject_id": "Int64", "study_id": "Int64"}
-    metadata = read_csv(tables["metadata"], ["dicom_id", "subject_id", "study_id", "ViewPosition", "Rows", "Columns"], dtype=ids)
+    metadata = read_csv(
+        tables["metadata"], ["dicom_id", "subject_id", "study_id", "ViewPosition", "Rows", "Columns"], dtype=ids
+    )
     total = len(metadata)
     metadata = doubled(metadata, "dicom_id", tables["metadata"], quarantine)
     frontal = metadata["ViewPosition"].isin(["AP", "PA"])
     excluded = int((~frontal).sum())
-    metadata = metadata[frontal].merge(read_csv(tables["split"], ["dicom_id", "split"], dtype=ids)[["dicom_id", "split"]], on="dicom_id", how="left")
+    metadata = metadata[frontal].merge(
+        read_csv(tables["split"], ["dicom_id", "split"], dtype=ids)[["dicom_id", "split"]], on="dicom_id", how="left"
+    )
     metadata["label"] = metadata["study_id"].map(_labels(tables["chexpert"]))
     present = _walk(folder / "files", ".jpg")
     subject, study = "p" + metadata["subject_id"].astype(str), "s" + metadata["study_id"].astype(str)
@@ -123,7 +130,10 @@ def read_tam(path: Path, images: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFra
     try:
         names = {i["id"]: Path(i["file_name"]).stem for i in content["images"]}
         kinds = {c["id"]: c["name"] for c in content["categories"]}
-        rows = [(names[a["image_id"]], *a["bbox"], n, kinds[a["category_id"]], "") for n, a in enumerate(content["annotations"], 1)]
+        rows = [
+            (names[a["image_id"]], *a["bbox"], n, kinds[a["category_id"]], "")
+            for n, a in enumerate(content["annotations"], 1)
+        ]
         table = pd.DataFrame(rows, columns=["image", "x", "y", "w", "h", "line", "label", "text"])
     except (KeyError, TypeError, ValueError) as error:
         raise PnlocError(f"{path}: not COCO JSON with images, categories and annotations ({error})") from None

@@ -6,7 +6,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pnloc.datasets.common import Quarantine, access, assemble, clean_boxes, doubled, image_files, lines_of, need, no_reports, with_sizes
+from pnloc.datasets.common import (
+    Quarantine,
+    access,
+    assemble,
+    clean_boxes,
+    doubled,
+    image_files,
+    lines_of,
+    need,
+    no_reports,
+    with_sizes,
+)
 from pnloc.errors import PnlocError
 from pnloc.files import read_csv
 from pnloc.records import Records, assign_splits
@@ -48,7 +59,9 @@ def read(folder: Path) -> Records:
     images["patient"] = [nih[i][0] if i in nih else f"rsna:{i}" for i in images["image"]]
     unmapped = int((~images["image"].isin(nih)).sum())
     if unmapped:
-        notes.append(f"{unmapped} images have no known NIH patient: that one of them is on both sides of a split cannot be excluded")
+        notes.append(
+            f"{unmapped} images have no known NIH patient: that one of them is on both sides of a split cannot be excluded"
+        )
     given = {i: split for i, (_, split) in nih.items() if split}
     images["split"] = assign_splits(images["patient"], "rsna")
     images["split"] = [given.get(i, s) for i, s in images[["image", "split"]].itertuples(index=False)]

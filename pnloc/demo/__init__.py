@@ -26,7 +26,12 @@ from pnloc.files import write_json, write_table
 SETS = ("rsna", "mimic", "chestxray8", "covid")
 POOL_NAMES = ("train", "validate", "test")
 # Which shares of a set's images come from which pool of variants.
-SHARES = {"rsna": (0.72, 0.12, 0.16), "mimic": (0.66, 0.12, 0.22), "chestxray8": (0.0, 0.0, 1.0), "covid": (0.0, 0.0, 1.0)}
+SHARES = {
+    "rsna": (0.72, 0.12, 0.16),
+    "mimic": (0.66, 0.12, 0.22),
+    "chestxray8": (0.0, 0.0, 1.0),
+    "covid": (0.0, 0.0, 1.0),
+}
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,9 @@ def plan(size: DemoSize, seed: int) -> list[tuple[str, int, int, str]]:
     return planned
 
 
-def make_shot(variant: anatomy.Variant, bank: np.ndarray, task: tuple[str, int, int, str], seed: int, rates: Rates) -> Shot:
+def make_shot(
+    variant: anatomy.Variant, bank: np.ndarray, task: tuple[str, int, int, str], seed: int, rates: Rates
+) -> Shot:
     """One image of a set, with its truth and its text; it depends on seed, set and number alone."""
     name, number, number_of_variant, pool = task
     rng = np.random.default_rng([seed, 103, SETS.index(name), number])
@@ -95,14 +102,18 @@ def _bank(shape: tuple[int, int, int]) -> np.ndarray:
     return lesions.noise_bank(shape)
 
 
-def _work(tasks: list[tuple[str, int, int, str]], seed: int, side: int, chest: str, folder: str) -> list[tuple[str, str, Shot]]:
+def _work(
+    tasks: list[tuple[str, int, int, str]], seed: int, side: int, chest: str, folder: str
+) -> list[tuple[str, str, Shot]]:
     """All images of one variant: projected once as AP and once as PA where both are asked for."""
     number, projected, made = tasks[0][2], {}, []
     for task in tasks:
         own: SetRates = getattr(RATES, task[0])
         portable = bool(np.random.default_rng([seed, 109, SETS.index(task[0]), task[1]]).random() < own.portable)
         if portable not in projected:
-            projected[portable] = anatomy.project(_chest(chest), np.random.default_rng([seed, 113, number]), side, portable)
+            projected[portable] = anatomy.project(
+                _chest(chest), np.random.default_rng([seed, 113, number]), side, portable
+            )
         variant = projected[portable]
         shot = make_shot(variant, _bank(variant.lobes.shape), task, seed, RATES)
         name = layouts.save_image(Path(folder), task[0], shot)
@@ -138,7 +149,9 @@ def generate(folder: Path, size: DemoSize, seed: int, workers: int = 2, progress
         for name in SETS:
             mine = sorted((m for m in made if m[0] == name), key=lambda m: m[2].number)
             layouts.WRITERS[name](home, [m[2] for m in mine], [m[1] for m in mine])
-        write_table(home / "truth.csv", pd.DataFrame([_truth(*m) for m in sorted(made, key=lambda m: (m[0], m[2].number))]))
+        write_table(
+            home / "truth.csv", pd.DataFrame([_truth(*m) for m in sorted(made, key=lambda m: (m[0], m[2].number))])
+        )
         write_json(home / "rates.json", RATES.as_dict())
         home.rename(folder)
     finally:

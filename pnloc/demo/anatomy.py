@@ -153,13 +153,17 @@ def _coordinates(
     full_y = np.broadcast_to(y[None, :, None], full_x.shape) - np.sin(turn) * px[:, None, :]
     centre = (width / 2, deep / 2, height / 2)
     return tuple(
-        ((full + c) / s - 0.5).astype(np.float32) for full, c, s in zip((full_x, full_y, full_z), centre, STEP, strict=True)
+        ((full + c) / s - 0.5).astype(np.float32)
+        for full, c, s in zip((full_x, full_y, full_z), centre, STEP, strict=True)
     )
 
 
 def _bend(rng: np.random.Generator, x: np.ndarray, z: np.ndarray, portable: bool) -> tuple[np.ndarray, np.ndarray]:
     """A smooth displacement in the picture's plane: elastic, size of the heart, both halves of the diaphragm."""
-    dx, dz = (ndimage.zoom(rng.normal(0, 5.0, (6, 6)), (x.shape[0] / 6, x.shape[1] / 6), order=3, mode="nearest") for _ in range(2))
+    dx, dz = (
+        ndimage.zoom(rng.normal(0, 5.0, (6, 6)), (x.shape[0] / 6, x.shape[1] / 6), order=3, mode="nearest")
+        for _ in range(2)
+    )
     # Heart: sampled nearer to its centre where it is to look larger.
     size = rng.uniform(1.0, 1.2) if portable else rng.uniform(0.88, 1.1)
     weight = np.exp(-(((x - 22) / 60) ** 2 + ((z + 30) / 55) ** 2)) * (1 / size - 1)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, UID
+from pydicom.uid import UID, ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
 from pnloc.demo.lesions import Case
 
@@ -123,19 +123,48 @@ def write_mimic(folder: Path, shots: list[Shot], names: list[str]) -> None:
     for shot, name in zip(shots, names, strict=True):
         subject, study, _, place = mimic_names(shot)
         height = width = shot.side
-        metadata.append((name, subject, study, "CHEST (PORTABLE AP)" if shot.view == "AP" else "CHEST (PA AND LAT)", shot.view, height, width))
+        metadata.append(
+            (
+                name,
+                subject,
+                study,
+                "CHEST (PORTABLE AP)" if shot.view == "AP" else "CHEST (PA AND LAT)",
+                shot.view,
+                height,
+                width,
+            )
+        )
         splits.append((name, study, subject, shot.pool))
         sick = bool(shot.case.opacities)
-        chexpert.append((subject, study, 1.0 if sick else None, None, None if sick or shot.case.others else 1.0, 1.0 if sick else 0.0))
+        chexpert.append(
+            (
+                subject,
+                study,
+                1.0 if sick else None,
+                None,
+                None if sick or shot.case.others else 1.0,
+                1.0 if sick else 0.0,
+            )
+        )
         path = folder / "mimic-cxr" / f"{place}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(shot.text, encoding="utf-8")
         if shot.pool != "train":
             for (x1, y1, x2, y2), opacity in zip(shot.boxes, shot.case.opacities, strict=True):
                 phrase = f"{opacity.kind} opacity in the {opacity.side} {opacity.zone} zone"
-                boxes.append((name, "Pneumonia", phrase, f"{place}/{name}.jpg", x1, y1, x2 - x1, y2 - y1, width, height))
+                boxes.append(
+                    (name, "Pneumonia", phrase, f"{place}/{name}.jpg", x1, y1, x2 - x1, y2 - y1, width, height)
+                )
     home = folder / "mimic-cxr-jpg"
-    columns = ["dicom_id", "subject_id", "study_id", "PerformedProcedureStepDescription", "ViewPosition", "Rows", "Columns"]
+    columns = [
+        "dicom_id",
+        "subject_id",
+        "study_id",
+        "PerformedProcedureStepDescription",
+        "ViewPosition",
+        "Rows",
+        "Columns",
+    ]
     _table(home / "mimic-cxr-2.0.0-metadata.csv.gz", metadata, columns)
     _table(home / "mimic-cxr-2.0.0-split.csv.gz", splits, ["dicom_id", "study_id", "subject_id", "split"])
     names = ["subject_id", "study_id", "Lung Opacity", "Consolidation", "No Finding", "Pneumonia"]
@@ -153,8 +182,24 @@ def write_chestxray8(folder: Path, shots: list[Shot], names: list[str]) -> None:
     title = {"effusion": "Effusion", "atelectasis": "Atelectasis", "nodule": "Nodule"}
     for shot, name in zip(shots, names, strict=True):
         scale = OFFICIAL_SIDE / shot.side
-        labels = ["Pneumonia"] * bool(shot.case.opacities) + [title[o.kind] for o in shot.case.others if o.kind in title]
-        entries.append((name, "|".join(labels) or "No Finding", shot.number, 20_000 + shot.variant, shot.age, shot.sex, shot.view, OFFICIAL_SIDE, OFFICIAL_SIDE, 0.168, 0.168))
+        labels = ["Pneumonia"] * bool(shot.case.opacities) + [
+            title[o.kind] for o in shot.case.others if o.kind in title
+        ]
+        entries.append(
+            (
+                name,
+                "|".join(labels) or "No Finding",
+                shot.number,
+                20_000 + shot.variant,
+                shot.age,
+                shot.sex,
+                shot.view,
+                OFFICIAL_SIDE,
+                OFFICIAL_SIDE,
+                0.168,
+                0.168,
+            )
+        )
         if shot.case.opacities:
             largest = max(shot.case.opacities, key=lambda o: o.area)
             boxes.append((name, "Pneumonia", largest.box, scale))
@@ -175,7 +220,18 @@ def write_covid(folder: Path, shots: list[Shot], names: list[str]) -> None:
         rows.append((shot.variant, 0, shot.sex, shot.age, finding, shot.view, "X-ray", "images", name, shot.text))
         scores.append((name, shot.case.extent, shot.case.opacity))
     home = folder / "covid-chestxray-dataset"
-    columns = ["patientid", "offset", "sex", "age", "finding", "view", "modality", "folder", "filename", "clinical_notes"]
+    columns = [
+        "patientid",
+        "offset",
+        "sex",
+        "age",
+        "finding",
+        "view",
+        "modality",
+        "folder",
+        "filename",
+        "clinical_notes",
+    ]
     _table(home / "metadata.csv", rows, columns)
     (home / "annotations").mkdir(parents=True, exist_ok=True)
     body = pd.DataFrame(scores, columns=["filename", "geographic_mean", "opacity_mean"]).to_csv(index=False)

@@ -81,7 +81,9 @@ def noise_bank(shape: tuple[int, int, int], count: int = 6) -> np.ndarray:
     rng = np.random.default_rng(7)
     found = []
     for scale in np.linspace(2.0, 4.5, count):
-        volume = ndimage.gaussian_filter(rng.normal(size=shape).astype(np.float32), (scale, scale / 2.5, scale * 1.1), mode="wrap")
+        volume = ndimage.gaussian_filter(
+            rng.normal(size=shape).astype(np.float32), (scale, scale / 2.5, scale * 1.1), mode="wrap"
+        )
         found.append(volume / volume.std())
     return np.stack(found)
 
@@ -102,9 +104,13 @@ def _centre(variant: Variant, lobe: int, rng: np.random.Generator) -> np.ndarray
     return voxels[rng.integers(len(voxels))] if len(voxels) > 50 else None
 
 
-def _blob(variant: Variant, centre: np.ndarray, radii: np.ndarray, inside: np.ndarray, rough: float, noise: np.ndarray) -> np.ndarray:
+def _blob(
+    variant: Variant, centre: np.ndarray, radii: np.ndarray, inside: np.ndarray, rough: float, noise: np.ndarray
+) -> np.ndarray:
     """Filling [x, y, z], 0 to 1, of an ellipsoid whose border is roughened by noise, within `inside`."""
-    axes = [((np.arange(n) - c) * g / r) ** 2 for n, c, g, r in zip(inside.shape, centre, variant.grid, radii, strict=True)]
+    axes = [
+        ((np.arange(n) - c) * g / r) ** 2 for n, c, g, r in zip(inside.shape, centre, variant.grid, radii, strict=True)
+    ]
     distance = axes[0][:, None, None] + axes[1][None, :, None] + axes[2][None, None, :]
     return np.clip((1 - distance + rough * noise) * 2.0, 0, 1) * inside
 
@@ -131,12 +137,27 @@ def zone_of(mask: np.ndarray, lung: np.ndarray) -> str:
     return "upper" if share < 0.36 else "middle" if share < 0.66 else "lower"
 
 
-def add_opacity(variant: Variant, rng: np.random.Generator, bank: np.ndarray, rates: Rates, own: SetRates, lobe: int, kind: str, enlarge: float) -> tuple[Finding, np.ndarray] | None:
+def add_opacity(
+    variant: Variant,
+    rng: np.random.Generator,
+    bank: np.ndarray,
+    rates: Rates,
+    own: SetRates,
+    lobe: int,
+    kind: str,
+    enlarge: float,
+) -> tuple[Finding, np.ndarray] | None:
     """One pneumonic opacity (its usual size times `enlarge`) and the millimetres of water [S, S] that it adds; None where it would not be seen."""
     centre = _centre(variant, lobe, rng)
     if centre is None:
         return None
-    size = {"focal": (13, 26), "patchy": (22, 42), "consolidation": (30, 55), "ground glass": (28, 52), "interstitial": (35, 60)}[kind]
+    size = {
+        "focal": (13, 26),
+        "patchy": (22, 42),
+        "consolidation": (30, 55),
+        "ground glass": (28, 52),
+        "interstitial": (35, 60),
+    }[kind]
     radii = enlarge * rng.uniform(*size) * np.exp(rng.normal(0, 0.18, 3))
     density = rng.uniform(*own.density)
     if kind in ("ground glass", "interstitial"):
@@ -154,7 +175,9 @@ def add_opacity(variant: Variant, rng: np.random.Generator, bank: np.ndarray, ra
     if mask.sum() < 0.0035 * mask.size:
         return None
     side = "left" if lobe in LEFT else "right"
-    return Finding(kind, lobe, side, zone_of(mask, variant.sides[side]), density, mask, extent_box(mask), int(mask.sum())), added
+    return Finding(
+        kind, lobe, side, zone_of(mask, variant.sides[side]), density, mask, extent_box(mask), int(mask.sum())
+    ), added
 
 
 def _largest(mask: np.ndarray) -> np.ndarray:
@@ -167,7 +190,9 @@ def _largest(mask: np.ndarray) -> np.ndarray:
     return np.isin(labels, np.nonzero(sizes >= 0.2 * sizes.max())[0])
 
 
-def add_other(variant: Variant, rng: np.random.Generator, bank: np.ndarray, name: str) -> tuple[Finding, np.ndarray] | None:
+def add_other(
+    variant: Variant, rng: np.random.Generator, bank: np.ndarray, name: str
+) -> tuple[Finding, np.ndarray] | None:
     """A finding that is not pneumonia, and the millimetres of water [S, S] that it adds."""
     side = str(rng.choice(["left", "right"]))
     lung = variant.sides[side]
@@ -185,12 +210,28 @@ def add_other(variant: Variant, rng: np.random.Generator, bank: np.ndarray, name
     elif name == "atelectasis":
         low = rows > np.quantile(rows, 0.72)
         pick = rng.integers(low.sum())
-        added = _band(x, y, columns[low][pick], rows[low][pick], rng.normal(0, 0.3), rng.uniform(18, 40) / pitch, rng.uniform(2, 4.5) / pitch)
+        added = _band(
+            x,
+            y,
+            columns[low][pick],
+            rows[low][pick],
+            rng.normal(0, 0.3),
+            rng.uniform(18, 40) / pitch,
+            rng.uniform(2, 4.5) / pitch,
+        )
         added = added * rng.uniform(7, 15) * lung
     elif name == "scar":
         high = rows < np.quantile(rows, 0.25)
         pick = rng.integers(high.sum())
-        added = _band(x, y, columns[high][pick], rows[high][pick], rng.normal(0.6, 0.5), rng.uniform(8, 18) / pitch, rng.uniform(1.5, 3) / pitch)
+        added = _band(
+            x,
+            y,
+            columns[high][pick],
+            rows[high][pick],
+            rng.normal(0.6, 0.5),
+            rng.uniform(8, 18) / pitch,
+            rng.uniform(1.5, 3) / pitch,
+        )
         added = added * rng.uniform(6, 12) * lung
     elif name == "effusion":
         added = _effusion(variant, rng, side, bank)
@@ -199,7 +240,9 @@ def add_other(variant: Variant, rng: np.random.Generator, bank: np.ndarray, name
     mask = added > (SEEN if name != "device" else 8.0)
     if mask.sum() < 12:
         return None
-    return Finding(name, 0, side, zone_of(mask, lung), 0.0, mask, extent_box(mask), int(mask.sum())), added.astype(np.float32)
+    return Finding(name, 0, side, zone_of(mask, lung), 0.0, mask, extent_box(mask), int(mask.sum())), added.astype(
+        np.float32
+    )
 
 
 def _at(rng: np.random.Generator, mask: np.ndarray) -> tuple[int, int]:
@@ -210,7 +253,9 @@ def _at(rng: np.random.Generator, mask: np.ndarray) -> tuple[int, int]:
     return int(rows[pick]), int(columns[pick])
 
 
-def _band(x: np.ndarray, y: np.ndarray, column: float, row: float, angle: float, length: float, width: float) -> np.ndarray:
+def _band(
+    x: np.ndarray, y: np.ndarray, column: float, row: float, angle: float, length: float, width: float
+) -> np.ndarray:
     """A soft straight band around a point, 0 to 1."""
     along = (x - column) * np.cos(angle) + (y - row) * np.sin(angle)
     across = -(x - column) * np.sin(angle) + (y - row) * np.cos(angle)
@@ -230,7 +275,9 @@ def _effusion(variant: Variant, rng: np.random.Generator, side: str, bank: np.nd
     level = rng.uniform(0.04, 0.16) * size * np.clip(1.0 - 1.6 * reach, 0, 1)  # none near the heart
     height = np.nan_to_num(bottom)[None, :] - np.arange(size)[:, None]
     depth = np.clip(1 - height / np.maximum(level, 1)[None, :], 0, 1.3) * lung
-    return ndimage.gaussian_filter(depth * rng.uniform(25, 45), 2.0) * ndimage.gaussian_filter(lung.astype(np.float32), 2.0)
+    return ndimage.gaussian_filter(depth * rng.uniform(25, 45), 2.0) * ndimage.gaussian_filter(
+        lung.astype(np.float32), 2.0
+    )
 
 
 def _device(rng: np.random.Generator, size: int) -> np.ndarray:
@@ -260,14 +307,18 @@ def merge(found: list[Finding], variant: Variant) -> list[Finding]:
                 mask = one.mask | other.mask
                 zone, density = zone_of(mask, variant.sides[one.side]), max(one.density, other.density)
                 larger = max(one, other, key=lambda f: f.area)
-                merged[place] = replace(larger, zone=zone, density=density, mask=mask, box=extent_box(mask), area=int(mask.sum()))
+                merged[place] = replace(
+                    larger, zone=zone, density=density, mask=mask, box=extent_box(mask), area=int(mask.sum())
+                )
                 break
         else:
             merged.append(one)
     return merged
 
 
-def make_case(variant: Variant, rng: np.random.Generator, bank: np.ndarray, rates: Rates, own: SetRates, covid: bool = False) -> tuple[Case, np.ndarray]:
+def make_case(
+    variant: Variant, rng: np.random.Generator, bank: np.ndarray, rates: Rates, own: SetRates, covid: bool = False
+) -> tuple[Case, np.ndarray]:
     """Draw an image's findings by the rates; the case and the millimetres of water [S, S] that they add together."""
     case, added = Case(), np.zeros(variant.path.shape, dtype=np.float32)
     if rng.random() < own.positive:
@@ -303,19 +354,25 @@ def develop(variant: Variant, added: np.ndarray, rng: np.random.Generator) -> np
     """
     side = len(added)
     intensity = np.exp(-WATER * (variant.path + added))
-    scatter = ndimage.zoom(ndimage.gaussian_filter(intensity[::4, ::4], side / 40), 4, order=1, mode="nearest", grid_mode=True)
+    scatter = ndimage.zoom(
+        ndimage.gaussian_filter(intensity[::4, ::4], side / 40), 4, order=1, mode="nearest", grid_mode=True
+    )
     intensity = intensity + rng.uniform(0.2, 0.45 if not variant.portable else 0.7) * scatter
     photons = rng.uniform(2.5e4, 9e4) * (0.5 if variant.portable else 1.0)
     intensity = np.clip(intensity + rng.normal(0, 1, intensity.shape) * np.sqrt(intensity / photons), 1e-5, None)
     dense = -np.log(intensity)
     dense = ndimage.gaussian_filter(dense, rng.uniform(0.3, 0.8))
-    dense = dense + rng.uniform(0.3, 1.0) * (dense - ndimage.gaussian_filter(dense, side / 50))  # the detector's edge enhancement
+    dense = dense + rng.uniform(0.3, 1.0) * (
+        dense - ndimage.gaussian_filter(dense, side / 50)
+    )  # the detector's edge enhancement
     inner = dense[side // 12 : -side // 12, side // 12 : -side // 12]
     low, high = np.quantile(inner, [rng.uniform(0.005, 0.03), rng.uniform(0.93, 0.99)])
     shade = np.clip((dense - low) / (high - low), 0, 1.15)
     curve = 1 / (1 + np.exp(-rng.uniform(3.2, 4.8) * (shade - rng.uniform(0.42, 0.55))))
     edges = curve.min(), curve.max()
-    picture = ((curve - edges[0]) / max(edges[1] - edges[0], 1e-6) * rng.uniform(215, 250) + rng.uniform(0, 12)).clip(0, 255)
+    picture = ((curve - edges[0]) / max(edges[1] - edges[0], 1e-6) * rng.uniform(215, 250) + rng.uniform(0, 12)).clip(
+        0, 255
+    )
     if rng.random() < 0.5:
         picture = _marker(picture, rng)
     return picture.astype(np.uint8)

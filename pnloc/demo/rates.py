@@ -37,7 +37,13 @@ class Rates:
     # Lower lobes are affected most: left upper, left lower, right upper, right middle, right lower lobe.
     lobes: tuple[float, ...] = (0.14, 0.29, 0.16, 0.12, 0.29)
     kinds: dict[str, float] = field(
-        default_factory=lambda: {"patchy": 0.34, "focal": 0.24, "consolidation": 0.2, "ground glass": 0.14, "interstitial": 0.08}
+        default_factory=lambda: {
+            "patchy": 0.34,
+            "focal": 0.24,
+            "consolidation": 0.2,
+            "ground glass": 0.14,
+            "interstitial": 0.08,
+        }
     )
     # Findings that an opacity detector also fires on.
     distractors: dict[str, float] = field(

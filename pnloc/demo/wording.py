@@ -12,7 +12,13 @@ from pnloc.demo.lesions import Case, Finding
 from pnloc.demo.rates import Rates
 
 NOUNS = {
-    "patchy": ("patchy opacity", "patchy airspace opacity", "patchy consolidation", "patchy infiltrate", "ill-defined opacity"),
+    "patchy": (
+        "patchy opacity",
+        "patchy airspace opacity",
+        "patchy consolidation",
+        "patchy infiltrate",
+        "ill-defined opacity",
+    ),
     "focal": ("focal opacity", "focal consolidation", "focal infiltrate", "focal airspace opacity"),
     "consolidation": ("consolidation", "airspace consolidation", "dense consolidation", "consolidative opacity"),
     "ground glass": ("ground-glass opacity", "hazy opacity", "ground glass opacities", "hazy ground-glass opacity"),
@@ -21,25 +27,48 @@ NOUNS = {
 PLAIN = ("opacity", "airspace opacity", "infiltrate", "airspace disease")
 PLACES = {"upper": ("upper lobe", "upper zone", "upper lung", "apical region"), "middle": ("mid lung", "mid zone", "middle zone"),
           "lower": ("lower lobe", "lower zone", "base", "lower lung")}  # fmt: skip
-GRADES = {"mild": ("mild", "subtle", "faint", "minimal"), "moderate": ("moderate",), "severe": ("severe", "extensive", "marked")}
+GRADES = {
+    "mild": ("mild", "subtle", "faint", "minimal"),
+    "moderate": ("moderate",),
+    "severe": ("severe", "extensive", "marked"),
+}
 FRAMES = (
     "There is {what} in the {where}.", "{What} in the {where}.", "{What} is seen in the {where}.", "New {what} in the {where}.",
     "{What} is present in the {where}.", "Increasing {what} is noted in the {where}.", "Again seen is {what} in the {where}.",
 )  # fmt: skip
 HEDGES = ("Possible {what} in the {where}.", "{What} in the {where} may represent pneumonia.", "{What} in the {where}, which could represent infection.",
           "Probable {what} in the {where}.", "{What} in the {where}, concerning for pneumonia.")  # fmt: skip
-NORMAL = ("No focal consolidation.", "Lungs are clear.", "No focal airspace disease.", "No opacity or consolidation is seen.", "No evidence of pneumonia.")
+NORMAL = (
+    "No focal consolidation.",
+    "Lungs are clear.",
+    "No focal airspace disease.",
+    "No opacity or consolidation is seen.",
+    "No evidence of pneumonia.",
+)
 FREE = ("No consolidation on the {side}.", "The {side} lung is clear.", "No focal opacity in the {side} lung.")
 GENERAL = ("Heart size is normal.", "The cardiomediastinal silhouette is unremarkable.", "No pneumothorax.", "No pleural effusion or pneumothorax.",
            "Osseous structures are intact.", "Heart size is top normal.", "The mediastinal contours are normal.")  # fmt: skip
 OTHERS = {
-    "nodule": ("A small nodule projects over the {side} lung.", "Nodular density in the {side} lung, nodule not excluded."),
+    "nodule": (
+        "A small nodule projects over the {side} lung.",
+        "Nodular density in the {side} lung, nodule not excluded.",
+    ),
     "atelectasis": ("Linear atelectasis at the {side} base.", "Minimal {side} basilar atelectasis."),
     "effusion": ("Small {side} pleural effusion.", "Blunting of the {side} costophrenic angle, small effusion."),
     "scar": ("Scarring at the {side} apex.", "Apical scar on the {side}."),
-    "device": ("Lines and tubes are in place.", "A catheter projects over the mediastinum.", "Monitoring leads overlie the chest."),
+    "device": (
+        "Lines and tubes are in place.",
+        "A catheter projects over the mediastinum.",
+        "Monitoring leads overlie the chest.",
+    ),
 }
-INDICATIONS = ("Cough and fever, evaluate for pneumonia.", "Shortness of breath.", "Fever.", "Hypoxia, question of pneumonia.", "Follow-up.")
+INDICATIONS = (
+    "Cough and fever, evaluate for pneumonia.",
+    "Shortness of breath.",
+    "Fever.",
+    "Hypoxia, question of pneumonia.",
+    "Follow-up.",
+)
 
 
 @dataclass(frozen=True)
@@ -77,9 +106,13 @@ def sentences(case: Case, rng: np.random.Generator, rates: Rates) -> tuple[list[
     if not reported:
         found.append(_pick(rng, NORMAL))
     elif rng.random() < 0.4:
-        free = [s for s in ("left", "right") if s not in {swap[o.side] for o in reported}]  # never against its own words
+        free = [
+            s for s in ("left", "right") if s not in {swap[o.side] for o in reported}
+        ]  # never against its own words
         found += [_pick(rng, FREE).format(side=side) for side in free]
-    found += [_pick(rng, OTHERS[o.kind]).format(side=o.side) for o in case.others if rng.random() < rates.says_distractor]
+    found += [
+        _pick(rng, OTHERS[o.kind]).format(side=o.side) for o in case.others if rng.random() < rates.says_distractor
+    ]
     return found, reported, slipped
 
 
@@ -90,7 +123,19 @@ def write(case: Case, rng: np.random.Generator, rates: Rates) -> Said:
     if any(o.kind == "effusion" for o in case.others):
         general = [g for g in general if "effusion" not in g]
     if reported:
-        closing = _pick(rng, ("Findings are concerning for pneumonia.", "Pneumonia.", "Findings compatible with pneumonia.", "Recommend follow-up to resolution.")) + " " + found[0]
+        closing = (
+            _pick(
+                rng,
+                (
+                    "Findings are concerning for pneumonia.",
+                    "Pneumonia.",
+                    "Findings compatible with pneumonia.",
+                    "Recommend follow-up to resolution.",
+                ),
+            )
+            + " "
+            + found[0]
+        )
     else:
         closing = _pick(rng, ("No acute cardiopulmonary process.", "No evidence of pneumonia.", "No acute findings."))
     head = f"                                 FINAL REPORT\n EXAMINATION:  CHEST RADIOGRAPH\n\n INDICATION:  {_pick(rng, INDICATIONS)}\n\n COMPARISON:  None.\n\n"
@@ -103,5 +148,8 @@ def write(case: Case, rng: np.random.Generator, rates: Rates) -> Said:
 def note(case: Case, rng: np.random.Generator, rates: Rates) -> str:
     """A free clinical note, as those of the COVID-19 collection."""
     found, _, _ = sentences(case, rng, rates)
-    opening = _pick(rng, ("Admitted with fever and cough.", "Five days of dyspnea.", "Presented with fever.", "Dry cough for a week."))
+    opening = _pick(
+        rng,
+        ("Admitted with fever and cough.", "Five days of dyspnea.", "Presented with fever.", "Dry cough for a week."),
+    )
     return f"{opening} {' '.join(found)}"
