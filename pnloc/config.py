@@ -18,7 +18,7 @@ class DetectorConfig:
     pyramid: int = 64  # channels of the feature pyramid
     anchor_sizes: tuple[tuple[float, float], ...] = ((25.0, 36.0), (52.0, 74.0))  # on strides 16 and 32
     aspect_ratios: tuple[float, ...] = (0.8, 1.3, 2.1)  # height / width
-    epochs: int = 14
+    epochs: int = 24
     batch: int = 16
     rate: float = 2e-3
     weight_decay: float = 0.05
@@ -111,7 +111,7 @@ _DEMO = Preset(
     generated=True,
     roles=_GENERATED,
     variants=72,
-    sizes=(("rsna", 700), ("mimic", 1500), ("chestxray8", 160), ("covid", 120)),
+    sizes=(("rsna", 900), ("mimic", 1500), ("chestxray8", 160), ("covid", 120)),
 )
 
 _PRESETS = {

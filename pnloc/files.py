@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import tempfile
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,9 @@ from pathlib import Path
 import pandas as pd
 
 from pnloc.errors import PnlocError
+
+# pandas' parser errors and bad encodings are ValueErrors; the others come from compressed files.
+_UNREADABLE = (ValueError, OSError, EOFError, zlib.error)
 
 
 @contextmanager
@@ -49,7 +53,7 @@ def read_json(path: str | Path) -> dict:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise PnlocError(f"{path}: no such file") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, OSError) as error:  # JSON's errors and bad encodings are ValueErrors
         raise PnlocError(f"{path}: not readable as JSON ({error})") from None
 
 
@@ -72,7 +76,7 @@ def read_csv(path: str | Path, columns: Iterable[str] = (), **options: object) -
         table = pd.read_csv(path, **options)
     except FileNotFoundError:
         raise PnlocError(f"{path}: no such file") from None
-    except (ValueError, OSError, EOFError) as error:  # pandas' parser errors and bad encodings are ValueErrors
+    except _UNREADABLE as error:
         raise PnlocError(f"{path}: not readable as a table ({str(error).splitlines()[0]})") from None
     missing = [column for column in columns if column not in table.columns]
     if missing:

@@ -3,6 +3,7 @@
 White is dense in every array that leaves this module: DICOM's MONOCHROME1 is inverted, after the VOI LUT.
 """
 
+import struct
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +11,17 @@ from pathlib import Path
 import numpy as np
 import pydicom
 from PIL import Image, UnidentifiedImageError
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
 from pnloc.errors import PnlocError
 
 MOST_PIXELS = 100_000_000  # more than any radiograph; beyond it a file is refused unread
-_BROKEN = (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, Image.DecompressionBombError)
+# What Pillow and pydicom raise on broken files.
+_BROKEN = (
+    OSError, EOFError, SyntaxError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RuntimeError,
+    struct.error, Image.DecompressionBombError, InvalidDicomError, BytesLengthException,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,7 @@ def size(path: str | Path) -> tuple[int, int]:
             return _checked(path, int(header.Columns), int(header.Rows))
         with _opened(path) as image:
             return _checked(path, *image.size)
-    except (*_BROKEN, InvalidDicomError, AttributeError) as error:
+    except _BROKEN as error:
         raise _reason(path, error) from None
 
 
@@ -123,7 +128,7 @@ def read_gray(path: str | Path, near: int | None = None) -> np.ndarray:
                 image.draft("L", (int(np.ceil(image.width * share)), int(np.ceil(image.height * share))))
             image.load()
             return _gray(image)
-    except (*_BROKEN, InvalidDicomError, AttributeError) as error:
+    except _BROKEN as error:
         raise _reason(path, error) from None
 
 

@@ -54,7 +54,7 @@ _HEDGE = re.compile(
 _PAST = re.compile(r"\b(?:previous(?:ly)?|prior|history of|resolved|old|past|interval resolution|cleared)\b")
 _HYPOTHETICAL = re.compile(r"\b(?:evaluate for|eval for|rule out|r/o|assess for|if there is|question of)\b")
 _BREAK = re.compile(
-    r"\b(?:but|however|although|except|though|whereas|which|apart from|aside from|there (?:is|are))\b|[;:]"
+    r"\b(?:but|however|although|except|though|whereas|which|apart from|aside from|(?<!if )there (?:is|are))\b|[;:]"
 )
 _OTHER = re.compile(
     r"\b(?:effusions?|pneumothora\w+|cardiomegaly|nodules?|mass(?:es)?|fractures?|atelecta\w+|scar\w*|granuloma\w*|heart|mediastin\w+|catheters?|"
@@ -85,6 +85,7 @@ _WORDS = {
     "kind:consolidation": r"consolidat\w+",
 }
 _ATTRIBUTE = {name: re.compile(rf"(?<!multi)(?<!multi-)\b(?:{pattern})\b") for name, pattern in _WORDS.items()}
+REACH = 500  # characters to either side of a finding in which its cues and attributes may stand
 _HEADER = re.compile(r"(?:^|(?<=\s))([A-Z][A-Z /&-]{3,40}):")
 _TOKENS = RegexpTokenizer(r"[a-z]+(?:[-'][a-z]+)*|_+|\d+(?:\.\d+)?")
 _ABBREVIATIONS = {"dr", "vs", "e.g", "i.e", "approx", "cm", "mm", "no", "pt", "a.m", "p.m", "ca", "resp"}
@@ -121,7 +122,7 @@ def sections(text: str) -> dict[str, str]:
     matches = [*_HEADER.finditer(text), None]
     for match in matches:
         body = text[start : match.start() if match else len(text)]
-        for place, part in enumerate(re.split(r"\n\s*_{5,}\s*\n", body)):
+        for place, part in enumerate(re.split(r"\n[^\S\n]*_{5,}[^\S\n]*(?=\n)", body)):
             key = name if place == 0 else ""
             if part.strip():
                 found[key] = (found.get(key, "") + "\n" + part.strip()).strip()
@@ -195,21 +196,19 @@ def _assertion(clause: str, start: int, end: int) -> str:
 def _own_part(clause: str, start: int, end: int) -> str:
     """The part of a clause that describes the finding at start:end, without that which describes another finding.
 
-    To the left it reaches back to the last other finding (and past the word that joins them), to the right to the next one, less
-    the words that lead up to it.
+    To the left it reaches back to the last other finding (and past the word that joins them) or to the comma after a negated one,
+    to the right to the next one, less the words that lead up to it.
     """
-    left = 0
-    for match in _OTHER.finditer(clause, 0, start):
+    item = start - len(_affirmation_cut(clause, start))
+    left = item if _NEGATION.search(clause, 0, item) else 0
+    for match in _OTHER.finditer(clause, left, start):
         left = match.end()
     right = len(clause)
     following = _OTHER.search(clause, end)
     if following:
         joint = re.search(r"\b(?:with|and|or)\b|,", clause[end : following.start()])
         right = end + joint.start() if joint else following.start()
-    own = clause[left:right]
-    if left and not re.match(r"\s*(?:with|and|or|,|in|of|adjacent|obscur)", own):
-        own = clause[max(left, 0) : right]
-    return own
+    return clause[left:right]
 
 
 def _attributes(clause: str, start: int, end: int) -> frozenset[str]:
@@ -232,9 +231,9 @@ def findings(text: str) -> list[Finding]:
         for clause in _clauses(lowered):
             for match in _FINDING.finditer(clause):
                 words = words or tuple(tokens(sentence))
-                start, end = match.span()
-                attributes = _attributes(clause, start, end)
-                found.append(Finding(match.group(0), number, _assertion(clause, start, end), attributes, words))
+                low = max(0, match.start() - REACH)
+                near = clause[low : match.end() + REACH], match.start() - low, match.end() - low
+                found.append(Finding(match.group(0), number, _assertion(*near), _attributes(*near), words))
     return found
 
 

@@ -95,10 +95,16 @@ def _mae(y: np.ndarray, fitted: np.ndarray, w: np.ndarray) -> np.ndarray:
     return (w * np.abs(y - fitted)).sum(-1) / w.sum(-1)
 
 
+def _spread(x: np.ndarray) -> float:
+    """Sum of the squared deviations from the mean; 0 where they are no more than rounding."""
+    spread = float(((x - x.mean()) ** 2).sum())
+    return spread if spread > 1e-18 else 0.0
+
+
 def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     """Slope and intercept of the least-squares line; slope 0 where x does not vary."""
-    spread = ((x - x.mean()) ** 2).sum()
-    slope = ((x - x.mean()) * (y - y.mean())).sum() / spread if spread > 1e-18 else 0.0
+    spread = _spread(x)
+    slope = ((x - x.mean()) * (y - y.mean())).sum() / spread if spread else 0.0
     return slope, y.mean() - slope * x.mean()
 
 
@@ -130,9 +136,11 @@ def associations(
     for statistic, function in (("pearson", _pearson), ("spearman", _spearman)):
         rows.append(("zero-shot", statistic, function(x, y, one)[0], *interval(function(x, y, drawn))))
     fitted = leave_one_patient_out(x, y, who)
+    # Without a slope the predictions are the means of the others, whose correlation says nothing of the read-out.
+    moving = fitted if _spread(x) else np.zeros(len(y))
     for statistic, function in (("pearson", _pearson), ("spearman", _spearman)):
         rows.append(
-            ("leave-one-patient-out", statistic, function(fitted, y, one)[0], *interval(function(fitted, y, drawn)))
+            ("leave-one-patient-out", statistic, function(moving, y, one)[0], *interval(function(moving, y, drawn)))
         )
     for statistic, function in (("r2", _r2), ("mae", _mae)):
         rows.append(

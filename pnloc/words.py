@@ -2,6 +2,7 @@
 
 import json
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -74,11 +75,13 @@ def train(
 ) -> WordVectors:
     """Skip-gram word2vec on token lists; words that stand less than `least` times are unknown.
 
-    One worker and a fixed hash: the same seed gives the same vectors in every process. Raises PnlocError where no word stands often enough.
+    One worker and a fixed hash: the same seed gives the same vectors in every process. Where no word stands so often, all words are kept;
+    where there is no word at all, PnlocError is raised.
     """
-    if sum(map(len, sentences)) == 0:
+    counts = Counter(token for sentence in sentences for token in sentence)
+    if not counts:
         raise PnlocError("no report has a word: there is nothing to learn word vectors from")
-    least = least if any(sum(word in s for s in sentences) >= least for word in sentences[0]) else 1
+    least = least if max(counts.values()) >= least else 1
     model = Word2Vec(
         sentences, vector_size=size, window=window, min_count=least, sg=1, negative=5, epochs=epochs,
         seed=seed + 1, workers=1, hashfxn=_stable_hash,

@@ -37,7 +37,7 @@ def read(folder: Path) -> Records:
     folder, quarantine = Path(folder), Quarantine()
     path = need(folder, "Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv", where=WHERE)
     entries = read_csv(path, ["Image Index", "Finding Labels", "Patient ID"], dtype={"Image Index": str})
-    total = len(entries)
+    total, lines = len(entries), lines_of(entries)
     entries = doubled(entries, "Image Index", path, quarantine)
     need(folder, *sorted(p.name for p in folder.glob("images*")) or ["images"], where=WHERE)
     files = {name: path for top in sorted(folder.glob("images*")) for name, path in image_files(top).items()}
@@ -45,8 +45,8 @@ def read(folder: Path) -> Records:
     missing = int((~found).sum())
     entries = entries[found]
     patient = pd.to_numeric(entries["Patient ID"], errors="coerce")
-    for line, name in zip(lines_of(entries)[patient.isna()], entries["Image Index"][patient.isna()], strict=True):
-        quarantine.add(path, line, f"{name}: Patient ID is not a number")
+    for index, name in entries["Image Index"][patient.isna()].items():
+        quarantine.add(path, lines[index], f"{name}: Patient ID is not a number")
     entries, patient = entries[patient.notna()], patient[patient.notna()].astype(int)
     empty = pd.Series("", index=entries.index)
     images = pd.DataFrame(

@@ -47,14 +47,14 @@ class Quarantine:
         return pd.DataFrame(self.rows, columns=QUARANTINE_COLUMNS).astype({"file": str, "row": int, "reason": str})
 
 
-def lines_of(table: pd.DataFrame) -> pd.Series:
-    """Line number of each row in its file: the header is line 1."""
-    return pd.Series(np.arange(len(table)) + 2, index=table.index)
+def lines_of(table: pd.DataFrame, skipped: int = 0) -> pd.Series:
+    """Line number of each row in its file: the header is line 1, after the `skipped` lines above it."""
+    return pd.Series(np.arange(len(table)) + 2 + skipped, index=table.index)
 
 
-def doubled(table: pd.DataFrame, key: str, path: Path, quarantine: Quarantine) -> pd.DataFrame:
+def doubled(table: pd.DataFrame, key: str, path: Path, quarantine: Quarantine, skipped: int = 0) -> pd.DataFrame:
     """The table without rows whose key is empty or stood before; these are put into quarantine."""
-    lines, again = lines_of(table), table[key].duplicated()
+    lines, again = lines_of(table, skipped), table[key].duplicated()
     empty = table[key].isna() | (table[key].astype(str).str.strip() == "")
     for index in table.index[again | empty]:
         why = f"no {key}" if empty[index] else f"{key} '{table.at[index, key]}' stands twice"

@@ -121,11 +121,10 @@ def _numeric(
     rows: pd.DataFrame, limits: dict[str, int], path: Path, quarantine: Quarantine, skipped: int = 0
 ) -> pd.DataFrame:
     """Scores as numbers from 0 to their limit; other rows go into quarantine. `skipped`: comment lines before the header."""
-    rows = doubled(rows, "image", path, quarantine)
+    lines = lines_of(rows, skipped)
+    rows = doubled(rows, "image", path, quarantine, skipped)
     values = rows[list(limits)].apply(pd.to_numeric, errors="coerce")
     bad = values.isna().any(axis=1) | (values < 0).any(axis=1) | (values > pd.Series(limits)).any(axis=1)
     for index in rows.index[bad]:
-        quarantine.add(
-            path, int(index) + 2 + skipped, f"{rows.at[index, 'image']}: a score is not a number in its range"
-        )
+        quarantine.add(path, lines[index], f"{rows.at[index, 'image']}: a score is not a number in its range")
     return rows[["image"]].join(values)[~bad]

@@ -36,12 +36,12 @@ def read(folder: Path, reports: Path | None = None, ms_cxr: Path | None = None) 
         tables["metadata"], ["dicom_id", "subject_id", "study_id", "ViewPosition", "Rows", "Columns"], dtype=ids
     )
     total = len(metadata)
-    metadata = doubled(metadata, "dicom_id", tables["metadata"], quarantine)
+    metadata = doubled(metadata.assign(line=lines_of(metadata)), "dicom_id", tables["metadata"], quarantine)
+    splits = read_csv(tables["split"], ["dicom_id", "split"], dtype=ids)
+    splits = doubled(splits, "dicom_id", tables["split"], quarantine)
     frontal = metadata["ViewPosition"].isin(["AP", "PA"])
     excluded = int((~frontal).sum())
-    metadata = metadata[frontal].merge(
-        read_csv(tables["split"], ["dicom_id", "split"], dtype=ids)[["dicom_id", "split"]], on="dicom_id", how="left"
-    )
+    metadata = metadata[frontal].merge(splits[["dicom_id", "split"]], on="dicom_id", how="left")
     metadata["label"] = metadata["study_id"].map(_labels(tables["chexpert"]))
     present = _walk(folder / "files", ".jpg")
     subject, study = "p" + metadata["subject_id"].astype(str), "s" + metadata["study_id"].astype(str)
@@ -51,8 +51,8 @@ def read(folder: Path, reports: Path | None = None, ms_cxr: Path | None = None) 
     missing = int((~here).sum())
     metadata = metadata[here]
     sizes = metadata[["Columns", "Rows"]].apply(pd.to_numeric, errors="coerce")
-    for name in metadata.loc[~(sizes > 0).all(axis=1), "dicom_id"]:
-        quarantine.add(tables["metadata"], 0, f"{name}: Rows or Columns is not a positive number")
+    for name, line in metadata.loc[~(sizes > 0).all(axis=1), ["dicom_id", "line"]].itertuples(index=False):
+        quarantine.add(tables["metadata"], line, f"{name}: Rows or Columns is not a positive number")
     metadata = metadata[(sizes > 0).all(axis=1)]
     images = pd.DataFrame(
         {

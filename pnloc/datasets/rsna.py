@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from pnloc.datasets.common import (
@@ -43,7 +42,8 @@ def read(folder: Path) -> Records:
     labels = read_csv(path, ["patientId", "x", "y", "width", "height", "Target"], dtype={"patientId": str})
     labels = labels.assign(line=lines_of(labels), Target=pd.to_numeric(labels["Target"], errors="coerce"))
     for row in labels[labels["patientId"].isna() | ~labels["Target"].isin([0, 1])].itertuples():
-        quarantine.add(path, row.line, f"patientId '{row.patientId}' with a Target that is not 0 or 1")
+        why = f"patientId '{row.patientId}' with a Target that is not 0 or 1"
+        quarantine.add(path, row.line, "no patientId" if pd.isna(row.patientId) else why)
     broken = set(labels.loc[~labels["Target"].isin([0, 1]), "patientId"])
     labels = labels[labels["patientId"].notna()]
     total = labels["patientId"].nunique()
@@ -76,9 +76,9 @@ def read(folder: Path) -> Records:
 def _boxes(labels: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
     """Rows with Target 1 as boxes in pixels of the image file."""
     boxes = labels[labels["Target"] == 1].rename(columns={"patientId": "image", "width": "w", "height": "h"})
-    sides = images.set_index("image")
-    scale = np.where(sides["path"].str.lower().str.endswith(".dcm"), 1.0, sides["width"] / OFFICIAL_SIDE)
-    factor = boxes["image"].map(dict(zip(sides.index, scale, strict=True)))
+    files = images[["image", "path", "width"]].itertuples(index=False)
+    scale = {image: 1.0 if path.lower().endswith(".dcm") else width / OFFICIAL_SIDE for image, path, width in files}
+    factor = boxes["image"].map(scale).astype(float)
     for column in ("x", "y", "w", "h"):
         boxes[column] = pd.to_numeric(boxes[column], errors="coerce") * factor
     return boxes.assign(label="Lung Opacity", text="")
@@ -88,22 +88,24 @@ def _patients(folder: Path, quarantine: Quarantine) -> tuple[dict[str, tuple[str
     """image id -> (patient, split or ''), from whichever mapping the folder has, and notes."""
     table = folder / "nih-of-rsna.csv"
     if table.exists():
-        rows = doubled(read_csv(table, ["patientId", "nih_image"], dtype=str), "patientId", table, quarantine)
+        rows = read_csv(table, ["patientId", "nih_image"], dtype=str)
+        rows = doubled(rows.assign(line=lines_of(rows)), "patientId", table, quarantine)
         splits = rows["split"].fillna("") if "split" in rows else [""] * len(rows)
-        pairs = zip(rows["patientId"], rows["nih_image"], splits, strict=True)
+        pairs = zip(rows["patientId"], rows["nih_image"], splits, rows["line"], strict=True)
     elif (folder / MAPPING).exists():
+        table = folder / MAPPING
         try:
-            entries = json.loads((folder / MAPPING).read_text(encoding="utf-8"))
-            pairs = [(e["subset_img_id"], e["img_id"], "") for e in entries]
+            entries = json.loads(table.read_text(encoding="utf-8"))
+            pairs = [(e["subset_img_id"], e["img_id"], "", 0) for e in entries]
         except (ValueError, KeyError, TypeError) as error:
-            raise PnlocError(f"{folder / MAPPING}: not the official mapping ({error})") from None
+            raise PnlocError(f"{table}: not the official mapping ({error})") from None
     else:
         return {}, []
     found = {}
-    for image, nih, split in pairs:
+    for image, nih, split, line in pairs:
         number = str(nih).split("_")[0]
         if number.isdigit() and split in ("", "train", "validate", "test"):
             found[image] = (f"nih:{int(number)}", split)
         else:
-            quarantine.add(table, 0, f"{image}: no NIH image or split in '{nih}', '{split}'")
+            quarantine.add(table, line, f"{image}: no NIH image or split in '{nih}', '{split}'")
     return found, []

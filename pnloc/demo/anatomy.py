@@ -137,7 +137,9 @@ def _coordinates(
     y = (np.arange(chest.soft.shape[1]) + 0.5) * STEP[1] - deep / 2
     plane_x, plane_z = np.meshgrid(x * field_of_view, z * field_of_view, indexing="ij")
     dx, dz = _bend(rng, plane_x, plane_z, portable)
-    stretch_x, stretch_z = rng.uniform(0.94, 1.06), rng.uniform(0.96, 1.05)
+    # The CT was taken lying down: a radiograph at full breath shows longer lungs, a portable one less so.
+    stretch_x = rng.uniform(0.94, 1.06)
+    stretch_z = rng.uniform(0.82, 0.98) if portable else rng.uniform(0.76, 0.9)
     roll, turn, tilt = np.deg2rad(rng.normal(0, [2.0, 3.0, 3.0]))
     # The CT ends just above the lungs, so the picture's upper edge stays a little below its end.
     shift_x, shift_z = rng.normal(0, 5), (height - field_of_view * stretch_z) / 2 - rng.uniform(3, 15)

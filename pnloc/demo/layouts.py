@@ -243,7 +243,9 @@ WRITERS = {"rsna": write_rsna, "mimic": write_mimic, "chestxray8": write_chestxr
 
 def _table(path: Path, rows: list[tuple], columns: list[str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(rows, columns=columns).to_csv(path, index=False)
+    # Without the time that gzip would keep, so that the same table is the same file.
+    compression = {"method": "gzip", "mtime": 0} if path.suffix == ".gz" else None
+    pd.DataFrame(rows, columns=columns).to_csv(path, index=False, compression=compression)
 
 
 def _lines(path: Path, header: str, rows: list[tuple]) -> None:

@@ -10,6 +10,7 @@ from pnloc.demo.anatomy import LEFT, LOBES, LUNG, Variant
 from pnloc.demo.rates import Rates, SetRates
 
 SEEN = 5.0  # millimetres of water that a lesion must add to count as seen
+THINNEST = 0.05  # least width and height of an opacity, as a share of the picture
 WATER = 0.0185  # attenuation of water per millimetre at the tube's effective energy
 
 
@@ -161,9 +162,9 @@ def add_opacity(
     radii = enlarge * rng.uniform(*size) * np.exp(rng.normal(0, 0.18, 3))
     density = rng.uniform(*own.density)
     if kind in ("ground glass", "interstitial"):
-        density = min(density, rng.uniform(0.2, 0.42))
+        density = min(density, rng.uniform(0.28, 0.45))
     elif kind == "consolidation":
-        density = max(density, rng.uniform(0.55, 0.85))
+        density = max(density, rng.uniform(0.6, 0.95))
     noise = _noise(bank, rng)
     rough = {"focal": 0.25, "patchy": 0.7, "consolidation": 0.25, "ground glass": 0.5, "interstitial": 0.5}[kind]
     filling = _blob(variant, centre, radii, variant.lobes == lobe, rough, noise)
@@ -172,12 +173,13 @@ def add_opacity(
     added = _picture(variant, filling) * density * (1 - LUNG)
     mask = (added > SEEN) & variant.visible
     mask = _largest(ndimage.binary_opening(mask, iterations=1))
-    if mask.sum() < 0.0035 * mask.size:
+    if mask.sum() < 0.005 * mask.size:
+        return None
+    box = extent_box(mask)
+    if min(box[2] - box[0], box[3] - box[1]) < THINNEST * len(mask):
         return None
     side = "left" if lobe in LEFT else "right"
-    return Finding(
-        kind, lobe, side, zone_of(mask, variant.sides[side]), density, mask, extent_box(mask), int(mask.sum())
-    ), added
+    return Finding(kind, lobe, side, zone_of(mask, variant.sides[side]), density, mask, box, int(mask.sum())), added
 
 
 def _largest(mask: np.ndarray) -> np.ndarray:
@@ -327,7 +329,7 @@ def make_case(
         kind = str(rng.choice(list(rates.kinds), p=list(rates.kinds.values())))
         lobes = rng.choice(LOBES, size=min(wanted, 5), replace=False, p=rates.lobes)
         for lobe in lobes:
-            found = add_opacity(variant, rng, bank, rates, own, int(lobe), kind, 1.5 if covid else 1.15)
+            found = add_opacity(variant, rng, bank, rates, own, int(lobe), kind, 1.8 if covid else 1.55)
             if found:
                 case.opacities.append(found[0])
                 added += found[1]
