@@ -165,10 +165,13 @@ def overlay(image: np.ndarray, found: pd.DataFrame, path: str | Path) -> None:
     """Write a PNG of an image [H, W] with its boxes (x1, y1, x2, y2 in its pixels, score), in the image's proportions."""
     height, width = image.shape
     scale = 900 / max(height, width)
-    figure = Figure(figsize=(max(width * scale, 60) / 100, max(height * scale, 60) / 100), dpi=100)
+    figure = Figure(figsize=(max(width * scale, 60) / 100, max(height * scale, 60) / 100), dpi=100, layout="none")
     ax = figure.add_axes((0, 0, 1, 1))
     radiograph(image, ax)
     boxes(found[["x1", "y1", "x2", "y2"]].to_numpy(float), ax, OURS, found["score"].to_numpy())
     ax.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
-    with atomic(path) as temporary:
-        figure.savefig(temporary, format="png", bbox_inches=None)
+    with (
+        atomic(path) as temporary,
+        plt.rc_context({"savefig.bbox": "standard"}),
+    ):  # not cut to what is drawn, as in the book
+        figure.savefig(temporary, format="png")
