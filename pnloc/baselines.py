@@ -6,21 +6,23 @@ The image-label attention is the localizer itself, trained without text (pnloc.l
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from pytorch_grad_cam import GradCAM
-from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from scipy import ndimage
 from torch import Tensor, nn
 
 from pnloc.boxes import fixed_pair, iou
 from pnloc.config import ClassifierConfig
-from pnloc.detector import Detector, augment, normalize
+from pnloc.inputs import augment, normalize
 from pnloc.regions import Regions
 from pnloc.train import Losses, Schedule, autocast, device, fit, generator
+
+if TYPE_CHECKING:
+    from pnloc.detector import Detector
 
 LAYERS = ("16", "32")  # strides whose activations Grad-CAM may explain; one is chosen on validation data
 
@@ -41,7 +43,7 @@ class Classifier(nn.Module):
     the proposals of the other methods have seen.
     """
 
-    def __init__(self, detector: Detector) -> None:
+    def __init__(self, detector: "Detector") -> None:
         super().__init__()
         self.body = deepcopy(detector.backbone)
         self.head = nn.Linear(8 * detector.config.width, 1)
@@ -52,7 +54,7 @@ class Classifier(nn.Module):
 
 
 def train_classifier(
-    detector: Detector,
+    detector: "Detector",
     images: np.ndarray,
     labels: np.ndarray,
     config: ClassifierConfig,
@@ -89,6 +91,9 @@ def train_classifier(
 
 def grad_cam(model: Classifier, images: np.ndarray, layer: str, batch: int = 32) -> np.ndarray:
     """Grad-CAM (Selvaraju et al. 2017) of uint8 images [N, S, S]: maps [N, S, S], float32, 0 to 1 per image."""
+    from pytorch_grad_cam import GradCAM
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
     where = next(model.parameters()).device
     maps = [np.zeros((0, *images.shape[1:]), dtype=np.float32)]
     with GradCAM(model=model, target_layers=[model.body.stages[layer]]) as cam:

@@ -6,6 +6,7 @@ Nothing on the way from an image to its boxes reads a report; `report_mass` is t
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,6 @@ from torch import Tensor
 
 from pnloc.boxes import group, select
 from pnloc.config import DetectorConfig, ModelConfig, RegionConfig
-from pnloc.detector import Detector
 from pnloc.errors import PnlocError
 from pnloc.files import read_json, write_json
 from pnloc.images import load
@@ -23,6 +23,9 @@ from pnloc.model import PNEUMONIA, Batch, CrossAttention
 from pnloc.regions import Regions, extract
 from pnloc.train import Schedule, device, fit, generator, load_module, save_module
 from pnloc.words import WordVectors
+
+if TYPE_CHECKING:
+    from pnloc.detector import Detector
 
 UNSAID = 0.2  # weight of an attribute that the report of a pneumonia does not mention
 
@@ -182,7 +185,7 @@ def pick(regions: Regions, mass: np.ndarray, choice: Choice) -> list[tuple[np.nd
 class Localizer:
     """A trained detector with a cross-attention on top, as one saves and loads it."""
 
-    detector: Detector
+    detector: "Detector"
     model: CrossAttention
     names: tuple[str, ...]
     vectors: WordVectors
@@ -212,6 +215,8 @@ class Localizer:
             folder = folder / "checkpoint"
         if not (folder / "config.json").exists():
             raise PnlocError(f"{folder}: no checkpoint here (no config.json); train one with `python -m pnloc train`")
+        from pnloc.detector import Detector
+
         config = read_json(folder / "config.json")
         try:
             sizes = config["detector"]

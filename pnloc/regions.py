@@ -7,19 +7,21 @@ safetensors file per data set, named by the fingerprint of what made it.
 
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
-from torchvision.ops import roi_align
 from tqdm.auto import tqdm
 
 from pnloc.boxes import iou
 from pnloc.config import RegionConfig
-from pnloc.detector import Detector, Output
 from pnloc.train import autocast, load_tensors, save_tensors
+
+if TYPE_CHECKING:  # torchvision takes a second and more to import; most users of Regions only read them
+    from pnloc.detector import Detector, Output
 
 GEOMETRY = 7  # x1, y1, x2, y2, area, width, height; all relative to the picture
 COMPONENT_LEVELS = (0.5, 0.3)  # of the mask's probability
@@ -92,7 +94,7 @@ def mask_mean(mask: np.ndarray, boxes: np.ndarray, side: int) -> np.ndarray:
     return np.divide(inside, area, out=np.zeros_like(area), where=area > 0)
 
 
-def choose(output: Output, row: int, side: int, config: RegionConfig) -> tuple[np.ndarray, np.ndarray]:
+def choose(output: "Output", row: int, side: int, config: RegionConfig) -> tuple[np.ndarray, np.ndarray]:
     """Boxes [n, 4] and scores [n] of one image's regions, n at most config.count.
 
     Components of the mask come beside the detections. So that both kinds compare, the score is the geometric mean
@@ -110,7 +112,7 @@ def choose(output: Output, row: int, side: int, config: RegionConfig) -> tuple[n
 
 
 @torch.no_grad()
-def extract(detector: Detector, images: np.ndarray, config: RegionConfig, batch: int = 32) -> Regions:
+def extract(detector: "Detector", images: np.ndarray, config: RegionConfig, batch: int = 32) -> Regions:
     """Regions of uint8 images [N, S, S]. N may be 0."""
     where = next(detector.parameters()).device
     detector.eval()
@@ -126,13 +128,13 @@ def extract(detector: Detector, images: np.ndarray, config: RegionConfig, batch:
     return Regions(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Regions)))
 
 
-def _empty(detector: Detector, side: int, config: RegionConfig) -> Regions:
+def _empty(detector: "Detector", side: int, config: RegionConfig) -> Regions:
     """The regions of no images, with the right trailing sizes."""
     whole = extract(detector, np.zeros((1, side, side), dtype=np.uint8), config)
     return whole.rows(np.zeros(0, dtype=np.int64))
 
 
-def _describe(output: Output, side: int, config: RegionConfig) -> Regions:
+def _describe(output: "Output", side: int, config: RegionConfig) -> Regions:
     """Choose, pad and describe the regions of one batch."""
     count = len(output.boxes)
     boxes = torch.zeros(count, config.count, 4)
@@ -150,6 +152,8 @@ def _describe(output: Output, side: int, config: RegionConfig) -> Regions:
         )
     if not (torch.isfinite(boxes).all() and torch.isfinite(scores).all()):
         raise FloatingPointError("the detector gave a box or a score that is not finite")
+    from torchvision.ops import roi_align
+
     pooled = []
     for stride, level in output.pyramid.items():
         rois = [b.to(level.device) for b in boxes]

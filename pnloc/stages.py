@@ -7,17 +7,17 @@ test call the same methods and find what an earlier one left. Tables of results 
 import shutil
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from pnloc import datasets, demo, reports, words
+from pnloc import datasets, reports, words
 from pnloc.baselines import Classifier, train_classifier
 from pnloc.cache import Cache, source_digest, tree_digest
 from pnloc.config import Preset, preset, title
-from pnloc.detector import Detector, train_detector
 from pnloc.errors import PnlocError
 from pnloc.files import read_csv, read_json, write_json, write_table
 from pnloc.images import Letterbox, load
@@ -26,6 +26,9 @@ from pnloc.model import PNEUMONIA, CrossAttention
 from pnloc.records import BOX_COLUMNS, QUARANTINE_COLUMNS, Records, drop_patients
 from pnloc.regions import Regions, extract
 from pnloc.train import device, load_module, load_tensors, save_module, save_tensors
+
+if TYPE_CHECKING:  # what takes long to import is imported by the stage that needs it
+    from pnloc.detector import Detector
 
 REPOSITORY = Path(__file__).parents[1]
 NAMES = (PNEUMONIA, *reports.ATTRIBUTES)
@@ -80,6 +83,8 @@ class Run:
             return self.data
 
         def make(folder: Path, _: str) -> None:
+            from pnloc import demo
+
             shutil.rmtree(folder / "data", ignore_errors=True)
             size = demo.DemoSize(variants=self.preset.variants, **dict(self.preset.sizes))
             demo.generate(folder / "data", size, self.seed)
@@ -179,9 +184,11 @@ class Run:
     @cached_property
     def _detector_stage(self) -> tuple[Path, str]:
         name = self.title(self.preset.roles.detector)
-        inputs = (self.preset.detector, self._decoded(name)[1], self.seed, source_digest("detector", "train"))
+        inputs = (self.preset.detector, self._decoded(name)[1], self.seed, source_digest("detector", "inputs", "train"))
 
         def make(folder: Path, key: str) -> None:
+            from pnloc.detector import train_detector
+
             rows = self.rows(name, "train")
             boxes = self.true_boxes(name)
             images, chosen = self.pixels(name)[rows], [boxes[i] for i in rows]
@@ -196,8 +203,10 @@ class Run:
         return self.cache.stage("detector", *inputs, make=make)
 
     @cached_property
-    def detector(self) -> Detector:
+    def detector(self) -> "Detector":
         """The RetinaNet, trained on the boxes of the detector's set."""
+        from pnloc.detector import Detector
+
         module = Detector(self.preset.detector)
         load_module(self._detector_stage[0] / "detector.safetensors", module)
         return module.to(device(), memory_format=torch.channels_last).eval()
@@ -342,7 +351,7 @@ class Run:
             upstream,
             self._detector_stage[1],
             self.seed,
-            source_digest("baselines", "train"),
+            source_digest("baselines", "inputs", "train"),
         )
 
         def make(folder: Path, key: str) -> None:

@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from gensim.models import Word2Vec
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
@@ -81,6 +80,8 @@ def train(
     counts = Counter(token for sentence in sentences for token in sentence)
     if not counts:
         raise PnlocError("no report has a word: there is nothing to learn word vectors from")
+    from gensim.models import Word2Vec
+
     least = least if max(counts.values()) >= least else 1
     model = Word2Vec(
         sentences, vector_size=size, window=window, min_count=least, sg=1, negative=5, epochs=epochs,

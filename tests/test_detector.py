@@ -7,7 +7,8 @@ import torch
 from pnloc.baselines import Classifier, grad_cam, heat_boxes
 from pnloc.boxes import iou
 from pnloc.config import DetectorConfig, RegionConfig
-from pnloc.detector import augment, normalize, train_detector, union_mask
+from pnloc.detector import train_detector, union_mask
+from pnloc.inputs import augment, normalize
 from pnloc.regions import Regions, components, extract, mask_mean
 
 SMALL = DetectorConfig(side=96, width=16, pyramid=16, epochs=25, batch=8, anchor_sizes=((16.0, 24.0), (36.0, 52.0)))

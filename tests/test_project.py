@@ -23,7 +23,7 @@ LAYERS = (
     "datasets",
     "demo",
     "reports words",
-    "train detector regions model losses localize baselines",
+    "train inputs detector regions model losses localize baselines",
     "metrics severity published",
     "cache figures stages results",
     "explorer notebook book cli __main__",
