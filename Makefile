@@ -14,13 +14,14 @@ BOOK_DONE := _build/pnloc-built
 SOURCES = _config.yml $(wildcard book/*.md book/*.bib book/*.yml book/_static/* book/pages/*.ipynb)
 
 .DELETE_ON_ERROR:
-.PHONY: help env book html test lab clean
+.PHONY: help env book html test bench lab clean
 MAKEFLAGS += --no-print-directory
 
 help:
 	@echo "make book [PRESET=smoke|demo|public|mimic] [DATA=FOLDER] [SEED=0]   run all notebooks and build the book"
 	@echo "make test                                                          run the tests"
 	@echo "make env [PYTHON=python3.12]                                       build $(VENV) and nothing else"
+	@echo "make bench [BENCH=NAME]                                            measure speed, as ratios in one run"
 	@echo "make lab                                                           open JupyterLab on the notebooks"
 	@echo "make clean                                                         remove the built book and all results"
 
@@ -52,6 +53,9 @@ $(BOOK_DONE): $(ENV_DONE) $(SOURCES)
 test: env
 	$(VENV)/bin/ruff check .
 	OMP_NUM_THREADS=1 $(PY) -m pytest $(PYTEST_FLAGS)
+
+bench: env
+	$(PY) -m bench $(BENCH)
 
 lab: env
 	$(VENV)/bin/jupyter lab notebooks
