@@ -7,10 +7,10 @@ that no notebook has, so `start` looks at the namespace itself and refuses what 
 import difflib
 import os
 from collections.abc import MutableMapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pnloc.errors import PnlocError
+from pnloc.processes import cores
 
 if TYPE_CHECKING:
     from pnloc.stages import Run
@@ -64,17 +64,6 @@ def check_types(given: dict[str, object]) -> None:
             raise PnlocError(f"{name} is {'text' if kind is str else 'a whole number'}, not {value!r}")
     if int(given.get("SEED", 0)) < 0:
         raise PnlocError(f"SEED is a whole number from 0 on, not {given['SEED']}")
-
-
-def cores() -> int:
-    """Processors that this process may really use: its affinity, within the quota of its control group."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        count = min(count, max(1, round(int(quota) / int(period))))
-    except (OSError, ValueError):  # no control groups, or no quota ('max')
-        pass
-    return count
 
 
 def limit_threads() -> None:

@@ -3,7 +3,7 @@
 Hugging Face accelerate starts the processes (`accelerate launch ... -m pnloc train`, or `launch` below) and connects
 them: NCCL between GPUs, gloo between CPUs. In a single process everything here does nothing and costs nothing.
 
-A batch means the same whatever the number of processes; only rounding differs. Two ways, for two kinds of loss:
+A batch means the same whatever the number of processes. Two ways to split it, for two kinds of loss:
 
 - A loss that is a mean over images (detector, classifier): each process takes its part of the batch and weighs its
   loss by the part's share; gradients are summed. Batch normalization, the one thing that looks across images, takes its
@@ -11,6 +11,10 @@ A batch means the same whatever the number of processes; only rounding differs. 
 - A loss that looks across studies (the localizer contrasts each report with every image of the batch, and divides by sums
   of weights): each process encodes its part of the regions, the encodings are gathered, and each computes the loss
   of the whole batch. The encoder holds most of the arithmetic; reports, losses and their random numbers stay those of one process.
+
+What differs is rounding, as it does between one thread and two. A step's losses agree to 1e-6; a detector trained from scratch,
+whose every step amplifies a difference some tenfold at first, is then a different detector, as good as the other. Training is therefore
+split where that is of use (`shared`), and elsewhere one process trains what it would have trained alone, to the last bit.
 """
 
 import os
@@ -18,6 +22,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import lru_cache, partial
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +33,7 @@ from pnloc.errors import PnlocError
 SIZES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")  # torchrun, accelerate, MPI
 PATIENCE = timedelta(days=7)  # others wait while one process decodes a large data set
 
-_left = False
+_alone = False
 
 
 @lru_cache(None)
@@ -40,8 +45,8 @@ def _state():
 
 
 def count() -> int:
-    """How many processes work together; 1 where nothing started more, and after `leave`."""
-    if _left or all(int(os.environ.get(name) or 1) < 2 for name in SIZES):
+    """How many processes work together; 1 where nothing started more, inside `alone` and after `leave`."""
+    if _alone or all(int(os.environ.get(name) or 1) < 2 for name in SIZES):
         return 1
     return _state().num_processes
 
@@ -63,6 +68,50 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def local() -> int:
+    """How many of the processes are on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE") or count()) if count() > 1 else 1
+
+
+def shared() -> bool:
+    """Whether the processes split the arithmetic of training: on GPUs, and over several machines.
+
+    On the CPUs of one machine torch's threads split it better; there one process trains with the cores of all, and the
+    others wait. The environment variable PNLOC_SPLIT (1 or 0) has the last word.
+    """
+    if count() == 1:
+        return False
+    word = os.environ.get("PNLOC_SPLIT", "")
+    return word == "1" if word else device().type != "cpu" or local() < count()
+
+
+def cores() -> int:
+    """Processors that this process may really use: its affinity, within the quota of its control group."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        usable = min(usable, max(1, round(int(quota) / int(period))))
+    except (OSError, ValueError):  # no control groups, or no quota ('max')
+        pass
+    return usable
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Inside the block this process is one by itself, with the threads of those on its machine, which wait for files."""
+    global _alone
+    before, threads, neighbours = _alone, torch.get_num_threads(), local()
+    _alone = True
+    if neighbours > 1:
+        torch.set_num_threads(max(threads, min(cores(), threads * neighbours)))
+    try:
+        yield
+    finally:
+        _alone = before
+        if neighbours > 1:
+            torch.set_num_threads(threads)
+
+
 def wait() -> None:
     """Return when every process has come here."""
     if count() > 1:
@@ -79,13 +128,14 @@ def agree(flag: bool) -> bool:
 
 
 def leave() -> bool:
-    """End the common work: True in the main process, which is alone from now on; the others have nothing left to do."""
-    global _left
+    """End the common work: True in the main process, which goes on alone and with all cores; the others may end."""
+    global _alone
     first = main()
     wait()
     if count() > 1:
+        torch.set_num_threads(max(torch.get_num_threads(), min(cores(), torch.get_num_threads() * local())))
         _state().destroy_process_group()
-    _left = True
+    _alone = True
     return first
 
 

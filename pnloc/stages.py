@@ -204,7 +204,7 @@ class Run:
             save_module(folder / "detector.safetensors", detector)
             write_table(folder / "history.csv", history)
 
-        return self.cache.stage("detector", *inputs, make=make, together=True)
+        return self.cache.stage("detector", *inputs, make=make, together=processes.shared())
 
     @cached_property
     def detector(self) -> "Detector":
@@ -333,7 +333,7 @@ class Run:
             save_module(folder / "model.safetensors", model)
             write_table(folder / "history.csv", history)
 
-        return self.cache.stage(f"attention-{arm}", *inputs, make=make, together=True)
+        return self.cache.stage(f"attention-{arm}", *inputs, make=make, together=processes.shared())
 
     def _localizer(self, text: bool) -> tuple[CrossAttention, pd.DataFrame]:
         """The cross-attention, trained with (or without) reports, and its history."""
@@ -374,7 +374,7 @@ class Run:
             save_module(folder / "classifier.safetensors", model)
             write_table(folder / "history.csv", history)
 
-        return self.cache.stage("classifier", *inputs, make=make, together=True)
+        return self.cache.stage("classifier", *inputs, make=make, together=processes.shared())
 
     def train(self) -> None:
         """Make every stage that several processes can share: detector, regions, both localizers, classifier."""

@@ -31,6 +31,7 @@ from pnloc.progress import bar
 Losses = dict[str, Tensor]
 Watcher = Callable[[str, pd.DataFrame], None]  # is given the title and the history so far
 STATE = "state.safetensors"
+EVERY = 60.0  # seconds between checkpoints within an epoch
 _watchers: list[Watcher] = []
 
 
@@ -134,14 +135,12 @@ def fit(
     title: str = "training",
     share: Callable[[object], tuple[object, float]] | None = None,
     encoders: tuple[nn.Module, ...] = (),
-    every: float = 60.0,
 ) -> pd.DataFrame:
     """Train `module` in place and return its history: epoch, and the mean of each loss term and of their sum.
 
     batches(epoch) yields exactly `schedule.steps` batches and must depend on the epoch and its own seed only, not on
     torch's random numbers; the next batch is made in the background while one is worked on. `losses` gives weighted
-    terms; their sum is minimised, with the gradient's norm clipped at 5. `every`: seconds between checkpoints within an epoch.
-    Raises PnlocError where a loss or a gradient is not finite; the checkpoint then still holds the last good state.
+    terms; their sum is minimised, with the gradient's norm clipped at 5. Raises PnlocError where a loss or a gradient is not finite; the checkpoint then still holds the last good state.
 
     With several processes (pnloc.processes): share(batch) gives this process's part of a batch and the part's share
     of the batch's losses, which must be means. Without it every process computes the losses of the whole batch, having encoded
@@ -174,7 +173,7 @@ def fit(
                     done.step += 1
                     for name, value in terms.items():
                         done.sums[name] = done.sums.get(name, 0.0) + value / schedule.steps
-                    if done.step < schedule.steps and time.monotonic() - saved >= every:
+                    if done.step < schedule.steps and time.monotonic() - saved >= EVERY:
                         _checkpoint(module, optimizer, done, folder, fingerprint)
                         saved = time.monotonic()
             done = Progress([*done.history, {"epoch": epoch, **done.sums}])
