@@ -225,7 +225,7 @@ class Run:
             self._detector_stage[1],
             self._decoded(name)[1],
             self.preset.regions,
-            source_digest("regions", "boxes"),
+            source_digest("regions", "shards", "boxes"),
         )
 
         def make(folder: Path, _: str) -> None:
