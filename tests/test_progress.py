@@ -1,9 +1,13 @@
 """Bars are drawn in a terminal and in a notebook that somebody watches; never in a pipe nor in a batch run."""
 
+import fcntl
 import os
 import pty
+import select
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import nbformat
@@ -43,8 +47,9 @@ def test_a_pipe_sees_no_bar_and_a_terminal_does():
     told = subprocess.run([sys.executable, "-c", CODE], cwd=ROOT, capture_output=True, text=True, check=True)
     assert told.stdout == "" and told.stderr == ""
     ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     subprocess.run([sys.executable, "-c", CODE], cwd=ROOT, stderr=theirs, check=True)
-    assert b"told" in os.read(ours, 10_000)
+    assert select.select([ours], [], [], 1)[0] and b"told" in os.read(ours, 10_000)
     os.close(theirs)
     os.close(ours)
 
