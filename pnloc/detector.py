@@ -162,8 +162,8 @@ def union_mask(boxes: Tensor, side: int, cells: int) -> Tensor:
     Exact for one box; where boxes overlap, the larger share counts.
     """
     if len(boxes) == 0:
-        return torch.zeros(cells, cells)
-    edges = torch.arange(cells + 1, dtype=torch.float32) * side / cells
+        return torch.zeros(cells, cells, device=boxes.device)
+    edges = torch.arange(cells + 1, dtype=torch.float32, device=boxes.device) * side / cells
     width = side / cells
     along = [
         (
