@@ -223,7 +223,10 @@ def clean(page: NotebookNode) -> NotebookNode:
         folders.add(str((page.metadata.get("papermill", {}).get("parameters") or {}).get(name) or ""))
     for key in ("papermill", "widgets"):
         page.metadata.pop(key, None)
+    injected = any("injected-parameters" in cell.metadata.get("tags", []) for cell in page.cells)
     for cell in page.cells:
+        if injected and "parameters" in cell.metadata.get("tags", []):  # the values that were used stand in the next cell
+            cell.metadata["tags"] = [*cell.metadata["tags"], "remove-cell"]
         cell.metadata.pop("papermill", None)
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":

@@ -195,6 +195,19 @@ def test_published_pages_hold_no_machine_path_no_bar_and_no_live_widget(tmp_path
     ]
 
 
+def test_a_page_shows_the_parameters_that_were_used_and_not_the_defaults_above_them(tmp_path):
+    for name, injected in (("01_a", True), ("02_b", False)):
+        notebook = nbformat.v4.new_notebook()
+        tags = ["parameters", *(["injected-parameters"] if injected else [])]
+        notebook.cells = [nbformat.v4.new_code_cell(f"SEED = {i}", metadata={"tags": [t]}) for i, t in enumerate(tags)]
+        (tmp_path / "pages").mkdir(exist_ok=True)
+        nbformat.write(notebook, tmp_path / "pages" / f"{name}.ipynb")
+    book.publish(tmp_path / "pages", tmp_path / "book")
+    published = [nbformat.read(tmp_path / "book" / f"{n}.ipynb", as_version=4).cells for n in ("01_a", "02_b")]
+    assert [c.metadata["tags"] for c in published[0]] == [["parameters", "remove-cell"], ["injected-parameters"]]
+    assert [c.metadata["tags"] for c in published[1]] == [["parameters"]]
+
+
 def test_publishing_again_touches_nothing_and_removes_what_is_gone(tmp_path):
     for name in ("01_a", "02_b"):
         page(tmp_path / "pages", name)
