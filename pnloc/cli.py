@@ -42,6 +42,9 @@ def _parser() -> argparse.ArgumentParser:
     locate.add_argument(
         "--out", required=True, metavar="OUT_DIR", help="folder for boxes.csv, attributes.csv, overlays"
     )
+    locate.add_argument(
+        "--report", metavar="FILE", help="the report of the one image given: its phrases go to phrases.csv, with boxes"
+    )
     return parser
 
 
@@ -97,10 +100,13 @@ def _train(given: argparse.Namespace) -> int:
 
 def _localize(given: argparse.Namespace) -> int:
     from pnloc.figures import overlay
-    from pnloc.files import write_table
+    from pnloc.files import read_text, write_table
     from pnloc.images import read_gray
     from pnloc.localize import Localizer
 
+    if given.report and len(given.images) != 1:
+        raise PnlocError(f"--report goes with one image, not with {len(given.images)}")
+    report = read_text(given.report) if given.report else ""
     localizer = Localizer.load(given.checkpoint)
     out, boxes, attributes, failed = Path(given.out), [], [], 0
     paths = [Path(p) for p in given.images]
@@ -110,6 +116,8 @@ def _localize(given: argparse.Namespace) -> int:
             found, probabilities = localizer(path)
             name = path.stem if stems.count(path.stem) == 1 else path.name.replace(".", "-")
             overlay(read_gray(path), found, out / f"{name}.overlay.png")
+            if given.report:
+                write_table(out / "phrases.csv", localizer.ground(path, report))
         except PnlocError as error:
             print(f"pnloc: {error}", file=sys.stderr)
             failed += 1

@@ -53,6 +53,7 @@ class ModelConfig:
     contrast_tau: float = 0.1  # temperature of the in-batch contrastive loss
     contrast_weight: float = 0.3
     attribute_weight: float = 1.0
+    grounding_weight: float = 0.3
     distill_weight: float = 0.5
     dropout: float = 0.2
     epochs: int = 20

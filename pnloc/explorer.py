@@ -55,8 +55,7 @@ def study(run: Run, name: str, row: int, truth: np.ndarray | None = None) -> Stu
     n = int(regions.valid[0].sum())
     text = run.texts(name)[row]
     words = reports.asserting_words(text)[: run.preset.words.most]
-    none = np.zeros((1, 0))
-    batch = make_batch(regions, run.vectors.index(words)[None] if words else np.zeros((1, 0)), none, none)
+    batch = make_batch(regions, run.vectors.index(words)[None] if words else None)
     beta, logits = model.image_only(batch)
     alpha = model.text_attention(batch)[0, :, :n].cpu().numpy() if words else np.zeros((0, n))
     return Study(

@@ -57,6 +57,16 @@ def write_text(path: str | Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def read_text(path: str | Path) -> str:
+    """Read UTF-8 text; a missing file, or one that is not text, raises PnlocError with its name."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise PnlocError(f"{path}: no such file") from None
+    except (ValueError, OSError) as error:
+        raise PnlocError(f"{path}: not readable as text ({error})") from None
+
+
 def write_json(path: str | Path, value: object) -> None:
     """Write JSON atomically, indented and with a stable order of keys."""
     write_text(path, json.dumps(value, indent=1, sort_keys=True) + "\n")

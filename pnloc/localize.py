@@ -1,7 +1,8 @@
 """The localizer at work: from pairs to a trained model, from an image to boxes and attributes.
 
 `Localizer` bundles detector, word vectors and cross-attention, as kept in a checkpoint folder.
-Nothing on the way from an image to its boxes reads a report; `report_mass` is the exception and says so.
+Nothing on the way from an image to its boxes reads a report; `phrase_mass`, `report_mass` and `Localizer.ground` are the exceptions and
+say so.
 """
 
 from dataclasses import asdict, dataclass
@@ -20,6 +21,7 @@ from pnloc.files import read_json, write_json
 from pnloc.images import load
 from pnloc.losses import total
 from pnloc.model import PNEUMONIA, Batch, CrossAttention
+from pnloc.phrases import ASSERTED, CELLS, padded, phrases
 from pnloc.regions import Regions, extract
 from pnloc.train import Schedule, device, fit, generator, load_module, save_module
 from pnloc.words import WordVectors
@@ -45,14 +47,25 @@ def name_vectors(names: tuple[str, ...], vectors: WordVectors) -> Tensor:
     return torch.from_numpy(np.stack(rows)).float()
 
 
-def make_batch(regions: Regions, words: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> Batch:
-    """A Batch on the training device from regions of B images and arrays [B, W], [B, A], [B, A]."""
+def make_batch(
+    regions: Regions,
+    words: np.ndarray | None = None,
+    phrases: np.ndarray | None = None,
+    labels: np.ndarray | None = None,
+    weights: np.ndarray | None = None,
+) -> Batch:
+    """A Batch on the training device from regions of B images and arrays [B, W], [B, P, K], [B, A], [B, A]; what is not given is empty."""
     where = device()
+    none = np.zeros((len(regions), 0))
+    words, labels, weights = (none if a is None else a for a in (words, labels, weights))
+    phrases = np.zeros((len(regions), 0, len(CELLS))) if phrases is None else phrases
     return Batch(
         regions.features.to(where).float(),
         regions.scores.clamp_min(1e-4).log().to(where),
         regions.valid.to(where),
+        regions.centres.to(where),
         torch.as_tensor(words, dtype=torch.int64, device=where),
+        torch.as_tensor(phrases, dtype=torch.float32, device=where),
         torch.as_tensor(labels, dtype=torch.float32, device=where),
         torch.as_tensor(weights, dtype=torch.float32, device=where),
     )
@@ -89,6 +102,7 @@ def pad_words(words: list[np.ndarray], most: int) -> np.ndarray:
 def train_localizer(
     regions: Regions,
     words: np.ndarray,
+    phrases: np.ndarray,
     labels: np.ndarray,
     weights: np.ndarray,
     vectors: WordVectors,
@@ -102,7 +116,7 @@ def train_localizer(
 ) -> tuple[CrossAttention, pd.DataFrame]:
     """Train the cross-attention on N studies; without `text` only from names[0], the image label.
 
-    regions of N images; words [N, W]; labels, weights [N, A]. Returns the model and its history.
+    regions of N images; words [N, W]; phrases [N, P, K]; labels, weights [N, A]. Returns the model and its history.
     """
     torch.manual_seed(seed)
     if not text:
@@ -120,7 +134,7 @@ def train_localizer(
             rows = order[step * config.batch : (step + 1) * config.batch]
             here = words[rows]
             width = int((here >= 0).sum(1).max(initial=0))  # no more padding than this batch needs
-            yield make_batch(regions.rows(rows), here[:, :width], labels[rows], weights[rows])
+            yield make_batch(regions.rows(rows), here[:, :width], phrases[rows], labels[rows], weights[rows])
 
     history = fit(
         model,
@@ -139,18 +153,21 @@ def train_localizer(
 @torch.no_grad()
 def image_mass(model: CrossAttention, regions: Regions) -> tuple[np.ndarray, np.ndarray]:
     """From images alone: beta of the pneumonia query over regions [N, R], and attribute probabilities [N, A]."""
-    none = np.zeros((len(regions), 0))
-    beta, logits = model.image_only(make_batch(regions, none, none, none))
+    beta, logits = model.image_only(make_batch(regions))
     return beta[:, 0].cpu().numpy(), torch.sigmoid(logits).cpu().numpy()
 
 
 @torch.no_grad()
-def report_mass(model: CrossAttention, regions: Regions, words: np.ndarray) -> np.ndarray:
-    """With the report given: mean alpha over its words [N, R]; a report without words falls back on `image_mass`."""
-    none = np.zeros((len(regions), 0))
-    alpha = model.text_attention(make_batch(regions, words, none, none)).sum(1).cpu().numpy()
-    count = (words >= 0).sum(1, keepdims=True)
-    return np.where(count > 0, alpha / np.maximum(count, 1), image_mass(model, regions)[0])
+def phrase_mass(model: CrossAttention, regions: Regions, phrases: np.ndarray) -> np.ndarray:
+    """gamma [N, P, R]: where each phrase [N, P, K] of an image's report points; 0 for padding."""
+    return model.phrase_attention(make_batch(regions, phrases=phrases))[0].cpu().numpy()
+
+
+def report_mass(model: CrossAttention, regions: Regions, phrases: np.ndarray) -> np.ndarray:
+    """With the report given: the greatest gamma of its phrases [N, P, K], [N, R]; one without phrases falls back on `image_mass`."""
+    gamma = phrase_mass(model, regions, phrases)
+    said = phrases.any((1, 2)) if phrases.size else np.zeros(len(regions), dtype=bool)
+    return np.where(said[:, None], gamma.max(1, initial=0.0), image_mass(model, regions)[0])
 
 
 def region_scores(regions: Regions, mass: np.ndarray, grouped: bool) -> np.ndarray:
@@ -257,3 +274,29 @@ class Localizer:
         table = pd.DataFrame(letterbox.inverse(boxes), columns=["x1", "y1", "x2", "y2"])
         table["score"] = relative * probabilities[0, self.names.index(PNEUMONIA)]
         return table, pd.Series(probabilities[0], index=list(self.names))
+
+    def ground(self, path: str | Path, report: str) -> pd.DataFrame:
+        """Where the phrases of a report lie in its image: phrase, assertion, x1, y1, x2, y2 (pixels of the file), score.
+
+        One row per finding of the opacity family, two where it is on both sides. Only what the report asserts, hedged or not, gets a
+        box: the region whose group (regions of IoU 0.5 and more) has the most of the phrase's attention gamma times the detector's score;
+        the score is the group's share of gamma, 0 to 1.
+        """
+        picture, letterbox = load(path, self.detector.config.side)
+        regions = extract(self.detector, picture[None], self.regions)
+        said = phrases(report)
+        asserted = [p for p in said if p.assertion in ASSERTED]
+        places = padded([np.array([p.cells for p in asserted], dtype=np.float32).reshape(-1, len(CELLS))])
+        gamma = iter(phrase_mass(self.model, regions, places)[0])
+        n = int(regions.valid[0].sum())
+        boxes, scores = regions.boxes[0, :n].numpy().astype(np.float64), regions.scores[0, :n].numpy()
+        rows = []
+        for phrase in said:
+            place = (float("nan"),) * 5
+            if phrase.assertion in ASSERTED and n:
+                mass = next(gamma)[:n]
+                best = int(np.argmax(group(boxes, mass, scores)))
+                share = group(boxes, mass, np.ones(n))[best]
+                place = (*letterbox.inverse(boxes[best : best + 1])[0], share)
+            rows.append((phrase.text, phrase.assertion, *place))
+        return pd.DataFrame(rows, columns=["phrase", "assertion", "x1", "y1", "x2", "y2", "score"])

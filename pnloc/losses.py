@@ -1,6 +1,6 @@
 """The terms of the localizer's loss, a function each, and their weighted sum.
 
-Letters as in pnloc.model: B studies, R regions, W words, A attributes.
+Letters as in pnloc.model: B studies, R regions, W words, P phrases, K places, A attributes.
 """
 
 import torch
@@ -36,14 +36,24 @@ def attributes(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
     return (losses * weights).sum() / weights.sum().clamp_min(1e-6)
 
 
-def distillation(alpha: Tensor, beta: Tensor, words: Tensor, labels: Tensor) -> Tensor:
-    """KL(teacher || beta), averaged over the attributes that a report with words asserts.
+def grounding(likelihood: Tensor, phrases: Tensor) -> Tensor:
+    """Negative log likelihood [B, P] of the places that reports name, averaged over the phrases [B, P, K]; 0 where there is none.
 
-    The teacher is the mean of the report's alpha [B, W, R] over its words [B, W] (-1 is padding) and is
-    detached; beta [B, A, R]; labels [B, A]. 0 where no report has words.
+    Its gradient is that of expectation maximization: the pneumonia's attention is drawn towards what it becomes once the
+    place is known (gamma), and the places towards the regions that it then points at.
     """
-    count = (words >= 0).sum(1)
-    teacher = (alpha.sum(1) / count.clamp_min(1).unsqueeze(-1)).detach().unsqueeze(1)  # [B, 1, R]
+    said = phrases.any(-1)
+    return -(likelihood.log() * said).sum() / said.sum().clamp_min(1)
+
+
+def distillation(gamma: Tensor, beta: Tensor, phrases: Tensor, labels: Tensor) -> Tensor:
+    """KL(teacher || beta), averaged over the attributes that a report with phrases asserts.
+
+    The teacher is the mean of gamma [B, P, R] over the report's phrases [B, P, K] and is detached;
+    beta [B, A, R]; labels [B, A]. 0 where no report has a phrase.
+    """
+    count = phrases.any(-1).sum(1)
+    teacher = (gamma.sum(1) / count.clamp_min(1).unsqueeze(-1)).detach().unsqueeze(1)  # [B, 1, R]
     divergence = (teacher * (teacher.clamp_min(1e-8).log() - beta.clamp_min(1e-8).log())).sum(-1)
     asserted = labels * (count > 0).unsqueeze(-1)
     return (divergence * asserted).sum() / asserted.sum().clamp_min(1e-6)
@@ -56,7 +66,7 @@ def total(model: CrossAttention, batch: Batch, config: ModelConfig, text: bool) 
     if text:
         paired = (batch.words >= 0).any(1)
         terms["contrastive"] = config.contrast_weight * contrastive(model.match(batch), paired, config.contrast_tau)
-        terms["distillation"] = config.distill_weight * distillation(
-            model.text_attention(batch), beta, batch.words, batch.labels
-        )
+        gamma, likelihood = model.phrase_attention(batch)
+        terms["grounding"] = config.grounding_weight * grounding(likelihood, batch.phrases)
+        terms["distillation"] = config.distill_weight * distillation(gamma, beta, batch.phrases, batch.labels)
     return terms

@@ -1,16 +1,19 @@
 """The cross-attention localizer.
 
-Letters: B studies, R regions, W words, A attributes, E word vector, D joint width, F region feature.
+Letters: B studies, R regions, W words, P phrases, K places, A attributes, E word vector, D joint width, F region feature.
 v_r in R^D is a region, t_w in R^D a word, q_a in R^D the query of an attribute; all three have length 1.
 
-    text to image   alpha_wr = softmax_r(t_w . v_r / tau + lambda log s_r)
+    word to image   alpha_wr = softmax_r(t_w . v_r / tau + lambda log s_r)
                     c_w = sum_r alpha_wr v_r;  score(report, image) = mean_w cos(t_w, c_w)
     image only      beta_ar = softmax_r(q_a . v_r / tau + lambda log s_r)
                     logit_a = u_a . sum_r beta_ar v_r + b_a
+    place           pi_rk = softmax_k(p_k . v_r + log N(x_r; mu_k, sigma_k)),  x_r the centre of region r
+    phrase to image gamma_pr = beta_0r sum_{k in p} pi_rk / sum_r' beta_0r' sum_{k in p} pi_r'k
 
-s_r is the detector's score of the region, lambda >= 0 is learned. The first attribute is the pneumonia itself. The
-cross-attention follows Gupta et al. 2020 and Wei et al. 2020; widths, temperatures and the detector's score as
-a prior are ours (book, Fidelity).
+s_r is the detector's score of the region, lambda >= 0 is learned. The first attribute, beta_0, is the pneumonia itself: gamma is what Bayes' rule
+makes of it once a phrase has said in which of the six places (pnloc.phrases.CELLS) the opacity lies. The
+cross-attention follows Gupta et al. 2020 and Wei et al. 2020; widths, temperatures, the detector's score as
+a prior and the places are ours (book, Fidelity).
 """
 
 from dataclasses import dataclass
@@ -22,20 +25,26 @@ from torch import Tensor, nn
 from pnloc.config import ModelConfig
 
 PNEUMONIA = "pneumonia"
+# Where the six places of pnloc.phrases.CELLS lie to begin with, x and y relative to the picture; the right lung is on its left.
+PLACES = ((0.30, 0.28), (0.28, 0.48), (0.28, 0.68), (0.70, 0.28), (0.72, 0.48), (0.72, 0.68))
+SPREAD = 0.12  # and how far they reach (standard deviation)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """B studies. A word index of -1 is padding; a report without words is a row of -1.
+    """B studies. A word index of -1 is padding; a report without words is a row of -1. A phrase without a place is padding.
 
-    features [B, R, F], log_scores [B, R], valid [B, R] bool, words [B, W] int64,
+    features [B, R, F], log_scores [B, R], valid [B, R] bool, centres [B, R, 2] (x, y relative to the picture),
+    words [B, W] int64, phrases [B, P, K] (1 for each place that a phrase allows),
     labels [B, A] (1 present, 0 absent), weights [B, A] (0 where not known).
     """
 
     features: Tensor
     log_scores: Tensor
     valid: Tensor
+    centres: Tensor
     words: Tensor
+    phrases: Tensor
     labels: Tensor
     weights: Tensor
 
@@ -64,6 +73,9 @@ class CrossAttention(nn.Module):
         self.classifier = nn.Parameter(torch.zeros(len(names), width))
         self.bias = nn.Parameter(torch.zeros(len(names)))
         self.prior = nn.Parameter(torch.tensor(0.5))
+        self.middles = nn.Parameter(torch.tensor(PLACES))
+        self.spreads = nn.Parameter(torch.full((len(PLACES), 2), SPREAD).log())
+        self.places = nn.Parameter(torch.zeros(len(PLACES), width))
 
     def encode_regions(self, features: Tensor) -> Tensor:
         """Features [B, R, F] -> v [B, R, D] of length 1."""
@@ -101,6 +113,25 @@ class CrossAttention(nn.Module):
             self.encode_words(batch.words), self.encode_regions(batch.features), batch.log_scores, batch.valid
         )
         return alpha * (batch.words >= 0).unsqueeze(-1)
+
+    def place_probabilities(self, regions: Tensor, centres: Tensor) -> Tensor:
+        """pi [B, R, K] of regions v [B, R, D] with centres [B, R, 2]; sums to 1 over the places."""
+        away = (centres.unsqueeze(-2) - self.middles) / self.spreads.exp()
+        density = -away.square().sum(-1) / 2 - self.spreads.sum(-1)
+        return torch.softmax(density + regions @ self.places.T, dim=-1)
+
+    def phrase_attention(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """gamma [B, P, R] of each phrase over its own image's regions, 0 for padding, and each phrase's likelihood [B, P].
+
+        The likelihood is sum_r beta_0r sum_{k in p} pi_rk, the probability that the image gives to the phrase's place; 1 for padding.
+        """
+        regions = self.encode_regions(batch.features)
+        beta = self.attend(self.attribute_queries()[:1], regions, batch.log_scores, batch.valid)  # [B, 1, R]
+        allowed = batch.phrases @ self.place_probabilities(regions, batch.centres).transpose(1, 2)  # [B, P, R]
+        joint = beta * allowed.clamp_min(1e-6)
+        said = batch.phrases.any(-1) & batch.valid.any(-1, keepdim=True)
+        likelihood = torch.where(said, joint.sum(-1), 1.0)
+        return joint / likelihood.unsqueeze(-1) * said.unsqueeze(-1), likelihood
 
     def match(self, batch: Batch) -> Tensor:
         """score [B reports, B images]: how well each report fits each image; 0 for reports without words."""

@@ -21,7 +21,7 @@ _ZONES = {
     "retrocardiac": ("lower",),
 }
 MOST = 4  # phrases kept per report
-EVERYWHERE = (1.0,) * len(CELLS)
+ASSERTED = ("affirmed", "hedged")
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def asserted_places(text: str, most: int = MOST) -> np.ndarray:
     A place that contains another one is dropped: 'pneumonia' in the impression repeats 'right lower lobe opacity'. A report that
     asserts nothing gives [0, 6].
     """
-    found = {p.cells for p in phrases(text) if p.assertion in ("affirmed", "hedged")}
+    found = {p.cells for p in phrases(text) if p.assertion in ASSERTED}
     kept = [p for p in found if not any(q != p and all(a >= b for a, b in zip(p, q, strict=True)) for q in found)]
     return np.array(sorted(kept, reverse=True)[:most], dtype=np.float32).reshape(-1, len(CELLS))
 

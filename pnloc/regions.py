@@ -49,6 +49,12 @@ class Regions:
     def __len__(self) -> int:
         return len(self.boxes)
 
+    @property
+    def centres(self) -> Tensor:
+        """Centres of the regions [N, R, 2], x and y relative to the picture."""
+        corners = self.features[..., -GEOMETRY - 2 : -GEOMETRY + 2].float()
+        return (corners[..., :2] + corners[..., 2:]) / 2
+
     def rows(self, index: object) -> "Regions":
         """The regions of some of the images."""
         index = torch.from_numpy(np.array(index, dtype=np.int64).reshape(-1))

@@ -57,7 +57,7 @@ def mass(run: Run, name: str, rows: np.ndarray, method: str) -> np.ndarray:
         return scores / np.maximum(scores.sum(1, keepdims=True), 1e-9)
     model, _ = run.localizer(method != "image-label-attention")
     if method == "report-given":
-        return report_mass(model, regions, run.supervision(name)[0][rows])
+        return report_mass(model, regions, run.phrases(name)[rows])
     return image_mass(model, regions)[0]
 
 

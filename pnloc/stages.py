@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from pnloc import datasets, processes, reports, shards, words
+from pnloc import datasets, phrases, processes, reports, shards, words
 from pnloc.baselines import Classifier, train_classifier
 from pnloc.cache import Cache, source_digest, tree_digest
 from pnloc.config import Preset, preset, title
@@ -296,6 +296,10 @@ class Run:
         indices = [self.vectors.index(reports.asserting_words(text)) for text in texts]
         return pad_words(indices, self.preset.words.most), labels, weights
 
+    def phrases(self, name: str) -> np.ndarray:
+        """Places [N, P, 6] of the opacities that the report of each image of a set asserts (pnloc.phrases)."""
+        return phrases.padded([phrases.asserted_places(text) for text in self.texts(name)])
+
     # Training --------------------------------------------------------------------------------------------
 
     def training_sets(self) -> list[str]:
@@ -303,24 +307,23 @@ class Run:
         extra = self.preset.roles.labels
         return [self.pairs, *([self.title(extra)] if extra else [])]
 
-    def training_data(self) -> tuple["Regions | shards.Chosen", np.ndarray, np.ndarray, np.ndarray]:
-        """Regions, words, labels and weights of all training studies."""
+    def training_data(self) -> tuple["Regions | shards.Chosen", np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Regions, words, phrases, labels and weights of all training studies."""
         parts = []
         for name in self.training_sets():
             rows = self.rows(name, "train")
             tokens, labels, weights = (a[rows] for a in self.supervision(name))
+            places = self.phrases(name)[rows]
             if name != self.pairs:
-                tokens = np.full((len(rows), 0), -1)
-            parts.append(((self.regions(name), rows), tokens, labels, weights))
-        widest = max(p[1].shape[1] for p in parts)
-        tokens = np.concatenate(
-            [np.pad(p[1], ((0, 0), (0, widest - p[1].shape[1])), constant_values=-1) for p in parts]
-        )
+                tokens, places = np.full((len(rows), 0), -1), np.zeros((len(rows), 0, len(phrases.CELLS)), np.float32)
+            parts.append(((self.regions(name), rows), tokens, places, labels, weights))
         regions = shards.join([p[0] for p in parts])
-        return regions, tokens, np.concatenate([p[2] for p in parts]), np.concatenate([p[3] for p in parts])
+        tokens = _stacked([p[1] for p in parts], filling=-1)
+        places = _stacked([p[2] for p in parts], filling=0)
+        return regions, tokens, places, np.concatenate([p[3] for p in parts]), np.concatenate([p[4] for p in parts])
 
     def _localizer_stage(self, text: bool) -> tuple[Path, str]:
-        modules = source_digest("model", "losses", "localize", "train", "reports", "stages")
+        modules = source_digest("model", "losses", "localize", "train", "reports", "phrases", "stages")
         upstream = [self._regions_stage(n)[1] for n in self.training_sets()]
         inputs = (self.preset.model, upstream, self._words_stage[1], self.seed, modules)
         arm = "text" if text else "labels"
@@ -392,6 +395,13 @@ class Run:
         model = Classifier(self.detector)
         load_module(self._classifier_stage[0] / "classifier.safetensors", model)
         return model.to(device()).eval()
+
+
+def _stacked(arrays: list[np.ndarray], filling: int) -> np.ndarray:
+    """Arrays [n, w, ...] of different widths w as one, padded with `filling`."""
+    widest = max(a.shape[1] for a in arrays)
+    pads = [[(0, 0), (0, widest - a.shape[1])] + [(0, 0)] * (a.ndim - 2) for a in arrays]
+    return np.concatenate([np.pad(a, p, constant_values=filling) for a, p in zip(arrays, pads, strict=True)])
 
 
 def decode(records: Records, side: int) -> tuple[Records, np.ndarray]:

@@ -1,5 +1,7 @@
 """The cross-attention and its losses: properties that one can say aloud, an independent slow loop, overfitting."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from pnloc.config import ModelConfig
 from pnloc.localize import supervision
 from pnloc.model import Batch, CrossAttention
 
-STUDIES, REGIONS, WORDS, ATTRIBUTES, FEATURES = 4, 5, 3, 2, 6
+STUDIES, REGIONS, WORDS, PHRASES, ATTRIBUTES, FEATURES = 4, 5, 3, 2, 2, 6
 
 
 def make_model(**options) -> CrossAttention:
@@ -26,11 +28,16 @@ def make_batch(seed: int = 1) -> Batch:
     words = torch.randint(0, 9, (STUDIES, WORDS))
     words[2, 1:] = -1
     labels = (torch.rand(STUDIES, ATTRIBUTES) > 0.5).float()
+    phrases = (torch.rand(STUDIES, PHRASES, 6) > 0.5).float()
+    phrases[:, 0, 0] = 1
+    phrases[0, 1] = 0  # the first report has one phrase
     return Batch(
         torch.randn(STUDIES, REGIONS, FEATURES),
         torch.rand(STUDIES, REGIONS).log(),
         valid,
+        torch.rand(STUDIES, REGIONS, 2),
         words,
+        phrases,
         labels,
         torch.ones_like(labels),
     )
@@ -89,31 +96,72 @@ def test_a_batch_equals_its_members_one_by_one():
 
 def test_padding_words_change_nothing():
     model, batch = make_model(), make_batch()
-    wider = Batch(
-        batch.features,
-        batch.log_scores,
-        batch.valid,
-        torch.cat([batch.words, -torch.ones(STUDIES, 4, dtype=torch.int64)], 1),
-        batch.labels,
-        batch.weights,
-    )
+    wider = replace(batch, words=torch.cat([batch.words, -torch.ones(STUDIES, 4, dtype=torch.int64)], 1))
     with torch.no_grad():
         assert torch.allclose(model.match(batch), model.match(wider), atol=1e-6)
 
 
+def test_phrase_attention_by_a_slow_loop():
+    """Bayes' rule, region by region: what the image says of a region times what its place says of the phrase."""
+    model, batch = make_model(), make_batch()
+    torch.nn.init.normal_(model.places)
+    with torch.no_grad():
+        gamma, likelihood = model.phrase_attention(batch)
+        beta = model.image_only(batch)[0][:, 0].double().numpy()
+        v = model.encode_regions(batch.features).double().numpy()
+    middles, places = model.middles.detach().double().numpy(), model.places.detach().double().numpy()
+    spreads = model.spreads.detach().exp().double().numpy()
+    for study in range(STUDIES):
+        for phrase in range(PHRASES):
+            allowed = batch.phrases[study, phrase].numpy()
+            joint = []
+            for r in range(REGIONS):
+                logits = []
+                for k in range(6):
+                    x, y = batch.centres[study, r].numpy()
+                    far = ((x - middles[k, 0]) / spreads[k, 0]) ** 2 + ((y - middles[k, 1]) / spreads[k, 1]) ** 2
+                    logits.append(places[k] @ v[study, r] - far / 2 - np.log(spreads[k, 0]) - np.log(spreads[k, 1]))
+                pi = np.exp(logits) / np.exp(logits).sum()
+                joint.append(beta[study, r] * sum(p for p, a in zip(pi, allowed, strict=True) if a))
+            if not allowed.any():
+                assert gamma[study, phrase].abs().max() == 0 and likelihood[study, phrase] == 1
+                continue
+            assert float(likelihood[study, phrase]) == pytest.approx(sum(joint), abs=1e-5)
+            assert gamma[study, phrase].numpy() == pytest.approx(np.array(joint) / sum(joint), abs=1e-5)
+
+
+def test_a_phrase_without_a_place_changes_nothing_and_one_with_a_place_moves_attention_there():
+    model, batch = make_model(), make_batch()
+    centres = torch.tensor([[0.3, 0.7], [0.7, 0.7], [0.3, 0.3], [0.7, 0.3], [0.5, 0.5]]).repeat(STUDIES, 1, 1)
+    phrases = torch.zeros(STUDIES, 2, 6)
+    phrases[:, 0] = 1  # everywhere
+    phrases[:, 1, 5] = 1  # left lower
+    batch = replace(batch, centres=centres, phrases=phrases)
+    with torch.no_grad():
+        gamma, _ = model.phrase_attention(batch)
+        beta = model.image_only(batch)[0][:, 0]
+    assert torch.allclose(gamma[:, 0], beta, atol=1e-6)
+    assert (gamma[:, 1, 1] > beta[:, 1]).all() and (gamma[:, 1, 2] < beta[:, 2]).all()
+
+
+def test_grounding_by_hand():
+    # Two phrases with likelihoods 1/2 and 1/8, a third that is padding: the mean of log 2 and log 8.
+    phrases = torch.tensor([[[1.0, 0], [1, 1], [0, 0]]])
+    assert float(losses.grounding(torch.tensor([[0.5, 0.125, 1.0]]), phrases)) == pytest.approx(np.log(16) / 2)
+    assert float(losses.grounding(torch.ones(1, 0), torch.zeros(1, 0, 2))) == 0
+
+
 def test_no_words_no_regions_and_one_study_are_defined():
     model, batch = make_model(), make_batch()
-    silent = Batch(
-        batch.features,
-        batch.log_scores,
-        torch.zeros_like(batch.valid),
-        -torch.ones(STUDIES, 0, dtype=torch.int64),
-        batch.labels,
-        batch.weights,
+    silent = replace(
+        batch,
+        valid=torch.zeros_like(batch.valid),
+        words=-torch.ones(STUDIES, 0, dtype=torch.int64),
+        phrases=torch.zeros(STUDIES, 0, 6),
     )
     terms = losses.total(model, silent, ModelConfig(width=8), text=True)
     assert all(torch.isfinite(value) for value in terms.values())
-    assert float(terms["contrastive"].detach()) == 0 and float(terms["distillation"].detach()) == 0
+    assert [float(terms[name].detach()) for name in ("contrastive", "grounding", "distillation")] == [0, 0, 0]
     beta, logits = model.image_only(silent)
     assert float(beta.abs().max()) == 0 and torch.isfinite(logits).all()
     assert torch.isfinite(
@@ -135,13 +183,13 @@ def test_unknown_attributes_do_not_count():
 
 
 def test_distillation_is_zero_where_the_image_agrees_with_the_report_and_teaches_only_the_image():
-    alpha = torch.tensor([[[0.7, 0.3]]], requires_grad=True)
+    gamma = torch.tensor([[[0.7, 0.3]]], requires_grad=True)
     beta = torch.tensor([[[0.7, 0.3]]], requires_grad=True)
-    words, labels = torch.tensor([[1]]), torch.ones(1, 1)
-    assert float(losses.distillation(alpha, beta, words, labels)) == pytest.approx(0, abs=1e-6)
+    phrases, labels = torch.ones(1, 1, 6), torch.ones(1, 1)
+    assert float(losses.distillation(gamma, beta, phrases, labels)) == pytest.approx(0, abs=1e-6)
     other = torch.tensor([[[0.2, 0.8]]], requires_grad=True)
-    losses.distillation(alpha, other, words, labels).backward()
-    assert alpha.grad is None and other.grad is not None
+    losses.distillation(gamma, other, phrases, labels).backward()
+    assert gamma.grad is None and other.grad is not None
 
 
 def test_the_model_overfits_four_pairs():

@@ -22,7 +22,7 @@ LAYERS = (
     "errors files processes progress config boxes images records",
     "datasets",
     "demo",
-    "reports words",
+    "reports phrases words",
     "train inputs detector regions shards model losses localize baselines",
     "metrics severity published",
     "provenance cache figures stages results",

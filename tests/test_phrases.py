@@ -1,0 +1,61 @@
+"""Phrases: the places that a report names, as cells of the two lungs."""
+
+import numpy as np
+import pytest
+
+from pnloc.phrases import CELLS, MOST, asserted_places, padded, phrases, places
+
+
+def named(cells) -> set[str]:
+    return {f"{side} {zone}" for (side, zone), here in zip(CELLS, cells, strict=True) if here}
+
+
+def said(text: str) -> list[set[str]]:
+    return [named(p) for p in asserted_places(text)]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Opacity in the right lower lobe.", [{"right lower"}]),
+        ("Patchy opacity in the left lung.", [{"left upper", "left middle", "left lower"}]),
+        ("Opacity in the lower lobe.", [{"right lower", "left lower"}]),
+        ("Bibasilar opacities.", [{"right lower"}, {"left lower"}]),
+        ("Lingular opacity.", [{"left middle", "left lower"}]),
+        ("Retrocardiac consolidation.", [{"left lower"}]),
+        ("Possible pneumonia.", [{f"{s} {z}" for s, z in CELLS}]),
+        ("No consolidation.", []),
+        ("", []),
+    ],
+)
+def test_a_place_is_a_set_of_cells(text, expected):
+    assert said(text) == expected
+
+
+def test_a_vague_repeat_of_a_place_is_dropped_and_a_second_place_is_kept():
+    text = "FINDINGS: Right lower lobe opacity. Left upper lobe opacity. IMPRESSION: Findings concerning for pneumonia."
+    assert said(text) == [{"right lower"}, {"left upper"}]
+
+
+def test_every_finding_has_a_phrase_whatever_its_assertion():
+    found = phrases("No consolidation on the left. Patchy opacity in both lower lobes.")
+    assert [(p.assertion, named(p.cells)) for p in found] == [
+        ("negated", {"left upper", "left middle", "left lower"}),
+        ("affirmed", {"right lower"}),
+        ("affirmed", {"left lower"}),
+    ]
+
+
+def test_a_report_keeps_no_more_than_a_few_phrases():
+    text = " ".join(f"Opacity in the {s} {z} lung." for s, z in CELLS)
+    assert len(asserted_places(text)) == MOST
+
+
+def test_nothing_said_is_everywhere():
+    assert places(set()) == [(1.0,) * 6]
+
+
+def test_padding_allows_no_place():
+    array = padded([np.ones((2, 6), np.float32), np.zeros((0, 6), np.float32)])
+    assert array.shape == (2, 2, 6) and array[0].all() and not array[1].any()
+    assert padded([]).shape == (0, 0, 6)
