@@ -26,6 +26,7 @@ HEDGE, HEDGED, PAST, RESOLVED, PERSISTS, HYPOTHETICAL = "H", "h", "P", "r", "S",
 BREAK, EXISTS, JOIN, OR, COMMA, WITH, PLACE, LINK, VERB, FOREIGN = "T", "E", "&", "/", ",", "W", "L", "V", "v", "B"
 
 
+BOTH = "side:both"  # a plural that means both sides where none is named: 'in the lower lobes', but not 'in the right middle and lower lobes'
 GROUND_GLASS = frozenset({"kind:ground glass"})
 
 
@@ -39,16 +40,16 @@ class Tag(NamedTuple):
 _WORDS: dict[str, str] = {
     FINDING: r"opacit\w*|opacif\w*|infiltrat\w*|(?:broncho)?pneumonias?|pneumonitis|consolidat(?:ions?|ed|ing)|haziness|ggos?",
     DENSITY: r"densit(?:y|ies)",
-    LUNG: r"atelecta\w+|scars?|scarring|fibrosis|edema|congestion|collapse|nodules?|nodularity|granulomas?|mass|masses|aspiration|contusions?|infections?|"
+    LUNG: r"atelecta\w+|scars?|scarring|fibrosis|edema|congestion|collapse|nodules?|nodularity|irregularit\w+|granulomas?|mass|masses|aspiration|contusions?|infections?|"
     r"bronchiectasis|lesions?|tuberculosis|metastas\w+|malignancy|neoplasm|carcinoma|tumou?r|bullae?|blebs?|cavit(?:y|ies|ation)|crowding|markings",
     OTHER: r"effusions?|fluid|pneumothora\w+|hydropneumothora\w+|cardiomegaly|fractures?|catheters?|tubes?|lines?|ports?|pacemaker|leads?|emphysema\w*|"
     r"silhouettes?|calcifications?|vascularity|vasculature|spondylosis|sternotomy|clips?|hernia|blunting|volumes?|aeration|inspiration|scoliosis|osteophytes?|"
-    r"stents?|degenerative|deformit\w+|thickening|lymphadenopathy|hyper(?:inflation|expansion)|elevation|heart|thoracotomy|mastectomy|surgery|shift|clear|normal|unremarkable",
+    r"stents?|degenerative|deformit\w+|thickening|lymphadenopathy|hyper(?:inflation|expansion)|elevation|heart|thoracotomy|mastectomy|surgery|shift|clear|normal|unremarkable|retraction|fullness|enlargement|engorgement|adenopathy|prominence",
     LANDMARK: r"ribs?|hemidiaphragms?|diaphragms?|clavicles?|aorta|aortic|mediastin\w+|cardiomediastin\w+|cardiac|spine|vertebra\w*|scapula\w*|bones?|bony|osseous|"
     r"vessels?|fissures?|border|chest|thorax|nipples?",
     NEGATION: r"no|without|neither|nor|denies|absence",
     NOT: r"not",
-    HEDGE: r"possib\w+|probabl[ey]|may|might|could|likely|suspect\w*|suspicio\w+|suggest\w*|question\w*|concern\w*|perhaps|presum\w+|equivocal|worrisome|or|versus|vs",
+    HEDGE: r"possib\w+|probabl[ey]|may|might|could|likely|suspect\w*|suspicio\w+|suggest\w*|question\w*|concern\w*|consider\w*|differential|perhaps|presum\w+|equivocal|worrisome|or|versus|vs",
     PAST: r"previous|previously|prior|old|past|former|formerly|resolved",
     RESOLVED: r"resolved|cleared",
     PERSISTS: r"unchanged|persist\w*|stable|remain\w*|again|improv\w+|decreas\w+|increas\w+|smaller|larger|worse\w*|residual|resolving|redemonstrat\w+|similar",
@@ -58,14 +59,15 @@ _WORDS: dict[str, str] = {
     WITH: r"with",
     PLACE: r"in|at|within|of|involving|overlying|over|near|along|adjacent|project\w*|on|behind|about|throughout|around|into|superimposed",
     LINK: r"represent\w*|reflect\w*|suggest\w*|suspicious|consistent|compatible|due|secondary|relat\w+|indicat\w+|likely|favor\w*|concerning|worrisome|correspond\w*|obscur\w+|"
-    r"may|might|could|caus\w+|suspected|because|as|for|since|compar\w+",
+    r"may|might|could|caus\w+|suspected|because|since|consider|differential|compar\w+",
     VERB: r"is|are|was|were|has|have|been|seen|noted|identified|present|demonstrates?|shows?|contains?|appears?",
-    FOREIGN: r"mineral\w*|demineral\w*|calcific|calcified|metallic|contrast|breast|pericardial|soft|fat|fatty|osseous|bony|bones?|nipple",
+    FOREIGN: r"mineral\w*|demineral\w*|metallic|radiopaque|contrast|breast|pericardial|soft|fat|fatty|osseous|bony|bones?|nipple",
 }  # fmt: skip
 _NAMES: dict[str, str] = {
-    "side:bilateral": r"bilateral|bilaterally|bibasilar|bibasal|biapical|bihilar|both|bases|apices",
+    "side:bilateral": r"bilateral|bilaterally|bibasilar|bibasal|biapical|bihilar|both",
     "side:right": r"right|rt|rll|rml|rul",
-    "side:left": r"left|lt|lll|lul|lingula|lingular|retrocardiac",
+    "side:left": r"left|lt|lll|lul|lingula|lingular",
+    BOTH: r"bases|apices|lungs|lobes|hila|hemithoraces",
     "zone:upper": r"upper|apical|apex|apices|biapical|rul|lul",
     "zone:middle": r"middle|mid|midlungs?|midzone|rml",
     "zone:lower": r"lower|basal|basilar|bases?|bibasilar|bibasal|rll|lll|costophrenic|cardiophrenic",
@@ -74,15 +76,15 @@ _NAMES: dict[str, str] = {
     "zone:retrocardiac": r"retrocardiac",
     "severity:mild": r"mild|mildly|minimal|minimally|subtle|slight|slightly|faint|faintly|small|trace|minor|tiny",
     "severity:moderate": r"moderate|moderately",
-    "severity:severe": r"severe|severely|extensive|extensively|marked|markedly|large|massive|substantial|dense",
+    "severity:severe": r"severe|severely|extensive|extensively|marked|markedly|large|massive|substantial",
     "kind:focal": r"focal|locali[sz]ed|segmental|lobar|focus",
     "kind:patchy": r"patchy|patch|patches",
-    "kind:multifocal": r"multifocal|multilobar|multiple|scattered|multisegmental|multilobe|foci",
+    "kind:multifocal": r"multifocal|multilobar|multiple|scattered|multisegmental|multilobe|foci|few|several|numerous",
     "kind:diffuse": r"diffuse|diffusely|widespread|generali[sz]ed",
     "kind:interstitial": r"interstiti\w+",
-    "kind:streaky": r"streak\w*|stringy|strandy|strands|linear|bandlike|platelike",
+    "kind:streaky": r"streak\w*|stringy|strandy|strands|linear",
     "kind:reticular": r"reticul\w+",
-    "kind:round": r"round|rounded|nodular|ovoid|reticulonodular|fibronodular",
+    "kind:round": r"round|rounded|nodular|oval|ovoid|reticulonodular|fibronodular",
     "kind:ground glass": r"hazy|haziness|ggos?",
     "kind:consolidation": r"consolidat\w+",
 }  # fmt: skip
@@ -90,12 +92,11 @@ _PHRASES: dict[Tag, str] = {
     Tag(FINDING): "airspace disease|air space disease|air space process|air space changes|alveolar disease|airspace process|alveolar process|parenchymal disease|parenchymal process|infectious process|"
     "airspace changes|alveolar changes|hazy area|hazy areas|hazy shadow|hazy shadowing|interstitial process",
     Tag(MODIFIER, GROUND_GLASS): "ground glass",
-    Tag(MODIFIER, frozenset({"kind:streaky"})): "band like|plate like",
     Tag(MODIFIER, frozenset({"kind:patchy"})): "ill defined|poorly defined|patches of",
     Tag(MODIFIER, frozenset({"kind:multifocal"})): "multi focal|multi lobar|foci of|multiple areas of",
     Tag(MODIFIER, frozenset({"kind:focal"})): "focus of",
     Tag(MODIFIER, frozenset({"zone:perihilar"})): "peri hilar|para hilar|central lung|central lungs",
-    Tag(MODIFIER, frozenset({"zone:retrocardiac", "side:left"})): "retro cardiac|behind the heart",
+    Tag(MODIFIER, frozenset({"zone:retrocardiac"})): "retro cardiac|behind the heart",
     Tag(NEGATION): "free of|clear of|negative for|rather than|resolution of|w / o|instead of",
     Tag(FREE + HEDGE): "cannot exclude|can not exclude|cannot rule out|can not rule out|not exclude",
     Tag(FREE): "no change|no changes|no significant change|no interval change|"
@@ -106,7 +107,8 @@ _PHRASES: dict[Tag, str] = {
     "has completely resolved|have completely resolved|has been ruled out",
     Tag(HEDGED): "be excluded|not excluded|be ruled out|is possible|is suspected|is questioned|not entirely excluded",
     Tag(PAST): "history of",
-    Tag(""): "area of|areas of|region of|regions of|previous exam|previous examination|previous examinations|previous exams|previous study|previous studies|previous film|previous films|"
+    Tag(MODIFIER, frozenset({"severity:mild"})): "small amount of|small amounts of|small volume",
+    Tag(""): "on this|on today|on the current|on current|area of|areas of|amount of|region of|regions of|previous exam|previous examination|previous examinations|previous exams|previous study|previous studies|previous film|previous films|"
     "previous radiograph|previous radiographs|prior exam|prior examination|prior examinations|prior exams|prior study|prior studies|prior film|prior films|"
     "prior radiograph|prior radiographs|prior chest|previous chest|prior ct|previous ct|prior xxxx|previous xxxx|pneumonia vaccine|pneumonia vaccination|"
     "pneumonia vaccines",

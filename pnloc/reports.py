@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pnloc import scope
-from pnloc.lexicon import ATTRIBUTES, GROUPS
+from pnloc.lexicon import ATTRIBUTES, BOTH, GROUPS
 from pnloc.sentences import Splitter, plain, tokens
 
 __all__ = [
@@ -113,7 +113,10 @@ def findings(text: str, splitter: Splitter | None = None) -> list[Finding]:
 
 
 def _one_side(names: frozenset[str]) -> frozenset[str]:
-    """Right and left together are bilateral."""
+    """Right and left together are bilateral, and so is a plural ('lower lobes') beside which no side is named."""
+    if BOTH in names:
+        named = names & {"side:right", "side:left"}
+        names = names - {BOTH} | (frozenset() if named else {"side:bilateral"})
     if "side:bilateral" in names or {"side:right", "side:left"} <= names:
         return names - {"side:right", "side:left"} | {"side:bilateral"}
     return names

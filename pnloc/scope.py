@@ -18,7 +18,8 @@ REACH = 100  # words to either side of a finding in which its cues and attribute
 NEAR = 8  # words before a finding in which 'prior' makes it past
 _RIVALS = frozenset(x.FINDING + x.LUNG + x.OTHER)
 _ENDS = frozenset(x.LINK + x.VERB + x.EXISTS + x.WITH + x.NEGATION + x.LANDMARK) | _RIVALS
-_AFTER_ENDS = frozenset(x.NEGATION + x.DENIED + x.WITH + x.BREAK + x.EXISTS)
+_AFTER_ENDS = frozenset(x.NEGATION + x.DENIED + x.BREAK + x.EXISTS)
+_EDGES = x.PLACE + x.JOIN + x.COMMA + x.LINK + x.WITH
 _NOT_ENDS = frozenset(x.COMMA + x.JOIN + x.LINK + x.PLACE) | _RIVALS
 
 
@@ -64,6 +65,8 @@ def read(text: str, start: int, end: int) -> Iterator[Scoped]:
                 if denial >= 0 and _reached(clause, at, last.get(x.HYPOTHETICAL)):
                     assertion = "hypothetical"
                 found = _attributes(clause, at, denial + 1)
+                if assertion == "hedged" and _reached(clause, at, last.get(x.LINK), NEAR):
+                    found = {k: clause[k].place if k != at else names for k, names in found.items()}
                 yield Scoped(item, assertion, [(clause[k], names) for k, names in sorted(found.items()) if names])
             for role in item.roles:
                 last[role] = at
@@ -86,7 +89,7 @@ def _items(text: str, start: int, end: int) -> list[Item]:
         if chosen.roles:
             kept.append(Item(*chosen, found[at].start(), found[at + length - 1].end(), at))
         at += length
-    nodule = any(word.startswith(("nodule", "granuloma")) for word in words)
+    nodule = any(word in ("nodule", "nodules") for word in words)
     return [_settled(kept, at, nodule) for at in range(len(kept))]
 
 
@@ -169,8 +172,11 @@ def _assertion(clause: list[Item], at: int, last: dict[str, int]) -> str:
 def _attributes(clause: list[Item], at: int, low: int) -> dict[int, frozenset[str]]:
     """Which items of a clause, from `low` on, give the finding at `at` which attributes."""
     low = max(low, at - REACH)
-    found = {at: clause[at].names} | _before(clause, at, low)
-    found |= _after(clause, at, _has_place(clause, found))
+    own, shared = _before(clause, at, low)
+    found = {at: clause[at].names} | own
+    found |= _after(clause, at, _has_place(clause, found | shared))
+    placed = _has_place(clause, found)
+    found |= {k: names - clause[k].place if placed else names for k, names in shared.items()}
     if not _has_place(clause, found):
         found |= _subject(clause, at, low)
     return found
@@ -180,40 +186,37 @@ def _has_place(clause: list[Item], found: dict[int, frozenset[str]]) -> bool:
     return any(clause[k].place for k in found)
 
 
-def _before(clause: list[Item], at: int, low: int) -> dict[int, frozenset[str]]:
-    """What stands before a finding and describes it: adjectives, those of a noun joined to it, a place in front."""
-    found: dict[int, frozenset[str]] = {}
-    joint, only_place, k = at, False, at - 1
+def _before(clause: list[Item], at: int, low: int) -> tuple[dict[int, frozenset[str]], dict[int, frozenset[str]]]:
+    """What stands before a finding and describes it: its own adjectives, and those that it shares with a noun joined to it."""
+    own: dict[int, frozenset[str]] = {}
+    shared: dict[int, frozenset[str]] = {}
+    found, joint, only_place, k = own, at, False, at - 1
     while k >= low:
         item, previous = clause[k], clause[k - 1] if k > low else None
         if item.has(x.MODIFIER):
             found[k] = item.place if only_place else item.names
         elif item.has(x.JOIN) or item.has(x.COMMA):
-            if previous and (previous.has(x.LUNG) or previous.has(x.FINDING)) and item.has(x.JOIN):
-                if not item.has(x.OR):
-                    if _has_place(clause, found):
-                        break
-                    only_place = True
+            if previous and item.has(x.JOIN) and (previous.has(x.LUNG) or previous.has(x.FINDING)):
+                found, only_place = shared, only_place or not item.has(x.OR)
                 k -= 1
             elif previous and previous.has(x.MODIFIER):
                 joint = k
             else:
                 break
-        elif item.has(x.PLACE):
-            if any(i.any(_RIVALS) for i in clause[low:k]):  # it belongs to what stands before, up to the last joint
-                return {j: names for j, names in found.items() if j > joint} if joint < at else {}
-            break
-        elif item.any(_ENDS):
+        elif item.any(_ENDS) or item.has(x.PLACE):
             break
         k -= 1
-    return found
+    if k >= low and clause[k].has(x.PLACE) and any(i.any(_RIVALS) for i in clause[low:k]):
+        # 'Scar at the left base and right opacity': the place of what stands before, up to the last joint.
+        return {j: names for j, names in own.items() if j > joint} if joint < at else {}, {}
+    return own, shared
 
 
 def _after(clause: list[Item], at: int, placed: bool) -> dict[int, frozenset[str]]:
     """What stands after a finding and describes it, up to the next noun, whose own adjectives it leaves alone."""
     found: dict[int, frozenset[str]] = {}
     pending: dict[int, frozenset[str]] = {}
-    edge, only_place, shared = "", False, False
+    edge, in_place, only_place, shared = "", False, False, False
     for k in range(at + 1, min(at + REACH, len(clause))):
         item = clause[k]
         if item.has(x.MODIFIER):
@@ -221,26 +224,30 @@ def _after(clause: list[Item], at: int, placed: bool) -> dict[int, frozenset[str
             continue
         if item.any(_RIVALS):
             pending = {}
-            if edge not in (x.JOIN, x.COMMA, x.LINK) or placed or _has_place(clause, found) or (edge == x.LINK and item.has(x.OTHER)):
+            if edge not in (x.JOIN, x.COMMA, x.LINK, x.WITH) or placed or _has_place(clause, found) or (edge == x.LINK and item.has(x.OTHER)):
                 break
             only_place = shared = True
-            edge = ""
+            edge, in_place = "", False
             continue
         if item.has(x.LANDMARK):
             if edge != x.PLACE:
                 pending = {}
             else:
                 pending = {j: frozenset(n for n in names if n.startswith("side")) for j, names in pending.items()}
-        if not shared or edge == x.PLACE:
+        ends = item.any(_AFTER_ENDS)
+        new = next((role for role in item.roles if role in _EDGES), "")
+        if not (ends or new or item.has(x.LANDMARK) or item.has(x.VERB)):
+            continue
+        if in_place or not shared:
             found |= pending
         pending = {}
-        if item.any(_AFTER_ENDS):
+        if ends:
             break
-        for role in (x.PLACE, x.JOIN, x.COMMA, x.LINK):
-            if item.has(role):
-                edge = role
-                only_place = only_place or role == x.LINK
-    if not shared or edge == x.PLACE:
+        edge = new or edge
+        in_place = (in_place or new == x.PLACE) and new not in (x.LINK, x.WITH)
+        only_place = only_place or new in (x.LINK, x.WITH)
+        shared = shared or new == x.WITH
+    if in_place or not shared:
         found |= pending
     return found
 
@@ -251,6 +258,6 @@ def _subject(clause: list[Item], at: int, low: int) -> dict[int, frozenset[str]]
     if any(i.has(x.OTHER) for i in before):
         return {}
     rivals = [k for k, i in enumerate(before) if i.any(_RIVALS)]
-    if rivals and not any(i.has(x.LINK) for i in before[rivals[-1] :]):
+    if rivals and not any(i.has(x.LINK) or i.has(x.WITH) for i in before[rivals[-1] :]):
         return {}
     return {low + k: item.place for k, item in enumerate(before) if item.has(x.MODIFIER) and item.place}
