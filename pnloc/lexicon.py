@@ -23,7 +23,7 @@ ATTRIBUTES: tuple[str, ...] = tuple(f"{group}:{value}" for group, values in GROU
 FINDING, DENSITY, LUNG, OTHER, LANDMARK, MODIFIER = "F", "D", "U", "O", "M", "A"  # D: findings only if of the lung
 NEGATION, NOT, DENIED, FREE = "N", "n", "d", "f"  # free: 'no change in', which negates nothing
 HEDGE, HEDGED, PAST, RESOLVED, PERSISTS, HYPOTHETICAL = "H", "h", "P", "r", "S", "Y"
-BREAK, EXISTS, JOIN, OR, COMMA, WITH, PLACE, LINK, VERB, FOREIGN = "T", "E", "&", "/", ",", "W", "L", "V", "v", "B"
+BREAK, EXISTS, JOIN, OR, COMMA, WITH, PLACE, LINK, VERB, FOREIGN, REDACTED = "T", "E", "&", "/", ",", "W", "L", "V", "v", "B", "_"
 
 
 BOTH = "side:both"  # a plural that means both sides where none is named: 'in the lower lobes', but not 'in the right middle and lower lobes'
@@ -61,6 +61,7 @@ _WORDS: dict[str, str] = {
     LINK: r"represent\w*|reflect\w*|suggest\w*|suspicious|consistent|compatible|due|secondary|relat\w+|indicat\w+|likely|favor\w*|concerning|worrisome|correspond\w*|obscur\w+|"
     r"may|might|could|caus\w+|suspected|because|since|consider|differential|compar\w+",
     VERB: r"is|are|was|were|has|have|been|seen|noted|identified|present|demonstrates?|shows?|contains?|appears?",
+    REDACTED: r"x{3,}|_+",
     FOREIGN: r"mineral\w*|demineral\w*|metallic|radiopaque|contrast|breast|pericardial|soft|fat|fatty|osseous|bony|bones?|nipple",
 }  # fmt: skip
 _NAMES: dict[str, str] = {

@@ -6,6 +6,7 @@ and which attribute belongs to which finding. `findings` gives the full record, 
 """
 
 import re
+from collections.abc import Set
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,8 +15,8 @@ from pnloc.lexicon import ATTRIBUTES, BOTH, GROUPS
 from pnloc.sentences import Splitter, plain, tokens
 
 __all__ = [
-    "ATTRIBUTES", "ASSERTIONS", "GROUPS", "Finding", "asserting_words", "attribute_values", "extract_attributes", "findings",
-    "has_opacity", "sections", "sentences", "tokens",
+    "ATTRIBUTES", "ASSERTIONS", "GROUPS", "Finding", "asserting_words", "attribute_values", "attribute_words", "extract_attributes", "findings",
+    "has_opacity", "one_side", "sections", "sentences", "tokens",
 ]  # fmt: skip
 
 Assertion = Literal["affirmed", "hedged", "negated", "past", "hypothetical"]
@@ -101,7 +102,7 @@ def findings(text: str, splitter: Splitter | None = None) -> list[Finding]:
                         " ".join(lowered[item.start : item.end].split()),
                         -1 if asking else number,
                         "hypothetical" if asking else assertion,
-                        _one_side(frozenset().union(*(names for _, names in givers))),
+                        one_side(frozenset().union(*(names for _, names in givers))),
                         words,
                         name,
                         (item.start, item.end),
@@ -112,8 +113,9 @@ def findings(text: str, splitter: Splitter | None = None) -> list[Finding]:
     return found
 
 
-def _one_side(names: frozenset[str]) -> frozenset[str]:
+def one_side(names: Set[str]) -> frozenset[str]:
     """Right and left together are bilateral, and so is a plural ('lower lobes') beside which no side is named."""
+    names = frozenset(names)
     if BOTH in names:
         named = names & {"side:right", "side:left"}
         names = names - {BOTH} | (frozenset() if named else {"side:bilateral"})
@@ -123,7 +125,7 @@ def _one_side(names: frozenset[str]) -> frozenset[str]:
 
 
 def _asserted(found: list[Finding]) -> frozenset[str]:
-    return _one_side(frozenset().union(*(f.attributes for f in found if f.current)))
+    return one_side(frozenset().union(*(f.attributes for f in found if f.current)))
 
 
 def extract_attributes(text: str, splitter: Splitter | None = None) -> set[str]:
@@ -161,3 +163,9 @@ def asserting_words(text: str, splitter: Splitter | None = None) -> list[str]:
     """Words of the sentences that assert a current opacity, each sentence once, in order."""
     seen = {f.sentence: f.words for f in findings(text, splitter) if f.current}
     return [word for number in sorted(seen) for word in seen[number]]
+
+
+def attribute_words(text: str) -> set[str]:
+    """Attributes for which a text has a word anywhere, whatever the word describes."""
+    found = frozenset().union(*(i.names for i in scope.items(text.lower(), 0, len(text))))
+    return set(found - {BOTH} | ({"side:bilateral"} if BOTH in found else set()))

@@ -56,7 +56,7 @@ class Scoped(NamedTuple):
 
 def read(text: str, start: int, end: int) -> Iterator[Scoped]:
     """The findings of the sentence at start:end of a lower-case text, in order."""
-    for clause in _clauses(_items(text, start, end)):
+    for clause in _clauses(items(text, start, end, True)):
         last: dict[str, int] = {}  # where each role stood last
         for at, item in enumerate(clause):
             if item.has(x.FINDING):
@@ -72,12 +72,12 @@ def read(text: str, start: int, end: int) -> Iterator[Scoped]:
                 last[role] = at
 
 
-def _items(text: str, start: int, end: int) -> list[Item]:
-    """The tagged words and phrases of a sentence; none where no word can be a finding."""
+def items(text: str, start: int, end: int, only_findings: bool = False) -> list[Item]:
+    """The tagged words and phrases of the lower-case text[start:end]; with `only_findings`, none where no word can be a finding."""
     found = list(WORD.finditer(text, start, end))
     words = [match.group() for match in found]
     tags = [x.tag(word) for word in words]
-    if x.OPENERS.isdisjoint(words) and not any(x.FINDING in t.roles or x.DENSITY in t.roles for t in tags):
+    if only_findings and x.OPENERS.isdisjoint(words) and not any(x.FINDING in t.roles or x.DENSITY in t.roles for t in tags):
         return []
     kept, at = [], 0
     while at < len(words):
@@ -236,12 +236,13 @@ def _after(clause: list[Item], at: int, placed: bool) -> dict[int, frozenset[str
                 pending = {j: frozenset(n for n in names if n.startswith("side")) for j, names in pending.items()}
         ends = item.any(_AFTER_ENDS)
         new = next((role for role in item.roles if role in _EDGES), "")
-        if not (ends or new or item.has(x.LANDMARK) or item.has(x.VERB)):
+        redacted = in_place and item.has(x.REDACTED)  # most often the verb: 'opacity in the left base XXXX atelectasis'
+        if not (ends or new or redacted or item.has(x.LANDMARK) or item.has(x.VERB)):
             continue
         if in_place or not shared:
             found |= pending
         pending = {}
-        if ends:
+        if ends or (new == x.WITH and (placed or _has_place(clause, found))):
             break
         edge = new or edge
         in_place = (in_place or new == x.PLACE) and new not in (x.LINK, x.WITH)

@@ -22,8 +22,10 @@ from pnloc.files import read_json, write_json
 ABBREVIATIONS = {"dr", "drs", "mr", "mrs", "ms", "vs", "e.g", "i.e", "approx", "cm", "mm", "pt", "a.m", "p.m", "ca", "resp"}  # fmt: skip
 MOST = 20_000  # texts from which Punkt is trained at the most
 _CANDIDATE = re.compile(
-    r"(?P<word>[^\W\d_]*)(?P<stop>[.?!]+)[)\]\"']*(?P<gap>\s+|(?<=[a-z]\.)(?=[A-Z][a-z])|(?<=XXXX\.)(?=[A-Z]))|(?P<blank>\n[^\S\n]*\n\s*)"
+    r"[.?!][)\]\"']{0,3}(?:\s+|(?<=[a-z]\.)(?=[A-Z][a-z])|(?<=XXXX\.)(?=[A-Z]))|(?P<blank>\n[^\S\n]*\n\s*)"
 )
+_BEFORE = re.compile(r"(?:^|[\s(])([^\W\d_]{2,30})$")
+_CONTEXT = 40  # characters on either side of a full stop that Punkt is shown
 _TOKENS = RegexpTokenizer(r"[a-z]+(?:[-'][a-z]+)*|_+|\d+(?:\.\d+)?")
 _ANY_WORD = re.compile(r"\w")
 
@@ -36,14 +38,15 @@ class Splitter:
         parameters.abbrev_types = parameters.abbrev_types | ABBREVIATIONS
         self.punkt = PunktSentenceTokenizer(parameters)
         self._short = parameters.abbrev_types
+        self._breaks = lru_cache(1 << 14)(self.punkt.text_contains_sentbreak)
 
     def spans(self, text: str, start: int = 0, end: int | None = None) -> list[tuple[int, int]]:
         """Start and end of each sentence within text[start:end], without outer white space; those without a word are left out."""
         end = len(text) if end is None else end
         found, begin = [], start
         for match in _CANDIDATE.finditer(text, start, end):
-            if match.start() >= begin and self._ends(text, match, end):
-                found.append((begin, match.start("gap") if match["blank"] is None else match.start()))
+            if self._ends(text, match, begin, end):
+                found.append((begin, match.end()))
                 begin = match.end()
         return [span for span in (_trimmed(text, a, b) for a, b in (*found, (begin, end))) if span]
 
@@ -51,16 +54,17 @@ class Splitter:
         """The sentences of a text, their white space made single; an empty text has none."""
         return [" ".join(text[a:b].split()) for a, b in self.spans(text)]
 
-    def _ends(self, text: str, match: re.Match, end: int) -> bool:
-        if match["blank"] is not None or match["stop"][-1] in "?!":
+    def _ends(self, text: str, match: re.Match, begin: int, end: int) -> bool:
+        """Whether a sentence ends at a mark that may end it."""
+        if match["blank"] is not None or match[0][0] in "?!":
             return True
-        word, single = match["word"], len(match["stop"]) == 1
-        before = text[match.start() - 1 : match.start()]
-        if single and len(word) > 1 and before.strip() in ("", "(") and word.lower() not in self._short:
+        before = text[max(begin, match.start() - _CONTEXT) : match.start()]
+        word = _BEFORE.search(before)
+        if word and word[1].lower() not in self._short:
             return True
-        context = text[max(0, match.start() - 40) : match.end("stop")].rsplit(None, 1)[-1]
-        following = text[match.end() : min(end, match.end() + 40)].split(None, 1)
-        return self.punkt.text_contains_sentbreak(f"{context} {following[0] if following else ''}")
+        last = before.split()[-1] if before.strip() else ""
+        following = text[match.end() : min(end, match.end() + _CONTEXT)].split(None, 1)
+        return self._breaks(f"{last}. {following[0] if following else ''}")
 
     def save(self, path: str | Path) -> None:
         """Write what was learnt as JSON."""

@@ -22,9 +22,9 @@ LAYERS = (
     "errors files config boxes images records",
     "datasets",
     "demo",
-    "reports words",
+    "lexicon sentences scope reports words",
     "train inputs detector regions model losses localize baselines",
-    "metrics severity published",
+    "metrics mesh severity published",
     "cache figures stages results",
     "explorer notebook book cli __main__",
 )
