@@ -15,7 +15,7 @@ from pnloc.lexicon import ATTRIBUTES, BOTH, GROUPS
 from pnloc.sentences import Splitter, plain, tokens
 
 __all__ = [
-    "ATTRIBUTES", "ASSERTIONS", "GROUPS", "Finding", "asserting_words", "attribute_values", "attribute_words", "extract_attributes", "findings",
+    "ATTRIBUTES", "ASSERTIONS", "GROUPS", "Finding", "asserting_words", "attribute_values", "attribute_words", "describe", "extract_attributes", "findings",
     "has_opacity", "one_side", "sections", "sentences", "tokens",
 ]  # fmt: skip
 
@@ -169,3 +169,19 @@ def attribute_words(text: str) -> set[str]:
     """Attributes for which a text has a word anywhere, whatever the word describes."""
     found = frozenset().union(*(i.names for i in scope.items(text.lower(), 0, len(text))))
     return set(found - {BOTH} | ({"side:bilateral"} if BOTH in found else set()))
+
+
+def describe(name: str, text: str, splitter: Splitter | None = None) -> str:
+    """What a report says, to be read on a terminal: each finding with its assertion and attributes, then the report as a whole."""
+    found = findings(text, splitter)
+    lines = [name]
+    for f in found:
+        where = f"line {text.count(chr(10), 0, f.span[0]) + 1}"
+        lines.append(f"  {where:<9} {f.assertion:<12} {f.phrase}" + (f" [{', '.join(sorted(f.attributes))}]" if f.attributes else ""))
+    values = attribute_values(text, splitter)
+    for word, value in (("present", True), ("absent", False)):
+        chosen = [a for a in ATTRIBUTES if values[a] is value]
+        lines.append(f"  {word:<9} {'every attribute' if len(chosen) == len(ATTRIBUTES) else ', '.join(chosen) or 'none'}")
+    if not text.strip():
+        return f"{name}\n  an empty report"
+    return "\n".join([*lines, f"  opacity   {'yes' if any(f.current for f in found) else 'no'}"])

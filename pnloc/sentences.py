@@ -8,9 +8,8 @@ numbers, ellipses. Two marks end a sentence in reports whatever Punkt says: a bl
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from functools import lru_cache
-from itertools import islice
 from pathlib import Path
 
 from nltk.tokenize import RegexpTokenizer
@@ -93,11 +92,14 @@ class Splitter:
         return Splitter(known)
 
 
-def train(texts: Iterable[str]) -> Splitter:
-    """A splitter trained on texts (the first 20,000): their abbreviations, numbered lists and openings of sentences. No text is no error."""
+def train(texts: Sequence[str]) -> Splitter:
+    """A splitter trained on texts, or on 20,000 spread evenly over more: their abbreviations, numbered lists, openings of sentences.
+
+    Texts without a word are no error: what is learnt is then nothing, and the list of abbreviations remains.
+    """
     trainer = PunktTrainer()
-    for text in islice(texts, MOST):
-        if text.strip():
+    for text in texts[:: max(1, -(-len(texts) // MOST))]:
+        if _ANY_WORD.search(text):
             trainer.train(text, finalize=False)
     trainer.finalize_training()
     return Splitter(trainer.get_params())
