@@ -50,6 +50,9 @@ def run() -> pd.DataFrame:
     for group, bar in BARS.items():
         other = f1[1][group] if len(f1) > 1 else float("nan")
         rows.append((f"agreement on {group}, development", f1[0][group], other, "F1", f1[0][group] / other, bar, f1[0][group] >= bar))
+    wrong, count = mesh.normals(development)
+    other = mesh.normals(development, by_text.__getitem__)[0] / count if by_text is not None else float("nan")
+    rows.append(("reports coded normal with an attribute", wrong / count, other, "share", float("nan"), 0.01, wrong / count <= 0.01))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
