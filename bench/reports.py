@@ -39,20 +39,50 @@ def run() -> pd.DataFrame:
     python = _environment()
     theirs, by_text = _other(python, texts) if python else (float("nan"), None)
     rows = [
-        ("OpenI reports, findings and attributes (other: negspacy)", ours, theirs, "reports/s", ours / theirs, BAR, ours >= BAR),
+        (
+            "OpenI reports, findings and attributes (other: negspacy)",
+            ours,
+            theirs,
+            "reports/s",
+            ours / theirs,
+            BAR,
+            ours >= BAR,
+        ),
         ("one report of 1 MB", one, float("nan"), "s", float("nan"), 1, one <= 1),
     ]
     quality = [mesh.agreement(development).assign(extractor="pnloc")]
     if by_text is not None:
-        quality.append(mesh.agreement(development, by_text.__getitem__).assign(extractor="negspacy, words of the sentence"))
+        quality.append(
+            mesh.agreement(development, by_text.__getitem__).assign(extractor="negspacy, words of the sentence")
+        )
     write_table(HERE / "reports_quality.csv", pd.concat(quality, ignore_index=True))
     f1 = [table.set_index("group")["f1"] for table in quality]
     for group, bar in BARS.items():
         other = f1[1][group] if len(f1) > 1 else float("nan")
-        rows.append((f"agreement on {group}, development", f1[0][group], other, "F1", f1[0][group] / other, bar, f1[0][group] >= bar))
+        rows.append(
+            (
+                f"agreement on {group}, development",
+                f1[0][group],
+                other,
+                "F1",
+                f1[0][group] / other,
+                bar,
+                f1[0][group] >= bar,
+            )
+        )
     wrong, count = mesh.normals(development)
     other = mesh.normals(development, by_text.__getitem__)[0] / count if by_text is not None else float("nan")
-    rows.append(("reports coded normal with an attribute", wrong / count, other, "share", float("nan"), 0.01, wrong / count <= 0.01))
+    rows.append(
+        (
+            "reports coded normal with an attribute",
+            wrong / count,
+            other,
+            "share",
+            float("nan"),
+            0.01,
+            wrong / count <= 0.01,
+        )
+    )
     return pd.DataFrame(rows, columns=COLUMNS)
 
 

@@ -23,7 +23,19 @@ ATTRIBUTES: tuple[str, ...] = tuple(f"{group}:{value}" for group, values in GROU
 FINDING, DENSITY, LUNG, OTHER, LANDMARK, MODIFIER = "F", "D", "U", "O", "M", "A"  # D: findings only if of the lung
 NEGATION, NOT, DENIED, FREE = "N", "n", "d", "f"  # free: 'no change in', which negates nothing
 HEDGE, HEDGED, PAST, RESOLVED, PERSISTS, HYPOTHETICAL = "H", "h", "P", "r", "S", "Y"
-BREAK, EXISTS, JOIN, OR, COMMA, WITH, PLACE, LINK, VERB, FOREIGN, REDACTED = "T", "E", "&", "/", ",", "W", "L", "V", "v", "B", "_"
+BREAK, EXISTS, JOIN, OR, COMMA, WITH, PLACE, LINK, VERB, FOREIGN, REDACTED = (
+    "T",
+    "E",
+    "&",
+    "/",
+    ",",
+    "W",
+    "L",
+    "V",
+    "v",
+    "B",
+    "_",
+)
 
 
 BOTH = "side:both"  # a plural that means both sides where none is named: 'in the lower lobes', but not 'in the right middle and lower lobes'
@@ -137,7 +149,16 @@ for _tag, _phrases in _PHRASES.items():
         PHRASES.setdefault(_first, []).append((tuple(_rest), _tag))
 for _listed in PHRASES.values():
     _listed.sort(key=lambda entry: -len(entry[0]))
-OPENERS = {"airspace", "air", "alveolar", "parenchymal", "infectious", "interstitial", "hazy", "ground"}  # may open a finding's phrase
+OPENERS = {
+    "airspace",
+    "air",
+    "alveolar",
+    "parenchymal",
+    "infectious",
+    "interstitial",
+    "hazy",
+    "ground",
+}  # may open a finding's phrase
 
 
 @lru_cache(1 << 16)
@@ -159,6 +180,4 @@ def _misspells(word: str, meant: str) -> bool:
         return False
     same = next((i for i, (a, b) in enumerate(zip(word, meant, strict=False)) if a != b), min(len(word), len(meant)))
     one, two = word[same:], meant[same:]
-    return (
-        one[1:] == two[1:] or one[1:] == two or one == two[1:] or (one[:2] == two[:2][::-1] and one[2:] == two[2:])
-    )
+    return one[1:] == two[1:] or one[1:] == two or one == two[1:] or (one[:2] == two[:2][::-1] and one[2:] == two[2:])

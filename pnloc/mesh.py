@@ -59,6 +59,12 @@ def gold(mesh: str, implied: bool = True) -> set[str] | None:
     return set(one_side(found)) if coded else None
 
 
+def sentence_words(text: str) -> set[str]:
+    """For comparison, the attributes of all words of every sentence with a current finding, whatever they describe."""
+    said = [attribute_words(s) for s in sentences(text) if any(f.current for f in findings(s))]
+    return set(one_side(frozenset().union(*said)))
+
+
 def half(reports: pd.DataFrame, odd: bool) -> pd.DataFrame:
     """The reports of OpenI (study, text, mesh) with text and an odd, or even, number."""
     number = reports["study"].astype(int)
@@ -143,13 +149,19 @@ def errors(reports: pd.DataFrame) -> pd.DataFrame:
     for (study, _), part in wrong.groupby(["study", "group"], sort=False):
         swapped = part["coded"].any() and part["extracted"].any()
         for row in part.itertuples():
-            kind = _missed(row.attribute, texts[study], swapped) if row.coded else _extra(row.attribute, meshes[study], swapped)
+            kind = (
+                _missed(row.attribute, texts[study], swapped)
+                if row.coded
+                else _extra(row.attribute, meshes[study], swapped)
+            )
             rows.append((study, row.attribute, "missed" if row.coded else "extra", kind))
     return pd.DataFrame(rows, columns=["study", "attribute", "error", "kind"])
 
 
 def _missed(name: str, text: str, swapped: bool) -> str:
-    if name not in attribute_words(text) and not (name == "side:bilateral" and {"side:right", "side:left"} <= attribute_words(text)):
+    if name not in attribute_words(text) and not (
+        name == "side:bilateral" and {"side:right", "side:left"} <= attribute_words(text)
+    ):
         return "vocabulary" if swapped else "gold disagrees: no word for it"
     inside = [f for s in sentences(text) for f in findings(s) if name in attribute_words(s)]
     if not inside:

@@ -177,11 +177,16 @@ def describe(name: str, text: str, splitter: Splitter | None = None) -> str:
     lines = [name]
     for f in found:
         where = f"line {text.count(chr(10), 0, f.span[0]) + 1}"
-        lines.append(f"  {where:<9} {f.assertion:<12} {f.phrase}" + (f" [{', '.join(sorted(f.attributes))}]" if f.attributes else ""))
+        lines.append(
+            f"  {where:<9} {f.assertion:<12} {f.phrase}"
+            + (f" [{', '.join(sorted(f.attributes))}]" if f.attributes else "")
+        )
     values = attribute_values(text, splitter)
     for word, value in (("present", True), ("absent", False)):
         chosen = [a for a in ATTRIBUTES if values[a] is value]
-        lines.append(f"  {word:<9} {'every attribute' if len(chosen) == len(ATTRIBUTES) else ', '.join(chosen) or 'none'}")
+        lines.append(
+            f"  {word:<9} {'every attribute' if len(chosen) == len(ATTRIBUTES) else ', '.join(chosen) or 'none'}"
+        )
     if not text.strip():
         return f"{name}\n  an empty report"
     return "\n".join([*lines, f"  opacity   {'yes' if any(f.current for f in found) else 'no'}"])

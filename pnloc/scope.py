@@ -77,7 +77,11 @@ def items(text: str, start: int, end: int, only_findings: bool = False) -> list[
     found = list(WORD.finditer(text, start, end))
     words = [match.group() for match in found]
     tags = [x.tag(word) for word in words]
-    if only_findings and x.OPENERS.isdisjoint(words) and not any(x.FINDING in t.roles or x.DENSITY in t.roles for t in tags):
+    if (
+        only_findings
+        and x.OPENERS.isdisjoint(words)
+        and not any(x.FINDING in t.roles or x.DENSITY in t.roles for t in tags)
+    ):
         return []
     kept, at = [], 0
     while at < len(words):
@@ -224,7 +228,12 @@ def _after(clause: list[Item], at: int, placed: bool) -> dict[int, frozenset[str
             continue
         if item.any(_RIVALS):
             pending = {}
-            if edge not in (x.JOIN, x.COMMA, x.LINK, x.WITH) or placed or _has_place(clause, found) or (edge == x.LINK and item.has(x.OTHER)):
+            if (
+                edge not in (x.JOIN, x.COMMA, x.LINK, x.WITH)
+                or placed
+                or _has_place(clause, found)
+                or (edge == x.LINK and item.has(x.OTHER))
+            ):
                 break
             only_place = shared = True
             edge, in_place = "", False

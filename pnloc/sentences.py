@@ -6,7 +6,6 @@ or more, no abbreviation) is cut at once, as Punkt would, and Punkt itself is as
 numbers, ellipses. Two marks end a sentence in reports whatever Punkt says: a blank line, and a full stop glued to a capital.
 """
 
-import json
 import re
 from collections.abc import Sequence
 from functools import lru_cache

@@ -25,7 +25,7 @@ LAYERS = (
     "lexicon sentences scope reports words",
     "train inputs detector regions model losses localize baselines",
     "metrics mesh severity published",
-    "cache figures stages results",
+    "cache figures markup stages results",
     "explorer notebook book cli __main__",
 )
 ORDER = [name for layer in LAYERS for name in layer.split()]

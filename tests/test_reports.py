@@ -504,8 +504,12 @@ def test_the_command_line_reads_files_and_standard_input_and_names_what_it_canno
     assert "broken.txt: not UTF-8 text (byte 0)" in errors[0] and "none.txt: No such file" in errors[1]
 
 
+PIECES = ("No", "opacity", "opacities", "density", "ground-glass", "left", "bases", "patchy", "and", "or", ",", "/", ";", "in", "with", "there is",
+          "effusion", "may represent", "not seen", "rib", "atelectasis", "XXXX", "___", "prior", "resolved", ".", "\n\n", "FINDINGS:", "HISTORY:")  # fmt: skip
+
+
 @settings(max_examples=60, deadline=None)
-@given(st.text(max_size=300))
+@given(st.text(max_size=300) | st.lists(st.sampled_from(PIECES), max_size=40).map(" ".join))
 def test_any_text_is_read(text):
     for finding in r.findings(text):
         start, end = finding.span
