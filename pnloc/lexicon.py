@@ -121,7 +121,8 @@ _PHRASES: dict[Tag, str] = {
     Tag(HEDGED): "be excluded|not excluded|be ruled out|is possible|is suspected|is questioned|not entirely excluded",
     Tag(PAST): "history of",
     Tag(MODIFIER, frozenset({"severity:mild"})): "small amount of|small amounts of|small volume",
-    Tag(""): "on this|on today|on the current|on current|area of|areas of|amount of|region of|regions of|previous exam|previous examination|previous examinations|previous exams|previous study|previous studies|previous film|previous films|"
+    Tag(""): "upper limits|upper limit|upper normal|upper abdomen|upper quadrant|upper thoracic|lower thoracic|mid thoracic|cardiac apex|"
+    "apical lordotic|on this|on today|on the current|on current|area of|areas of|amount of|region of|regions of|previous exam|previous examination|previous examinations|previous exams|previous study|previous studies|previous film|previous films|"
     "previous radiograph|previous radiographs|prior exam|prior examination|prior examinations|prior exams|prior study|prior studies|prior film|prior films|"
     "prior radiograph|prior radiographs|prior chest|previous chest|prior ct|previous ct|prior xxxx|previous xxxx|pneumonia vaccine|pneumonia vaccination|"
     "pneumonia vaccines",

@@ -165,8 +165,9 @@ def _assertion(clause: list[Item], at: int, last: dict[str, int]) -> str:
         if item.any(_RIVALS) or item.has(x.LINK) or item.has(x.COMMA):
             break
     cue = last.get(x.PAST)
-    if _reached(clause, at, cue, NEAR) and not any(i.has(x.PERSISTS) for i in (*clause[cue:at], *after)):
-        if not any(i.has(x.COMMA) or i.has(x.LUNG) or i.has(x.OTHER) for i in clause[cue + 1 : at]):
+    if _reached(clause, at, cue, NEAR):
+        persists = any(i.has(x.PERSISTS) for i in (*clause[cue:at], *after))
+        if not persists and not any(i.has(x.COMMA) or i.has(x.LUNG) or i.has(x.OTHER) for i in clause[cue + 1 : at]):
             return "past"
     if _reached(clause, at, last.get(x.HEDGE)) or any(i.has(x.HEDGED) for i in after[:8]):
         return "hedged"
