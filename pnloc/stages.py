@@ -292,7 +292,9 @@ class Run:
         own = self.records(name).images["label"].to_numpy(float)
         said = np.array([reports.has_opacity(text, self.splitter) for text in texts], dtype=float)
         opacity = np.where(said == 1, 1.0, np.where(np.isnan(own), said, own))
-        labels, weights = supervision([reports.extract_attributes(text, self.splitter) for text in texts], opacity, NAMES)
+        labels, weights = supervision(
+            [reports.extract_attributes(text, self.splitter) for text in texts], opacity, NAMES
+        )
         silent = np.array([not text for text in texts]) & (labels[:, 0] > 0)
         weights[silent, 1:] = 0
         indices = [self.vectors.index(reports.asserting_words(text, self.splitter)) for text in texts]
@@ -322,7 +324,9 @@ class Run:
         return regions, tokens, np.concatenate([p[2] for p in parts]), np.concatenate([p[3] for p in parts])
 
     def _localizer_stage(self, text: bool) -> tuple[Path, str]:
-        modules = source_digest("model", "losses", "localize", "train", "reports", "lexicon", "sentences", "scope", "stages")
+        modules = source_digest(
+            "model", "losses", "localize", "train", "reports", "lexicon", "sentences", "scope", "stages"
+        )
         upstream = [self._regions_stage(n)[1] for n in self.training_sets()]
         inputs = (self.preset.model, upstream, self._words_stage[1], self.seed, modules)
         arm = "text" if text else "labels"
