@@ -22,10 +22,10 @@ LAYERS = (
     "errors files config boxes images records",
     "datasets",
     "demo",
-    "reports words",
+    "lexicon sentences scope reports words",
     "train inputs detector regions model losses localize baselines",
-    "metrics severity published",
-    "cache figures stages results",
+    "metrics mesh severity published",
+    "cache figures markup stages results",
     "explorer notebook book cli __main__",
 )
 ORDER = [name for layer in LAYERS for name in layer.split()]
