@@ -1,4 +1,4 @@
-"""The command line: `python -m pnloc {data check, train, localize, reproduce}`.
+"""The command line: `python -m pnloc {data check, train, localize, reports, reproduce}`.
 
 Every error of input is one line on standard error and exit status 2; status 1 of `data check` says that something
 lies in quarantine.
@@ -45,6 +45,8 @@ def _parser() -> argparse.ArgumentParser:
     locate.add_argument(
         "--report", metavar="FILE", help="the report of the one image given: its phrases go to phrases.csv, with boxes"
     )
+    texts = commands.add_parser("reports", help="what reports assert: findings, assertions, attributes")
+    texts.add_argument("files", nargs="+", metavar="FILE", help="text files of one report each; - reads standard input")
     return parser
 
 
@@ -52,7 +54,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     given = _parser().parse_args(arguments)
     try:
-        return {"data": _check, "train": _train, "localize": _localize, "reproduce": _reproduce}[given.command](given)
+        run = {"data": _check, "train": _train, "localize": _localize, "reports": _reports, "reproduce": _reproduce}
+        return run[given.command](given)
     except PnlocError as error:
         print(f"pnloc: {error}", file=sys.stderr)
         return 2
@@ -136,6 +139,23 @@ def _localize(given: argparse.Namespace) -> int:
     print(
         f"{len(boxes)} of {len(paths)} images: {out / 'boxes.csv'}, {out / 'attributes.csv'}. Research only, not a medical device."
     )
+    return 2 if failed else 0
+
+
+def _reports(given: argparse.Namespace) -> int:
+    from pnloc.reports import describe
+
+    failed = 0
+    for name in given.files:
+        try:
+            content = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+            text = content.decode("utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else f"not UTF-8 text (byte {error.start})"
+            print(f"pnloc: {name}: {reason}", file=sys.stderr)
+            failed += 1
+            continue
+        print(describe("standard input" if name == "-" else name, text))
     return 2 if failed else 0
 
 

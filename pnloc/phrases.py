@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pnloc import reports
+from pnloc.reports import Finding, findings
+from pnloc.sentences import Splitter
 
 CELLS: tuple[tuple[str, str], ...] = tuple((side, zone) for side in ("right", "left") for zone in ("upper", "middle", "lower"))
 # Zones beside the three thirds: where they lie among these.
@@ -40,25 +41,35 @@ def _cells(sides: set[str], zones: set[str]) -> tuple[float, ...]:
 def places(attributes: frozenset[str] | set[str]) -> list[tuple[float, ...]]:
     """Places of one finding from its attributes ('side:right', 'zone:lower', ...): one, or one per side if it names both."""
     said = {group: {a.split(":")[1] for a in attributes if a.startswith(group)} for group in ("side", "zone")}
-    if "lingula" in said["zone"] and not said["side"]:
-        said["side"] = {"left"}
+    if said["zone"] & {"lingula", "retrocardiac"} and not said["side"]:
+        said["side"] = {"left"}  # the lingula is; most of the lung behind the heart is
     zones = {z for name in said["zone"] for z in _ZONES[name]} or {"upper", "middle", "lower"}
     sides = {"right", "left"} if "bilateral" in said["side"] else said["side"]
     return [_cells({side}, zones) for side in ("right", "left") if side in sides] or [_cells({"right", "left"}, zones)]
 
 
-def phrases(text: str) -> list[Phrase]:
+def _words(text: str, finding: Finding) -> str:
+    """The words of a report from the first to the last that name a finding or describe it."""
+    spans = [finding.span, *((start, end) for start, end, _ in finding.marks)]
+    return " ".join(text[min(s for s, _ in spans) : max(e for _, e in spans)].split())
+
+
+def phrases(text: str, splitter: Splitter | None = None) -> list[Phrase]:
     """Every finding of a report with its places, in order; a finding on both sides gives two phrases."""
-    return [Phrase(f.phrase, f.assertion, cells) for f in reports.findings(text) for cells in places(f.attributes)]
+    return [
+        Phrase(_words(text, found), found.assertion, cells)
+        for found in findings(text, splitter)
+        for cells in places(found.attributes)
+    ]
 
 
-def asserted_places(text: str, most: int = MOST) -> np.ndarray:
+def asserted_places(text: str, splitter: Splitter | None = None, most: int = MOST) -> np.ndarray:
     """Distinct places [n, 6] float32 of the opacities that a report asserts (hedged ones included), n at most `most`.
 
     A place that contains another one is dropped: 'pneumonia' in the impression repeats 'right lower lobe opacity'. A report that
     asserts nothing gives [0, 6].
     """
-    found = {p.cells for p in phrases(text) if p.assertion in ASSERTED}
+    found = {p.cells for p in phrases(text, splitter) if p.assertion in ASSERTED}
     kept = [p for p in found if not any(q != p and all(a >= b for a, b in zip(p, q, strict=True)) for q in found)]
     return np.array(sorted(kept, reverse=True)[:most], dtype=np.float32).reshape(-1, len(CELLS))
 

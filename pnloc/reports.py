@@ -1,115 +1,71 @@
-"""Reports: sections, sentences, findings of the opacity family with their assertion, and their attributes. Rules only.
+"""Reports: sections, findings of the opacity family with their assertion, and their attributes. Rules only, no download.
 
-A finding's assertion and attributes are read within its clause, in the manner of ConText (Harkema et al. 2009): a
-cue reaches forward until a termination ("but", "however", a new finding with words of its own); enumerations ("no effusion
-or focal consolidation") stay under one cue. Every step is linear in the length of the report. No download is needed:
-Punkt runs with its default parameters and an abbreviation list, tokens come from a regular expression.
+A report is cut into sections and sentences (`pnloc.sentences`), its words are tagged (`pnloc.lexicon`), and `pnloc.scope` says which cue
+and which attribute belongs to which finding. `findings` gives the full record, `extract_attributes` what the report asserts,
+`attribute_values` three values per attribute. Every step is linear in the length of the report.
 """
 
 import re
+from collections.abc import Set
 from dataclasses import dataclass
-from functools import lru_cache
+from typing import Literal
 
-from nltk.tokenize import RegexpTokenizer
-from nltk.tokenize.punkt import PunktParameters, PunktSentenceTokenizer
+from pnloc import scope
+from pnloc.lexicon import ATTRIBUTES, BOTH, GROUPS
+from pnloc.sentences import Splitter, plain, tokens
 
-SILENT_SECTIONS = {"INDICATION", "HISTORY", "CLINICAL HISTORY", "CLINICAL INFORMATION", "COMPARISON", "TECHNIQUE", "EXAMINATION", "EXAM",
-                   "REASON FOR EXAM", "REASON FOR EXAMINATION", "STUDY", "PROCEDURE", "VIEWS", "WET READ", "NOTIFICATION"}  # fmt: skip
-SIDES = ("right", "left", "bilateral")
-ZONES = ("upper", "middle", "lower", "lingula", "perihilar", "retrocardiac")
-SEVERITIES = ("mild", "moderate", "severe")
-KINDS = (
-    "focal",
-    "patchy",
-    "multifocal",
-    "diffuse",
-    "interstitial",
-    "streaky",
-    "reticular",
-    "round",
-    "ground glass",
-    "consolidation",
-)
-ATTRIBUTES: tuple[str, ...] = tuple(
-    f"{group}:{value}"
-    for group, values in (("side", SIDES), ("zone", ZONES), ("severity", SEVERITIES), ("kind", KINDS))
-    for value in values
-)
+__all__ = [
+    "ATTRIBUTES", "ASSERTIONS", "GROUPS", "Finding", "asserting_words", "attribute_values", "attribute_words", "describe", "extract_attributes", "findings",
+    "has_opacity", "one_side", "sections", "sentences", "tokens",
+]  # fmt: skip
 
-_FINDING = re.compile(
-    r"\b(?:(?:air[- ]?space|alveolar|parenchymal|interstitial) (?:disease|process|opacit\w+|infiltrat\w+|changes?|thickening)|"
-    r"ground[- ]?glass(?: opacit\w+| attenuation| densit\w+)?|ggos?|opacit\w+|opacif\w+|consolidat\w+|infiltrat\w+|"
-    r"(?:broncho)?pneumoni(?:a|as|c)\b(?! vaccin)|pneumonitis|(?:air[- ]?space|focal|hazy|patchy|basilar|lobe|zone|lung) densit\w+|haziness|"
-    r"hazy (?:area|shadow)\w*)"
-)
-_NEGATION = re.compile(
-    r"\b(?:no|not|without|neither|nor|free of|absence of|negative for|clear of|denies|ruled? out|rather than|resolution of)\b"
-)
-_NEGATED_AFTER = re.compile(
-    r"^[\w ,-]{0,25}?\b(?:(?:is|are|was|were) (?:not|no longer) (?:seen|identified|present|visualized|evident|demonstrated)|not (?:seen|identified)|(?:is|are) absent|(?:has|have) (?:resolved|cleared))"
-)
-_HEDGE = re.compile(
-    r"\b(?:possibl[ey]|probabl[ey]|may|might|could|likely|suspected|suspicious|suggest\w*|questionable|cannot (?:be )?exclude\w*|concern\w*|versus|vs|or)\b"
-)
-_PAST = re.compile(r"\b(?:previous(?:ly)?|prior|history of|resolved|old|past|interval resolution|cleared)\b")
-_HYPOTHETICAL = re.compile(r"\b(?:evaluate for|eval for|rule out|r/o|assess for|if there is|question of)\b")
-_BREAK = re.compile(
-    r"\b(?:but|however|although|except|though|whereas|which|apart from|aside from|(?<!if )there (?:is|are))\b|[;:]"
-)
-_OTHER = re.compile(
-    r"\b(?:effusions?|pneumothora\w+|cardiomegaly|nodules?|mass(?:es)?|fractures?|atelecta\w+|scar\w*|granuloma\w*|heart|mediastin\w+|catheters?|"
-    r"tubes?|lines?|edema|congestion|emphysema|hilar|hila|bones?|silhouette|hemidiaphragm|calcifi\w+|pleural thickening)\b"
-)
-_WORDS = {
-    "side:bilateral": r"bilateral(?:ly)?|both (?:lungs?|sides?|bases?|lower|upper)|(?:lungs|bases) bilaterally|bibasilar|bibasal|biapical",
-    "side:right": r"right(?:[- ]sided)?|right-?middle|rll|rml|rul",
-    "side:left": r"left(?:[- ]sided)?|lll|lul|lingula\w*|retrocardiac",
-    "zone:upper": r"upper|apical|apex|apices|suprahilar|rul|lul|biapical",
-    "zone:middle": r"middle|mid(?:[- ]?(?:lung|zone))?|rml|midlung",
-    "zone:lower": r"lower|basal|basilar|bas(?:e|es)|bibasilar|bibasal|infrahilar|rll|lll|costophrenic",
-    "zone:lingula": r"lingula\w*",
-    "zone:perihilar": r"peri-?hilar|parahilar|central",
-    "zone:retrocardiac": r"retro-?cardiac",
-    "severity:mild": r"mild(?:ly)?|minimal(?:ly)?|subtle|slight(?:ly)?|faint|small|trace|minor|tiny",
-    "severity:moderate": r"moderate(?:ly)?|moderately",
-    "severity:severe": r"severe(?:ly)?|extensive(?:ly)?|marked(?:ly)?|large|dense|massive|substantial",
-    "kind:focal": r"focal|localized|segmental|lobar",
-    "kind:patchy": r"patch(?:y|es)|ill[- ]defined",
-    "kind:multifocal": r"multi-?focal|multi-?lobar|multiple|scattered",
-    "kind:diffuse": r"diffuse(?:ly)?|widespread|generalized",
-    "kind:interstitial": r"interstiti\w+",
-    "kind:streaky": r"streaky|linear|band-?like",
-    "kind:reticular": r"reticul\w+|reticulonodular",
-    "kind:round": r"round(?:ed)?|nodular",
-    "kind:ground glass": r"ground[- ]?glass|ggos?|hazy|haziness",
-    "kind:consolidation": r"consolidat\w+",
-}
-_ATTRIBUTE = {name: re.compile(rf"(?<!multi)(?<!multi-)\b(?:{pattern})\b") for name, pattern in _WORDS.items()}
-REACH = 500  # characters to either side of a finding in which its cues and attributes may stand
+Assertion = Literal["affirmed", "hedged", "negated", "past", "hypothetical"]
+ASSERTIONS: tuple[Assertion, ...] = ("affirmed", "hedged", "negated", "past", "hypothetical")
+ASKING_SECTIONS = {"INDICATION", "INDICATIONS", "HISTORY", "CLINICAL HISTORY", "CLINICAL INFORMATION", "REASON FOR EXAM", "REASON FOR EXAMINATION",
+                   "REASON FOR STUDY", "CLINICAL INDICATION"}  # fmt: skip
+SILENT_SECTIONS = ASKING_SECTIONS | {
+    "COMPARISON", "COMPARISONS", "TECHNIQUE", "EXAMINATION", "EXAM", "STUDY", "PROCEDURE", "VIEWS", "WET READ", "NOTIFICATION",
+}  # fmt: skip
 _HEADER = re.compile(r"(?:^|(?<=\s))([A-Z][A-Z /&-]{3,40}):")
-_TOKENS = RegexpTokenizer(r"[a-z]+(?:[-'][a-z]+)*|_+|\d+(?:\.\d+)?")
-_ABBREVIATIONS = {"dr", "vs", "e.g", "i.e", "approx", "cm", "mm", "no", "pt", "a.m", "p.m", "ca", "resp"}
+_RULE = re.compile(r"\n[^\S\n]*_{5,}[^\S\n]*(?=\n)")
 
 
 @dataclass(frozen=True)
 class Finding:
     """One mention of an opacity: its phrase, the number of its sentence, its assertion, attributes and the sentence's words.
 
-    assertion is 'affirmed', 'hedged', 'negated' or 'past'.
+    `span` is where the phrase stands in the report (start, end in characters), `marks` where the words stand that give it attributes,
+    each with the attributes given. Sentences count over the sections that assert something; a mention in the indication
+    is 'hypothetical', and its sentence is -1.
     """
 
     phrase: str
     sentence: int
-    assertion: str
+    assertion: Assertion
     attributes: frozenset[str]
     words: tuple[str, ...]
+    section: str = ""
+    span: tuple[int, int] = (0, 0)
+    marks: tuple[tuple[int, int, frozenset[str]], ...] = ()
+
+    @property
+    def current(self) -> bool:
+        """Whether it is asserted of today's image, hedged or not."""
+        return self.assertion in ("affirmed", "hedged")
 
 
-@lru_cache(1)
-def _punkt() -> PunktSentenceTokenizer:
-    parameters = PunktParameters()
-    parameters.abbrev_types = set(_ABBREVIATIONS)
-    return PunktSentenceTokenizer(parameters)
+def _parts(text: str) -> list[tuple[str, int, int]]:
+    """Name, start and end of each part of a report, in order; a name may stand twice."""
+    found, name, start = [], "", 0
+    for match in [*_HEADER.finditer(text), None]:
+        end = match.start() if match else len(text)
+        for rule in _RULE.finditer(text, start, end):
+            found.append((name, start, rule.start()))
+            name, start = "", rule.end()
+        found.append((name, start, end))
+        if match:
+            name, start = " ".join(match.group(1).split()), match.end()
+    return [part for part in found if not text[part[1] : part[2]].isspace() and part[2] > part[1]]
 
 
 def sections(text: str) -> dict[str, str]:
@@ -118,145 +74,119 @@ def sections(text: str) -> dict[str, str]:
     A header that stands twice (an addendum on top) has its texts joined. A line of underscores ends a section.
     """
     found: dict[str, str] = {}
-    name, start = "", 0
-    matches = [*_HEADER.finditer(text), None]
-    for match in matches:
-        body = text[start : match.start() if match else len(text)]
-        for place, part in enumerate(re.split(r"\n[^\S\n]*_{5,}[^\S\n]*(?=\n)", body)):
-            key = name if place == 0 else ""
-            if part.strip():
-                found[key] = (found.get(key, "") + "\n" + part.strip()).strip()
-        if match:
-            name, start = " ".join(match.group(1).split()), match.end()
+    for name, start, end in _parts(text):
+        found[name] = (found.get(name, "") + "\n" + text[start:end].strip()).strip()
     return found
 
 
-def sentences(text: str) -> list[str]:
+def sentences(text: str, splitter: Splitter | None = None) -> list[str]:
     """Sentences of a text, with their white space made single; an empty text has none."""
-    plain = " ".join(text.split())
-    return [s for s in _punkt().tokenize(plain) if re.search(r"\w", s)] if plain else []
+    return (splitter or plain())(text)
 
 
-def tokens(sentence: str) -> list[str]:
-    """Lower-case words and numbers; de-identification marks (___, XXXX) stay as words of their own."""
-    return _TOKENS.tokenize(sentence.lower())
-
-
-def _asserting_sentences(text: str) -> list[str]:
-    """Sentences of the sections in which a radiologist asserts something."""
-    return [s for name, body in sections(text).items() if name not in SILENT_SECTIONS for s in sentences(body)]
-
-
-def _clauses(sentence: str) -> list[str]:
-    """A sentence cut where a new statement begins: at terminations, and at a comma or 'and' before a new negation."""
-    cut = re.sub(r",\s+(?:and\s+)?(?=(?:no|without)\b)|\s+and\s+(?=(?:no|without)\b)", ";", sentence)
-    parts, start = [], 0
-    for match in _BREAK.finditer(cut):
-        parts.append(cut[start : match.start()])
-        start = match.start() if match.group(0) not in ";:" else match.end()
-    return [p for p in (*parts, cut[start:]) if p.strip()]
-
-
-def _affirmation_cut(clause: str, start: int) -> str:
-    """What stands before a finding and can negate it: from the last affirmed item after a comma on.
-
-    'No effusion, right lower lobe opacity' affirms the opacity: an item after a comma that carries a side or zone of its own and no 'or'
-    begins anew; 'no effusion, pneumothorax, or focal consolidation' does not.
-    """
-    before = clause[:start]
-    comma = before.rfind(",")
-    if comma >= 0:
-        item = before[comma + 1 :]
-        placed = any(_ATTRIBUTE[n].search(item) for n in ATTRIBUTES if n.startswith(("side", "zone")))
-        if placed and not re.search(r"\b(?:or|nor)\b", item):
-            return item
-    return before
-
-
-def _assertion(clause: str, start: int, end: int) -> str:
-    before, after = _affirmation_cut(clause, start), clause[end:]
-    if _HYPOTHETICAL.search(before):
-        return "past"
-    if _NEGATION.search(before) and not re.search(
-        r"\b(?:cannot|can not|not (?:be )?exclud\w+|no change in|not significantly changed|no significant change)\b",
-        before,
-    ):
-        return "negated"
-    if _NEGATED_AFTER.search(after):
-        return "negated"
-    if _PAST.search(before[-40:]) or re.match(r"[\w ]{0,20}\bresolved\b", after):
-        return "past"
-    if _HEDGE.search(before) or re.search(
-        r"^[\w ,]{0,20}\b(?:cannot be excluded|not excluded|is possible|is suspected)\b", after
-    ):
-        return "hedged"
-    return "affirmed"
-
-
-def _own_part(clause: str, start: int, end: int) -> str:
-    """The part of a clause that describes the finding at start:end, without that which describes another finding.
-
-    To the left it reaches back to the last other finding (and past the word that joins them) or to the comma after a negated one,
-    to the right to the next one, less the words that lead up to it.
-    """
-    item = start - len(_affirmation_cut(clause, start))
-    left = item if _NEGATION.search(clause, 0, item) else 0
-    for match in _OTHER.finditer(clause, left, start):
-        left = match.end()
-    right = len(clause)
-    following = _OTHER.search(clause, end)
-    if following:
-        joint = re.search(r"\b(?:with|and|or)\b|,", clause[end : following.start()])
-        right = end + joint.start() if joint else following.start()
-    return clause[left:right]
-
-
-def _attributes(clause: str, start: int, end: int) -> frozenset[str]:
-    own = _own_part(clause, start, end)
-    found = {name for name, pattern in _ATTRIBUTE.items() if pattern.search(own)}
-    if {"side:right", "side:left"} <= found or re.search(r"\b(?:both|bilaterally)\b", own):
-        found = found - {"side:right", "side:left"} | {"side:bilateral"}
-    if "side:bilateral" in found:
-        found -= {"side:right", "side:left"}
-    if re.search(r"\bbasilar atelecta", own):
-        found -= {"zone:lower"} if not re.search(r"\blower\b", own) else set()
-    return frozenset(found)
-
-
-def findings(text: str) -> list[Finding]:
-    """Every mention of an opacity in the sections where the report asserts something, in order."""
-    found = []
-    for number, sentence in enumerate(_asserting_sentences(text)):
-        lowered, words = sentence.lower(), None
-        for clause in _clauses(lowered):
-            for match in _FINDING.finditer(clause):
-                words = words or tuple(tokens(sentence))
-                low = max(0, match.start() - REACH)
-                near = clause[low : match.end() + REACH], match.start() - low, match.end() - low
-                found.append(Finding(match.group(0), number, _assertion(*near), _attributes(*near), words))
+def findings(text: str, splitter: Splitter | None = None) -> list[Finding]:
+    """Every mention of an opacity, in order; `splitter` is a Punkt model of the corpus (`pnloc.sentences.train`)."""
+    splitter, lowered, found, number = splitter or plain(), text.lower(), [], 0
+    if len(lowered) != len(text):  # a few letters of other scripts change their length
+        lowered = "".join(c.lower() if len(c.lower()) == 1 else c for c in text)
+    for name, begin, stop in _parts(text):
+        if name in SILENT_SECTIONS - ASKING_SECTIONS:
+            continue
+        asking = name in ASKING_SECTIONS
+        for start, end in splitter.spans(text, begin, stop):
+            words = None
+            for item, assertion, givers in scope.read(lowered, start, end):
+                words = words or tuple(tokens(text[start:end]))
+                found.append(
+                    Finding(
+                        " ".join(lowered[item.start : item.end].split()),
+                        -1 if asking else number,
+                        "hypothetical" if asking else assertion,
+                        one_side(frozenset().union(*(names for _, names in givers))),
+                        words,
+                        name,
+                        (item.start, item.end),
+                        tuple((i.start, i.end, names) for i, names in givers if i is not item),
+                    )
+                )
+            number += not asking
     return found
 
 
-def _current(text: str) -> list[Finding]:
-    return [f for f in findings(text) if f.assertion in ("affirmed", "hedged")]
+def one_side(names: Set[str]) -> frozenset[str]:
+    """Right and left together are bilateral, and so is a plural ('lower lobes') beside which no side is named."""
+    names = frozenset(names)
+    if BOTH in names:
+        named = names & {"side:right", "side:left"}
+        names = names - {BOTH} | (frozenset() if named else {"side:bilateral"})
+    if "side:bilateral" in names or {"side:right", "side:left"} <= names:
+        return names - {"side:right", "side:left"} | {"side:bilateral"}
+    return names
 
 
-def extract_attributes(text: str) -> set[str]:
+def _asserted(found: list[Finding]) -> frozenset[str]:
+    return one_side(frozenset().union(*(f.attributes for f in found if f.current)))
+
+
+def extract_attributes(text: str, splitter: Splitter | None = None) -> set[str]:
     """Attributes ('side:right', 'zone:lower', ...) of the opacities that a report asserts, hedged ones included."""
-    found = set().union(*(f.attributes for f in _current(text)))
-    if {"side:right", "side:left"} <= found:
-        found = found - {"side:right", "side:left"} | {"side:bilateral"}
-    return found - {"side:right", "side:left"} if "side:bilateral" in found else found
+    return set(_asserted(findings(text, splitter)))
 
 
-def has_opacity(text: str) -> float:
+def attribute_values(text: str, splitter: Splitter | None = None) -> dict[str, bool | None]:
+    """Per attribute: True where a current opacity has it, False where the report denies it, None where it says neither.
+
+    Denied are the attributes of a denied finding where all are of one group ('no focal consolidation', not 'no left lower lobe opacity', which
+    denies neither left nor lower), and all attributes where opacities are denied without any qualification and none is asserted.
+    """
+    found = findings(text, splitter)
+    present = _asserted(found)
+    denied: set[str] = set()
+    for finding in found:
+        if finding.assertion == "negated":
+            groups = {name.split(":")[0] for name in finding.attributes}
+            if len(groups) == 1:
+                denied |= finding.attributes
+            if groups <= {"kind"} and not any(f.current for f in found):
+                denied |= set(ATTRIBUTES)
+    return {name: True if name in present else False if name in denied else None for name in ATTRIBUTES}
+
+
+def has_opacity(text: str, splitter: Splitter | None = None) -> float:
     """1.0 if a report asserts a current opacity, 0.0 if it negates or does not mention one, NaN if it is empty."""
     if not text.strip():
         return float("nan")
-    return 1.0 if _current(text) else 0.0
+    return float(any(f.current for f in findings(text, splitter)))
 
 
-def asserting_words(text: str) -> list[str]:
+def asserting_words(text: str, splitter: Splitter | None = None) -> list[str]:
     """Words of the sentences that assert a current opacity, each sentence once, in order."""
-    seen: dict[int, tuple[str, ...]] = {f.sentence: f.words for f in _current(text)}
+    seen = {f.sentence: f.words for f in findings(text, splitter) if f.current}
     return [word for number in sorted(seen) for word in seen[number]]
+
+
+def attribute_words(text: str) -> set[str]:
+    """Attributes for which a text has a word anywhere, whatever the word describes."""
+    found = frozenset().union(*(i.names for i in scope.items(text.lower(), 0, len(text))))
+    return set(found - {BOTH} | ({"side:bilateral"} if BOTH in found else set()))
+
+
+def describe(name: str, text: str, splitter: Splitter | None = None) -> str:
+    """What a report says, to be read on a terminal: each finding with its assertion and attributes, then the report as a whole."""
+    found = findings(text, splitter)
+    lines = [name]
+    for f in found:
+        where = f"line {text.count(chr(10), 0, f.span[0]) + 1}"
+        lines.append(
+            f"  {where:<9} {f.assertion:<12} {f.phrase}"
+            + (f" [{', '.join(sorted(f.attributes))}]" if f.attributes else "")
+        )
+    values = attribute_values(text, splitter)
+    for word, value in (("present", True), ("absent", False)):
+        chosen = [a for a in ATTRIBUTES if values[a] is value]
+        lines.append(
+            f"  {word:<9} {'every attribute' if len(chosen) == len(ATTRIBUTES) else ', '.join(chosen) or 'none'}"
+        )
+    if not text.strip():
+        return f"{name}\n  an empty report"
+    return "\n".join([*lines, f"  opacity   {'yes' if any(f.current for f in found) else 'no'}"])

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from pnloc import datasets, phrases, processes, reports, shards, words
+from pnloc import datasets, phrases, processes, reports, sentences, shards, words
 from pnloc.baselines import Classifier, train_classifier
 from pnloc.cache import Cache, source_digest, tree_digest
 from pnloc.config import Preset, preset, title
@@ -259,7 +259,7 @@ class Run:
             self._decoded(self.pairs)[1],
             self.preset.roles.texts,
             self.seed,
-            source_digest("words", "reports"),
+            source_digest("words", "sentences"),
         )
 
         def make(folder: Path, _: str) -> None:
@@ -267,7 +267,9 @@ class Run:
             training = {texts[i] for i in self.rows(self.pairs, "train") if texts[i]}
             if self.preset.roles.texts:
                 training |= set(datasets.openi.read(None).reports["text"])
-            lists = [reports.tokens(s) for text in sorted(training) for s in reports.sentences(text)]
+            splitter = sentences.train(sorted(training))
+            splitter.save(folder / "sentences.json")
+            lists = [reports.tokens(s) for text in sorted(training) for s in splitter(text)]
             words.train(lists, size=config.size, epochs=config.epochs, seed=self.seed).save(
                 folder / "words.safetensors"
             )
@@ -279,6 +281,11 @@ class Run:
         """word2vec of the training reports (and of the open texts that the preset names)."""
         return words.WordVectors.load(self._words_stage[0] / "words.safetensors")
 
+    @cached_property
+    def splitter(self) -> sentences.Splitter:
+        """The sentence model of the same texts."""
+        return sentences.Splitter.load(self._words_stage[0] / "sentences.json")
+
     def supervision(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Words [N, W], labels [N, A] and weights [N, A] of a set's images, from report and image label.
 
@@ -288,17 +295,19 @@ class Run:
         """
         texts = self.texts(name)
         own = self.records(name).images["label"].to_numpy(float)
-        said = np.array([reports.has_opacity(text) for text in texts], dtype=float)
+        said = np.array([reports.has_opacity(text, self.splitter) for text in texts], dtype=float)
         opacity = np.where(said == 1, 1.0, np.where(np.isnan(own), said, own))
-        labels, weights = supervision([reports.extract_attributes(text) for text in texts], opacity, NAMES)
+        labels, weights = supervision(
+            [reports.extract_attributes(text, self.splitter) for text in texts], opacity, NAMES
+        )
         silent = np.array([not text for text in texts]) & (labels[:, 0] > 0)
         weights[silent, 1:] = 0
-        indices = [self.vectors.index(reports.asserting_words(text)) for text in texts]
+        indices = [self.vectors.index(reports.asserting_words(text, self.splitter)) for text in texts]
         return pad_words(indices, self.preset.words.most), labels, weights
 
     def phrases(self, name: str) -> np.ndarray:
         """Places [N, P, 6] of the opacities that the report of each image of a set asserts (pnloc.phrases)."""
-        return phrases.padded([phrases.asserted_places(text) for text in self.texts(name)])
+        return phrases.padded([phrases.asserted_places(text, self.splitter) for text in self.texts(name)])
 
     # Training --------------------------------------------------------------------------------------------
 
@@ -323,7 +332,9 @@ class Run:
         return regions, tokens, places, np.concatenate([p[3] for p in parts]), np.concatenate([p[4] for p in parts])
 
     def _localizer_stage(self, text: bool) -> tuple[Path, str]:
-        modules = source_digest("model", "losses", "localize", "train", "reports", "phrases", "stages")
+        modules = source_digest(
+            "model", "losses", "localize", "train", "reports", "lexicon", "sentences", "scope", "phrases", "stages"
+        )
         upstream = [self._regions_stage(n)[1] for n in self.training_sets()]
         inputs = (self.preset.model, upstream, self._words_stage[1], self.seed, modules)
         arm = "text" if text else "labels"

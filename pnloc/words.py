@@ -35,17 +35,39 @@ class WordVectors:
 
     def neighbours(self, word: str, count: int) -> list[tuple[str, float]]:
         """The `count` words with the greatest cosine to a word, which must be known."""
-        if self._rows.get(word, 0) == 0:
-            raise PnlocError(f"'{word}' is not in the vocabulary of {len(self.words) - 1} words")
-        lengths = np.linalg.norm(self.vectors, axis=1)
-        here = self._rows[word]
-        cosine = self.vectors @ self.vectors[here] / np.maximum(lengths * lengths[here], 1e-12)
-        cosine[[0, here]] = -np.inf
-        return [
-            (self.words[i], float(cosine[i]))
-            for i in np.argsort(-cosine, kind="stable")[:count]
-            if np.isfinite(cosine[i])
-        ]
+        return self._nearest(self._unit([word])[0], {word}, count)
+
+    def analogy(self, word: str, like: str, other: str, count: int = 1) -> list[tuple[str, float]]:
+        """The `count` words that are to `other` as `like` is to `word`: nearest to like - word + other, the three left out.
+
+        `analogy('right', 'left', 'rll')` hopes for 'lll' (Mikolov et al. 2013); all three must be known.
+        """
+        first, second, third = self._unit([word, like, other])
+        return self._nearest(second - first + third, {word, like, other}, count)
+
+    def plane(self, words: Sequence[str]) -> np.ndarray:
+        """Words on the plane of their two principal components: float [n, 2], signs fixed; all words must be known."""
+        unit = self._unit(words)
+        centred = unit - unit.mean(0)
+        _, _, axes = np.linalg.svd(centred, full_matrices=False)
+        axes = axes[:2] * np.sign(axes[:2].sum(1, keepdims=True) + 1e-12)
+        flat = centred @ axes.T
+        return np.pad(flat, ((0, 0), (0, 2 - flat.shape[1])))
+
+    def _unit(self, words: Sequence[str]) -> np.ndarray:
+        """Vectors [n, E] of length one; PnlocError names a word that is not known."""
+        for word in words:
+            if self._rows.get(word, 0) == 0:
+                raise PnlocError(f"'{word}' is not in the vocabulary of {len(self.words) - 1} words")
+        vectors = self.vectors[self.index(words)]
+        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+    def _nearest(self, target: np.ndarray, without: set[str], count: int) -> list[tuple[str, float]]:
+        lengths = np.linalg.norm(self.vectors, axis=1) * np.linalg.norm(target)
+        cosine = self.vectors @ target / np.maximum(lengths, 1e-12)
+        cosine[[0, *(self._rows[word] for word in without)]] = -np.inf
+        order = np.argsort(-cosine, kind="stable")[:count]
+        return [(self.words[i], float(cosine[i])) for i in order if np.isfinite(cosine[i])]
 
     def save(self, path: str | Path) -> None:
         """Write as safetensors, the words in the file's metadata."""

@@ -22,10 +22,10 @@ LAYERS = (
     "errors files processes progress config boxes images records",
     "datasets",
     "demo",
-    "reports phrases words",
+    "lexicon sentences scope reports phrases words",
     "train inputs detector regions shards model losses localize baselines",
-    "metrics severity published",
-    "provenance cache figures stages results",
+    "metrics mesh severity published",
+    "provenance cache figures markup stages results",
     "explorer notebook book cli __main__",
 )
 ORDER = [name for layer in LAYERS for name in layer.split()]

@@ -105,6 +105,25 @@ def test_neighbours_are_ordered_by_cosine_without_the_word_itself_or_the_unknown
         plane().neighbours(UNKNOWN, 3)
 
 
+def test_an_analogy_leaves_its_own_words_out():
+    vectors = np.array([[0, 0], [1, 0], [-1, 0], [1, 1], [-1, 1], [0, -1]], dtype=np.float32)
+    found = WordVectors([UNKNOWN, "right", "left", "rll", "lll", "heart"], vectors)
+    assert found.analogy("right", "left", "rll")[0][0] == "lll"
+    assert [word for word, _ in found.analogy("right", "left", "rll", 9)] == ["lll", "heart"]
+    with pytest.raises(PnlocError, match="'spleen' is not in the vocabulary of 5 words"):
+        found.analogy("right", "left", "spleen")
+
+
+def test_the_plane_keeps_the_distances_of_words_that_lie_in_one():
+    found = plane()
+    flat = found.plane(["east", "north", "west"])
+    unit = np.array([[1, 0], [0, 1], [-1, 0]])
+    assert flat.shape == (3, 2)
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        assert np.linalg.norm(flat[i] - flat[j]) == pytest.approx(np.linalg.norm(unit[i] - unit[j]), abs=1e-5)
+    assert found.plane(["east"]).tolist() == [[0, 0]]
+
+
 def test_vectors_come_back_from_their_file(tmp_path):
     found = small()
     found.save(tmp_path / "words.safetensors")

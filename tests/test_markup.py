@@ -1,0 +1,30 @@
+"""A report as HTML: all of its text is there, marked and escaped."""
+
+import re
+from html import unescape
+
+from pnloc import markup
+from pnloc.reports import ASSERTIONS
+
+TEXT = "INDICATION: Pneumonia?\nFINDINGS: Patchy opacity in the right base, 5 < 6 & <b>. No consolidation on the left."
+
+
+def plain(html: str) -> str:
+    return unescape(re.sub(r"<sub.*?</sub>|<[^>]+>", "", html))
+
+
+def test_the_text_of_a_report_is_whole_and_escaped():
+    assert plain(markup.report(TEXT)) == TEXT
+    assert "<b>" not in markup.report(TEXT)
+    assert plain(markup.report("")) == ""
+
+
+def test_findings_carry_their_assertion_as_a_word_and_attributes_their_colour():
+    html = markup.report(TEXT)
+    assert re.findall(r"<sub[^>]*>(\w+)</sub>", html) == ["hypothetical", "affirmed", "negated"]
+    green = re.findall(rf"rgba\({markup.COLOURS['attribute']}, [^>]*>([^<]*)<", html)
+    assert green == ["Patchy", "right", "base"]  # 'left' belongs to what is denied
+
+
+def test_the_legend_names_every_assertion():
+    assert plain(markup.legend()).split() == [*ASSERTIONS, "attribute"]
