@@ -72,7 +72,7 @@ class CrossAttention(nn.Module):
         self.offsets = nn.Parameter(0.02 * torch.randn(len(names), width))
         self.classifier = nn.Parameter(torch.zeros(len(names), width))
         self.bias = nn.Parameter(torch.zeros(len(names)))
-        self.prior = nn.Parameter(torch.tensor(0.5))
+        self.prior = nn.Parameter(torch.tensor(1.0))
         self.middles = nn.Parameter(torch.tensor(PLACES))
         self.spreads = nn.Parameter(torch.full((len(PLACES), 2), SPREAD).log())
         self.places = nn.Parameter(torch.zeros(len(PLACES), width))
