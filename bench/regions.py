@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,10 +35,8 @@ def run() -> pd.DataFrame:
     home.mkdir(parents=True, exist_ok=True)
     studies = int(STUDIES * min(1, shutil.disk_usage(home).free / ROOM))
     with tempfile.TemporaryDirectory(prefix="regions-", dir=home) as folder:
-        block = generated(shards.LENGTH)
-        shards.build(folder, studies, lambda rows: shifted(block, rows), small=0)
+        write(folder, studies)
         size = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
-        del block
         told = subprocess.run(
             [sys.executable, "-m", "bench.regions", folder], capture_output=True, text=True, check=True,
             cwd=Path(__file__).parents[1],
@@ -51,6 +50,12 @@ def run() -> pd.DataFrame:
     ]  # fmt: skip
     table = pd.DataFrame(rows, columns=COLUMNS[:-1])
     return table.assign(met=table["ratio"] <= table["bar"])
+
+
+def write(folder: str, studies: int) -> None:
+    """Shards of `studies` studies, one generated block in the place of each."""
+    block = generated(shards.LENGTH)
+    shards.build(folder, studies, lambda rows: shifted(block, rows), small=0)
 
 
 def generated(count: int) -> Regions:
@@ -106,8 +111,6 @@ def work(folder: str) -> dict[str, float]:
         return found
 
     train._step = timed
-    from dataclasses import replace
-
     with tempfile.TemporaryDirectory() as scratch:
         train_localizer(
             shards.join([(regions, np.arange(count))]), words, labels, weights, vectors, tuple(map(str, range(NAMES))),

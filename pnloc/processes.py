@@ -151,11 +151,11 @@ def launch(work: Callable[..., object], *arguments: object, processes: int | Non
         return False
     from accelerate import notebook_launcher
 
-    notebook_launcher(partial(_alone_with_threads, work), arguments, num_processes=processes, use_port=str(free_port()))
+    notebook_launcher(_launched, (work, *arguments), num_processes=processes, use_port=str(free_port()))
     return True
 
 
-def _alone_with_threads(work: Callable[..., object], *arguments: object) -> None:
+def _launched(work: Callable[..., object], *arguments: object) -> None:
     """A forked process cannot use the threads of its parent's pool; torch hangs if it tries."""
     if not torch.cuda.is_available():
         torch.set_num_threads(1)

@@ -1,5 +1,6 @@
 """Several processes train what one would have trained, share the regions, and wait for each other's files."""
 
+import os
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -7,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from forks import together
+from forks import start, together
 
 from pnloc import processes, shards
 from pnloc.baselines import train_classifier
@@ -228,7 +229,7 @@ def stages(folder):
     cache.stage("second", 1, make=make("second"), together=True)
     cache.stage("second", 1, make=make("second"), together=True)
     shared = processes.shared()
-    assert processes.leave() == (int(__import__("os").environ["RANK"]) == 0)
+    assert processes.leave() == (int(os.environ["RANK"]) == 0)
     assert processes.count() == 1 and not shared
 
 
@@ -280,3 +281,19 @@ def test_one_process_needs_no_connection():
     processes.wait()
     assert values.tolist() == [1, 2] and processes.agree(True) and not processes.agree(False)
     assert processes.launch(print, "never", processes=1) is False
+
+
+def notebook(folder):
+    """What a notebook does before it asks for a result that several processes are to make."""
+    assert processes.launch(note, folder, processes=2) and processes.count() == 1
+
+
+def note(folder):
+    (folder / f"{processes.index()} of {processes.count()}").touch()
+
+
+def test_a_notebook_launches_processes_and_waits_for_them(tmp_path):
+    process = start(notebook, tmp_path)
+    process.join(100)
+    assert process.exitcode == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0 of 2", "1 of 2"]
