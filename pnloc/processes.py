@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from pnloc.errors import PnlocError
 
 SIZES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")  # torchrun, accelerate, MPI
-PATIENCE = timedelta(days=7)  # others wait while one process decodes a large data set
+PATIENCE = timedelta(days=1)  # of processes that have done their shards, with the one that has not
 
 _alone = False
 
@@ -131,11 +131,11 @@ def leave() -> bool:
     """End the common work: True in the main process, which goes on alone and with all cores; the others may end."""
     global _alone
     first = main()
-    wait()
     if count() > 1:
+        wait()
         torch.set_num_threads(max(torch.get_num_threads(), min(cores(), torch.get_num_threads() * local())))
         _state().destroy_process_group()
-    _alone = True
+        _alone = True
     return first
 
 
