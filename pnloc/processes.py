@@ -13,7 +13,7 @@ A batch means the same whatever the number of processes. Two ways to split it, f
   of the whole batch. The encoder holds most of the arithmetic; reports, losses and their random numbers stay those of one process.
 
 What differs is rounding, as it does between one thread and two. A step's losses agree to 1e-6; a detector trained from scratch,
-whose every step amplifies a difference some tenfold at first, is then a different detector, as good as the other. Training is therefore
+whose first steps each amplify a difference tenfold and more, is then a different detector, as good as the other. Training is therefore
 split where that is of use (`shared`), and elsewhere one process trains what it would have trained alone, to the last bit.
 """
 
