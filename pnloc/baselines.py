@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor, nn
 
+from pnloc import processes
 from pnloc.boxes import fixed_pair, iou
 from pnloc.config import ClassifierConfig
 from pnloc.inputs import augment, normalize
@@ -83,9 +84,15 @@ def train_classifier(
         return {"label": F.binary_cross_entropy_with_logits(logits, batch[1])}
 
     schedule = Schedule(config.epochs, steps, config.rate, 0.05)
+
+    def share(batch: tuple[Tensor, Tensor]) -> tuple[tuple[Tensor, Tensor], float]:
+        mine = processes.part(len(batch[0]))
+        return (batch[0][mine], batch[1][mine]), (mine.stop - mine.start) / len(batch[0])
+
     history = fit(
-        model, batches, losses, schedule, folder=folder, fingerprint=fingerprint, seed=seed, title="classifier"
-    )
+        model, batches, losses, schedule,
+        folder=folder, fingerprint=fingerprint, seed=seed, title="classifier", share=share,
+    )  # fmt: skip
     return model, history
 
 

@@ -2,20 +2,23 @@
 
 A stage whose inputs have not changed is not run again; its folder appears whole or not at all, as far as a
 reader is concerned, since `done.json` is written last. Each stage that runs leaves its time and peak memory in
-`timing.csv`.
+`timing.csv`, and in `run.json` its fingerprint and the versions, the commit and the machine that it was made with.
 """
 
 import resource
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, is_dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import pandas as pd
 
-from pnloc.files import digest, read_csv, write_json, write_table
+from pnloc import processes
+from pnloc.files import digest, read_csv, read_json, write_json, write_table
+from pnloc.provenance import environment
 
 SOURCES = Path(__file__).parent
 TIMING = ["stage", "seconds", "peak_mib"]
@@ -47,34 +50,63 @@ def tree_digest(folder: Path) -> str:
 
 
 class Cache:
-    """The stages of one run, under `root/cache`."""
+    """The stages of one run, under `root/cache`; `facts` (preset, seed) stand in its `run.json`."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, **facts: object) -> None:
+        self.root, self.facts = root, facts
         self.ran: list[str] = []  # stages that really ran in this process
 
-    def stage(self, name: str, *inputs: object, make: Callable[[Path, str], None]) -> tuple[Path, str]:
+    def stage(
+        self, name: str, *inputs: object, make: Callable[[Path, str], dict | None], together: bool = False
+    ) -> tuple[Path, str]:
         """The folder of a stage and its fingerprint; `make(folder, fingerprint)` fills it where it is not whole yet.
 
         `inputs` are plain values, dataclasses, and the fingerprints of earlier stages. A folder that an
-        interrupted run left is handed to `make` again, which may resume in it.
+        interrupted run left is handed to `make` again, which may resume in it. A dict that `make` returns joins the stage's
+        entry in run.json. Of several processes the main one makes the stage while the others wait for its files, or,
+        `together`, all call `make` and share the work; such stages come in the same order in every process.
         """
         key = digest(name, *(asdict(i) if is_dataclass(i) else i for i in inputs))
         folder = self.root / "cache" / f"{name}-{key}"
-        if not (folder / "done.json").exists():
+        whole = folder / "done.json"
+        if not together and not processes.main():
+            while not whole.exists():
+                time.sleep(0.2)
+        elif processes.agree(not whole.exists()) if together else not whole.exists():
             folder.mkdir(parents=True, exist_ok=True)
             started = time.perf_counter()
-            make(folder, key)
-            seconds = time.perf_counter() - started
-            for state in folder.rglob("state-*.safetensors"):
-                state.unlink()
-            self._time(name, seconds)
-            write_json(folder / "done.json", {"stage": name, "seconds": round(seconds, 2)})
+            with nullcontext() if together else processes.alone():
+                noted = make(folder, key) or {}
+            if together:
+                processes.wait()
+            if processes.main():
+                self._finish(name, folder, key, noted, time.perf_counter() - started)
+            if together:
+                processes.wait()
             self.ran.append(name)
-            for old in (self.root / "cache").glob(f"{name}-*"):
-                if old != folder and old.name[len(name) + 1 :].isalnum():
-                    shutil.rmtree(old)
         return folder, key
+
+    def _finish(self, name: str, folder: Path, key: str, noted: dict, seconds: float) -> None:
+        """Write a stage's records, declare it whole, and only then remove what it needed to resume and its older folders."""
+        self._time(name, seconds)
+        self._note(name, {"fingerprint": key, **noted})
+        write_json(folder / "done.json", {"stage": name, "seconds": round(seconds, 2)})
+        for state in [*folder.rglob("state*.safetensors"), *folder.rglob(".state*.safetensors")]:
+            state.unlink()
+        for old in (self.root / "cache").glob(f"{name}-*"):
+            if old != folder and old.name[len(name) + 1 :].isalnum():
+                shutil.rmtree(old)
+
+    def _note(self, name: str, entry: dict) -> None:
+        """Put this stage into run.json, with what it was made with; what other stages say of themselves stays."""
+        path = self.root / "run.json"
+        known = read_json(path) if path.exists() else {}
+        made = digest(environment())
+        stages = {**known.get("stages", {}), name: {**entry, "environment": made}}
+        used = {**known.get("environments", {}), made: environment()}
+        kept = {stage["environment"] for stage in stages.values()}
+        environments = {key: value for key, value in used.items() if key in kept}
+        write_json(path, {**self.facts, "environments": environments, "stages": stages})
 
     def _time(self, name: str, seconds: float) -> None:
         """Put this stage's row into timing.csv, in place of an older one."""

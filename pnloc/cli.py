@@ -85,9 +85,13 @@ def _check(given: argparse.Namespace) -> int:
 
 
 def _train(given: argparse.Namespace) -> int:
+    from pnloc import processes
     from pnloc.results import tables
 
     run = _open(given)
+    run.train()
+    if not processes.leave():
+        return 0  # the main process goes on alone
     made = tables(run)
     print(made["localization"].query("metric == 'miou'").to_string(index=False))
     print(f"checkpoint: {run.root / 'checkpoint'}; tables: {run.root / 'tables'}")

@@ -22,6 +22,7 @@ from torchvision.models.detection.retinanet import RetinaNet, RetinaNetHead
 from torchvision.models.resnet import BasicBlock, ResNet
 from torchvision.ops import FeaturePyramidNetwork
 
+from pnloc import processes
 from pnloc.config import DetectorConfig
 from pnloc.inputs import augment, normalize
 from pnloc.train import Losses, Schedule, autocast, device, fit, generator
@@ -161,8 +162,8 @@ def union_mask(boxes: Tensor, side: int, cells: int) -> Tensor:
     Exact for one box; where boxes overlap, the larger share counts.
     """
     if len(boxes) == 0:
-        return torch.zeros(cells, cells)
-    edges = torch.arange(cells + 1, dtype=torch.float32) * side / cells
+        return torch.zeros(cells, cells, device=boxes.device)
+    edges = torch.arange(cells + 1, dtype=torch.float32, device=boxes.device) * side / cells
     width = side / cells
     along = [
         (
@@ -219,8 +220,12 @@ def train_detector(
                 ],
             )
 
-    schedule = Schedule(config.epochs, steps, config.rate, config.weight_decay)
+    def share(batch: tuple[Tensor, list[Tensor]]) -> tuple[tuple[Tensor, list[Tensor]], float]:
+        mine = processes.part(len(batch[0]))  # every term is a mean over images
+        return (batch[0][mine], batch[1][mine]), (mine.stop - mine.start) / len(batch[0])
+
     history = fit(
-        detector, batches, losses, schedule, folder=folder, fingerprint=fingerprint, seed=seed, title="detector"
-    )
+        detector, batches, losses, Schedule(config.epochs, steps, config.rate, config.weight_decay),
+        folder=folder, fingerprint=fingerprint, seed=seed, title="detector", share=share,
+    )  # fmt: skip
     return detector, history

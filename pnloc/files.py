@@ -4,6 +4,7 @@ Every write goes to a temporary name in the same folder and is moved into place,
 sees the old file or the new one and never half of one.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -19,21 +20,35 @@ from pnloc.errors import PnlocError
 
 # pandas' parser errors and bad encodings are ValueErrors; the others come from compressed files.
 _UNREADABLE = (ValueError, OSError, EOFError, zlib.error)
+_REFUSED = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES}  # by the disk, when written to
+
+
+def unwritable(path: str | Path, reason: object) -> PnlocError:
+    """The error of a file that the disk does not take."""
+    return PnlocError(f"{path}: cannot be written ({reason}); make room and start again: what was whole is kept")
 
 
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; move it into place if the block ends well, else remove it."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
+    """Yield a temporary path beside `path`; move it into place if the block ends well, else remove it.
+
+    A disk that is full or may not be written to raises PnlocError.
+    """
+    path, name = Path(path), None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
         yield Path(name)
         os.chmod(name, 0o644)
         os.replace(name, path)
+    except OSError as error:
+        if error.errno not in _REFUSED:
+            raise
+        raise unwritable(path, error.strerror) from None
     finally:
-        Path(name).unlink(missing_ok=True)
+        if name is not None:
+            Path(name).unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> None:

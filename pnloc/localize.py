@@ -131,6 +131,7 @@ def train_localizer(
         fingerprint=fingerprint,
         seed=seed,
         title="text attention" if text else "image-label attention",
+        encoders=(model.regions,),
     )
     return model, history
 

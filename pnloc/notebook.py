@@ -6,13 +6,18 @@ that no notebook has, so `start` looks at the namespace itself and refuses what 
 
 import difflib
 import os
-from collections.abc import MutableMapping
-from pathlib import Path
+import time
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from pnloc.errors import PnlocError
+from pnloc.processes import cores
+from pnloc.progress import attended
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from pnloc.stages import Run
 
 PARAMETERS: dict[str, type] = {"PRESET": str, "DATA": str, "SEED": int, "ARTIFACTS": str}
@@ -23,6 +28,7 @@ ARTIFACTS = ""  # where results go; empty: artifacts/ of the repository"""
 _SIMPLE = (str, bytes, int, float, complex, bool, list, tuple, dict, set, type(None))
 _IPYTHON = {"In", "Out", "exit", "quit", "open", "get_ipython"}
 _STARTED = "_pnloc_started"
+PAUSE = 1.0  # seconds at least between two drawings of a live curve
 
 
 def start(namespace: MutableMapping[str, object]) -> "Run":
@@ -66,23 +72,45 @@ def check_types(given: dict[str, object]) -> None:
         raise PnlocError(f"SEED is a whole number from 0 on, not {given['SEED']}")
 
 
-def cores() -> int:
-    """Processors that this process may really use: its affinity, within the quota of its control group."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        count = min(count, max(1, round(int(quota) / int(period))))
-    except (OSError, ValueError):  # no control groups, or no quota ('max')
-        pass
-    return count
-
-
 def limit_threads() -> None:
     """Let torch use the processors that are really there; OMP_NUM_THREADS, where set, has the last word."""
     if not os.environ.get("OMP_NUM_THREADS"):
         import torch
 
         torch.set_num_threads(min(torch.get_num_threads(), cores()))
+
+
+@contextmanager
+def live_curves() -> Iterator[None]:
+    """Draw the losses of whatever is trained inside the block while it is trained; they vanish when the block ends.
+
+    Where nobody watches (papermill, nbconvert, a script) nothing is drawn.
+    """
+    if not attended():
+        yield
+        return
+    import matplotlib.pyplot as plt
+    from IPython.display import Markdown, display
+
+    from pnloc import figures
+    from pnloc.train import watched
+
+    handle, drawn = display(Markdown(""), display_id=True), 0.0
+
+    def draw(title: str, history: "pd.DataFrame") -> None:
+        nonlocal drawn
+        if time.monotonic() - drawn >= PAUSE:
+            figure, ax = plt.subplots(figsize=(5, 3))
+            figures.history(history, ax).set_title(title)
+            plt.close(figure)
+            handle.update(figure)
+            drawn = time.monotonic()
+
+    try:
+        with watched(draw):
+            yield
+    finally:
+        handle.update(Markdown(""))
 
 
 def _looks_like_a_parameter(name: str, value: object) -> bool:

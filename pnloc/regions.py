@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from pnloc.boxes import iou
 from pnloc.config import RegionConfig
+from pnloc.progress import bar
 from pnloc.train import autocast, load_tensors, save_tensors
 
 if TYPE_CHECKING:  # torchvision takes a second and more to import; most users of Regions only read them
@@ -118,7 +118,7 @@ def extract(detector: "Detector", images: np.ndarray, config: RegionConfig, batc
     detector.eval()
     parts = []
     starts = range(0, len(images), batch)
-    for start in tqdm(starts, desc="regions", unit="batch", leave=False, disable=None if len(starts) > 1 else True):
+    for start in bar(starts, desc="regions", unit="batch", shown=len(starts) > 1):
         pictures = torch.from_numpy(np.asarray(images[start : start + batch]))[:, None].to(where)
         with autocast(where):
             output = detector(pictures, config.overlap, config.count)

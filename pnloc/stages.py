@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import torch
-from tqdm.auto import tqdm
 
-from pnloc import datasets, reports, sentences, words
+from pnloc import datasets, processes, reports, sentences, shards, words
 from pnloc.baselines import Classifier, train_classifier
 from pnloc.cache import Cache, source_digest, tree_digest
 from pnloc.config import Preset, preset, title
@@ -23,6 +22,8 @@ from pnloc.files import read_csv, read_json, write_json, write_table
 from pnloc.images import Letterbox, load
 from pnloc.localize import name_vectors, pad_words, supervision, train_localizer
 from pnloc.model import PNEUMONIA, CrossAttention
+from pnloc.progress import bar
+from pnloc.provenance import data_digest
 from pnloc.records import BOX_COLUMNS, QUARANTINE_COLUMNS, Records, drop_patients
 from pnloc.regions import Regions, extract
 from pnloc.train import device, load_module, load_tensors, save_module, save_tensors
@@ -62,13 +63,14 @@ class Run:
 
     def __init__(self, configuration: Preset, data: Path | None, seed: int, root: Path) -> None:
         self.preset, self.data, self.seed, self.root = configuration, data, seed, root
-        self.cache = Cache(root)
+        self.cache = Cache(root, preset=configuration.name, seed=seed)
         self.records = lru_cache(None)(self._records)
         self.pixels = lru_cache(None)(self._pixels)
         self.regions = lru_cache(None)(self._regions)
         self.localizer = lru_cache(None)(self._localizer)
         self.true_boxes = lru_cache(None)(self._true_boxes)
-        write_json(root / "config.json", {**configuration.as_dict(), "seed": seed})
+        if processes.main():
+            write_json(root / "config.json", {**configuration.as_dict(), "seed": seed})
 
     # Data ------------------------------------------------------------------------------------------------
 
@@ -136,7 +138,7 @@ class Run:
         modules = source_digest("datasets", "records", "images", "boxes")
         inputs = (name, side, [tree_digest(p) for p in paths], modules, sorted(self.test_patients))
 
-        def make(folder: Path, _: str) -> None:
+        def make(folder: Path, _: str) -> dict:
             records = self._read(name)
             before = len(records.images)
             test = records.images["split"] == "test"
@@ -149,6 +151,8 @@ class Run:
             save_tensors(folder / "pixels.safetensors", {"pixels": torch.from_numpy(pixels)})
             facts = {"name": name, "access": records.access, "counts": records.counts, "notes": records.notes}
             write_json(folder / "facts.json", facts)
+            tables = records.images.drop(columns="path"), records.boxes, records.reports
+            return {"data": data_digest(pixels, *tables)}
 
         return self.cache.stage(f"decode-{name}", *inputs, make=make)
 
@@ -200,7 +204,7 @@ class Run:
             save_module(folder / "detector.safetensors", detector)
             write_table(folder / "history.csv", history)
 
-        return self.cache.stage("detector", *inputs, make=make)
+        return self.cache.stage("detector", *inputs, make=make, together=processes.shared())
 
     @cached_property
     def detector(self) -> "Detector":
@@ -221,17 +225,18 @@ class Run:
             self._detector_stage[1],
             self._decoded(name)[1],
             self.preset.regions,
-            source_digest("regions", "boxes"),
+            source_digest("regions", "shards", "boxes"),
         )
 
         def make(folder: Path, _: str) -> None:
-            extract(self.detector, self.pixels(name), self.preset.regions).save(folder / "regions.safetensors")
+            detector, pixels, config = self.detector, self.pixels(name), self.preset.regions
+            shards.build(folder, len(pixels), lambda rows: extract(detector, pixels[rows], config))
 
-        return self.cache.stage(f"regions-{name}", *inputs, make=make)
+        return self.cache.stage(f"regions-{name}", *inputs, make=make, together=True)
 
-    def _regions(self, name: str) -> Regions:
-        """Regions of every image of a set."""
-        return Regions.load(self._regions_stage(name)[0] / "regions.safetensors")
+    def _regions(self, name: str) -> "Regions | shards.Shards":
+        """Regions of every image of a set; those of a large one stay on disk."""
+        return shards.load(self._regions_stage(name)[0])
 
     # Words and pairs -------------------------------------------------------------------------------------
 
@@ -307,7 +312,7 @@ class Run:
         extra = self.preset.roles.labels
         return [self.pairs, *([self.title(extra)] if extra else [])]
 
-    def training_data(self) -> tuple[Regions, np.ndarray, np.ndarray, np.ndarray]:
+    def training_data(self) -> tuple["Regions | shards.Chosen", np.ndarray, np.ndarray, np.ndarray]:
         """Regions, words, labels and weights of all training studies."""
         parts = []
         for name in self.training_sets():
@@ -315,12 +320,12 @@ class Run:
             tokens, labels, weights = (a[rows] for a in self.supervision(name))
             if name != self.pairs:
                 tokens = np.full((len(rows), 0), -1)
-            parts.append((self.regions(name).rows(rows), tokens, labels, weights))
+            parts.append(((self.regions(name), rows), tokens, labels, weights))
         widest = max(p[1].shape[1] for p in parts)
         tokens = np.concatenate(
             [np.pad(p[1], ((0, 0), (0, widest - p[1].shape[1])), constant_values=-1) for p in parts]
         )
-        regions = Regions(*(torch.cat([getattr(p[0], f) for p in parts]) for f in Regions.__dataclass_fields__))
+        regions = shards.join([p[0] for p in parts])
         return regions, tokens, np.concatenate([p[2] for p in parts]), np.concatenate([p[3] for p in parts])
 
     def _localizer_stage(self, text: bool) -> tuple[Path, str]:
@@ -339,7 +344,7 @@ class Run:
             save_module(folder / "model.safetensors", model)
             write_table(folder / "history.csv", history)
 
-        return self.cache.stage(f"attention-{arm}", *inputs, make=make)
+        return self.cache.stage(f"attention-{arm}", *inputs, make=make, together=processes.shared())
 
     def _localizer(self, text: bool) -> tuple[CrossAttention, pd.DataFrame]:
         """The cross-attention, trained with (or without) reports, and its history."""
@@ -380,7 +385,17 @@ class Run:
             save_module(folder / "classifier.safetensors", model)
             write_table(folder / "history.csv", history)
 
-        return self.cache.stage("classifier", *inputs, make=make)
+        return self.cache.stage("classifier", *inputs, make=make, together=processes.shared())
+
+    def train(self) -> None:
+        """Make every stage that several processes can share: detector, regions, both localizers, classifier."""
+        roles = self.preset.roles
+        only_boxes = {self.title(roles.detector)} - {self.title(r) for r in (*roles.localization, roles.severity)}
+        for name in dict.fromkeys([*self.training_sets(), *(s for s in self.sets if s not in only_boxes)]):
+            self._regions_stage(name)
+        self._localizer_stage(True)
+        self._localizer_stage(False)
+        _ = self._classifier_stage
 
     @cached_property
     def classifier(self) -> Classifier:
@@ -393,9 +408,7 @@ class Run:
 def decode(records: Records, side: int) -> tuple[Records, np.ndarray]:
     """Decode every image to uint8 [N, side, side]; what cannot be decoded moves into the quarantine table."""
     pixels, bad = [], {}
-    for row in tqdm(
-        records.images.itertuples(), total=len(records.images), desc=f"decode {records.name}", leave=False, disable=None
-    ):
+    for row in bar(records.images.itertuples(), total=len(records.images), desc=f"decode {records.name}", unit="image"):
         try:
             pixels.append(load(row.path, side)[0])
         except PnlocError as error:

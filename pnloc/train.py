@@ -1,27 +1,38 @@
 """One training loop for every network here: AdamW with a one-cycle rate, checkpoint and resume, seeds.
 
 `fit` is given a module, a function that yields an epoch's batches and one that turns a batch into
-named loss terms. It knows neither images nor reports. After each epoch the weights, the optimizer's
-state and the history are written (safetensors and JSON, atomically); a run that is started again with
-the same fingerprint goes on from there and ends with the same weights as one that was never stopped.
+named loss terms. It knows neither images nor reports. Once a minute and after each epoch all that the rest of the training
+depends on is written into one file, atomically: weights, optimizer, random numbers, history. A run that is
+started again with the same fingerprint goes on from there, in the middle of an epoch if need be, and ends with the same
+weights as one that was never stopped.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
+from pnloc import processes
 from pnloc.errors import PnlocError
-from pnloc.files import atomic, digest, read_json, write_json
+from pnloc.files import atomic, digest, unwritable
+from pnloc.progress import bar
 
 Losses = dict[str, Tensor]
+Watcher = Callable[[str, pd.DataFrame], None]  # is given the title and the history so far
+STATE = "state.safetensors"
+EVERY = 60.0  # seconds between checkpoints within an epoch
+_watchers: list[Watcher] = []
 
 
 @dataclass(frozen=True)
@@ -39,16 +50,20 @@ class Schedule:
 
 
 def device() -> torch.device:
-    """The accelerator where there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """This process's accelerator where there is one, else the CPU."""
+    return processes.device()
 
 
 def autocast(where: torch.device) -> torch.autocast:
-    """bfloat16 where the hardware computes it natively; elsewhere float32."""
+    """bfloat16 where the hardware computes it natively; elsewhere float32.
+
+    GPU: from compute capability 8.0 on; what older ones emulate is slower than float32. CPU: x86 with AVX-512 BF16 or AMX
+    (whose bf16 tiles oneDNN uses by itself). ARM is left at float32: not measured.
+    """
     if where.type == "cuda":
-        return torch.autocast("cuda", torch.bfloat16, enabled=torch.cuda.is_bf16_supported())
-    native = torch.cpu.get_capabilities().get("avx512_bf16", False) if hasattr(torch.cpu, "get_capabilities") else False
-    return torch.autocast("cpu", torch.bfloat16, enabled=bool(native))
+        return torch.autocast("cuda", torch.bfloat16, enabled=torch.cuda.is_bf16_supported(including_emulation=False))
+    known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return torch.autocast("cpu", torch.bfloat16, enabled=bool(known.get("avx512_bf16") or known.get("amx_bf16")))
 
 
 def generator(*seed: int) -> np.random.Generator:
@@ -71,9 +86,12 @@ def load_module(path: str | Path, module: nn.Module) -> nn.Module:
 
 
 def save_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write tensors atomically as safetensors."""
+    """Write tensors atomically as safetensors; a full disk raises PnlocError and leaves the older file as it was."""
     with atomic(path) as temporary:
-        save_file({name: value.contiguous() for name, value in tensors.items()}, str(temporary), metadata)
+        try:
+            save_file({name: value.contiguous() for name, value in tensors.items()}, str(temporary), metadata)
+        except SafetensorError as error:
+            raise unwritable(path, error) from None
 
 
 def load_tensors(path: str | Path) -> dict[str, Tensor]:
@@ -86,6 +104,25 @@ def load_tensors(path: str | Path) -> dict[str, Tensor]:
         raise PnlocError(f"{path}: not readable as safetensors ({error})") from None
 
 
+@contextmanager
+def watched(watcher: Watcher) -> Iterator[None]:
+    """Whatever is trained inside the block calls watcher(title, history so far) after each of its epochs."""
+    _watchers.append(watcher)
+    try:
+        yield
+    finally:
+        _watchers.remove(watcher)
+
+
+@dataclass
+class Progress:
+    """How far a training has come: whole epochs in `history`, then `step` batches whose mean losses so far are `sums`."""
+
+    history: list[dict] = field(default_factory=list)
+    step: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+
+
 def fit(
     module: nn.Module,
     batches: Callable[[int], Iterable],
@@ -96,77 +133,148 @@ def fit(
     fingerprint: str,
     seed: int,
     title: str = "training",
+    share: Callable[[object], tuple[object, float]] | None = None,
+    encoders: tuple[nn.Module, ...] = (),
 ) -> pd.DataFrame:
     """Train `module` in place and return its history: epoch, and the mean of each loss term and of their sum.
 
-    batches(epoch) yields exactly `schedule.steps` batches and must depend on the epoch and its own seed
-    only. `losses` gives weighted terms; their sum is minimised, with the gradient's norm clipped at 5. Raises
-    PnlocError where a loss is not finite; the checkpoint then still holds the last good epoch.
+    batches(epoch) yields exactly `schedule.steps` batches and must depend on the epoch and its own seed only, not on
+    torch's random numbers; the next batch is made in the background while one is worked on. `losses` gives weighted
+    terms; their sum is minimised, with the gradient's norm clipped at 5. Raises PnlocError where a loss or a gradient is
+    not finite; the checkpoint then still holds the last good state.
+
+    With several processes (pnloc.processes): share(batch) gives this process's part of a batch and the part's share
+    of the batch's losses, which must be means. Without it every process computes the losses of the whole batch, having encoded
+    its part of the rows in each of `encoders`.
     """
     folder = Path(folder)
     fingerprint = digest(fingerprint, asdict(schedule), seed)
     optimizer = torch.optim.AdamW(module.parameters(), lr=schedule.rate, weight_decay=schedule.weight_decay)
     cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, schedule.rate, total_steps=schedule.epochs * schedule.steps)
-    history = _resume(module, optimizer, folder, fingerprint)
-    # A scheduler has no state but its step: replaying it restores the rate and the momentum of the cycle.
-    optimizer._opt_called = True
-    for _ in range(len(history) * schedule.steps):
-        cycle.step()
+    done = _resume(module, optimizer, folder, fingerprint) or Progress()
+    _replay(cycle, len(done.history) * schedule.steps + done.step)
+    resumed = done.step > 0  # then the random numbers have been restored, too
+    processes.same_start(module)
+    processes.wait()  # all have read the checkpoint before one is written
+    saved = time.monotonic()
     module.train()
-    for epoch in tqdm(range(len(history), schedule.epochs), desc=title, unit="epoch", leave=False, disable=None):
-        torch.manual_seed(seed * 100_003 + epoch)
-        sums: dict[str, float] = {}
-        for batch in batches(epoch):
-            terms = losses(batch)
-            total = torch.stack(list(terms.values())).sum()
-            if not torch.isfinite(total):
-                values = {name: float(value.detach()) for name, value in terms.items()}
-                raise PnlocError(
-                    f"{title}: the loss is not finite in epoch {epoch} ({values}); {folder} keeps the last good epoch"
-                )
-            optimizer.zero_grad(set_to_none=True)
-            total.backward()
-            nn.utils.clip_grad_norm_(module.parameters(), 5.0)
-            optimizer.step()
-            cycle.step()
-            for name, value in {**terms, "loss": total}.items():
-                sums[name] = sums.get(name, 0.0) + float(value.detach()) / schedule.steps
-        history.append({"epoch": epoch, **sums})
-        _checkpoint(module, optimizer, history, folder, fingerprint)
+    with processes.whole_batch(module, *encoders):
+        for epoch in bar(range(len(done.history), schedule.epochs), desc=title, unit="epoch"):
+            if not resumed:
+                torch.manual_seed(seed * 100_003 + epoch)
+            resumed = False
+            with closing(_ahead(islice(batches(epoch), done.step, None))) as coming:
+                for batch in coming:
+                    try:
+                        terms = _step(module, optimizer, losses, batch, share)
+                    except FloatingPointError as error:
+                        kept = f"{folder} keeps the last good state"
+                        raise PnlocError(f"{title}: the {error}, in epoch {epoch}, step {done.step}; {kept}") from None
+                    cycle.step()
+                    done.step += 1
+                    for name, value in terms.items():
+                        done.sums[name] = done.sums.get(name, 0.0) + value / schedule.steps
+                    if done.step < schedule.steps and time.monotonic() - saved >= EVERY:
+                        _checkpoint(module, optimizer, done, folder, fingerprint)
+                        saved = time.monotonic()
+            done = Progress([*done.history, {"epoch": epoch, **done.sums}])
+            _checkpoint(module, optimizer, done, folder, fingerprint)
+            saved = time.monotonic()
+            for watcher in _watchers:
+                watcher(title, pd.DataFrame(done.history))
     module.eval()
-    return pd.DataFrame(history)
+    return pd.DataFrame(done.history)
 
 
-def _checkpoint(
-    module: nn.Module, optimizer: torch.optim.Optimizer, history: list[dict], folder: Path, key: str
-) -> None:
-    """Write weights, optimizer state and history; the JSON file is written last and names the tensors' file."""
+def _step(
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    losses: Callable[[object], Losses],
+    batch: object,
+    share: Callable[[object], tuple[object, float]] | None,
+) -> dict[str, float]:
+    """One step of the optimizer; the values of the loss terms and, as 'loss', of their sum, over the whole batch.
+
+    Raises FloatingPointError, before a weight has changed, where a value is not finite.
+    """
+    weight = 1.0
+    if share is not None and processes.count() > 1:
+        batch, weight = share(batch)
+        weight *= processes.count()  # the mean over processes is then the mean over the batch
+    terms = losses(batch)
+    terms = {**terms, "loss": torch.stack(list(terms.values())).sum()}
+    values = torch.stack([value.detach().float() for value in terms.values()]) * weight
+    processes.average([values])
+    if not torch.isfinite(values[-1]):
+        said = {name: round(float(value), 4) for name, value in zip(terms, values, strict=True)}
+        raise FloatingPointError(f"loss is not finite ({said})")
+    optimizer.zero_grad(set_to_none=True)
+    (terms["loss"] if weight == 1.0 else terms["loss"] * weight).backward()
+    processes.average_gradients(module)
+    norm = nn.utils.clip_grad_norm_(module.parameters(), 5.0)
+    if not torch.isfinite(norm):
+        raise FloatingPointError("gradient is not finite")
+    optimizer.step()
+    return dict(zip(terms, values.tolist(), strict=True))
+
+
+def _ahead(batches: Iterable) -> Iterator:
+    """The same batches in the same order, each made in a thread while the one before is used."""
+    iterator, end = iter(batches), object()
+    with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
+        coming = pool.submit(next, iterator, end)
+        while (batch := coming.result()) is not end:
+            coming = pool.submit(next, iterator, end)
+            yield batch
+
+
+def _replay(cycle: torch.optim.lr_scheduler.OneCycleLR, steps: int) -> None:
+    """Put the schedule after `steps` steps: rate and momentum are functions of the step alone."""
+    cycle.optimizer._opt_called = True
+    if steps:
+        cycle.last_epoch = steps - 1
+        cycle.step()
+
+
+def _checkpoint(module: nn.Module, optimizer: torch.optim.Optimizer, done: Progress, folder: Path, key: str) -> None:
+    """Write weights, optimizer state, random numbers and progress into one file, in the main process."""
+    if not processes.main():
+        return
     tensors = {f"module.{name}": value.detach().cpu() for name, value in module.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": value.detach().cpu() for name, value in state.items()}
-    name = f"state-{len(history):04d}.safetensors"
-    save_tensors(folder / name, tensors)
-    write_json(folder / "progress.json", {"fingerprint": key, "history": history, "tensors": name})
-    for old in folder.glob("state-*.safetensors"):
-        if old.name != name:
-            old.unlink()
+    tensors["random.cpu"] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        tensors["random.cuda"] = torch.cuda.get_rng_state()
+    save_tensors(folder / STATE, tensors, {"fingerprint": key, "progress": json.dumps(asdict(done))})
 
 
-def _resume(module: nn.Module, optimizer: torch.optim.Optimizer, folder: Path, key: str) -> list[dict]:
-    """Load the last checkpoint of the same fingerprint, if there is one, and return its history."""
-    if not (folder / "progress.json").exists():
-        return []
-    progress = read_json(folder / "progress.json")
-    if progress.get("fingerprint") != key:
-        return []
-    tensors = load_tensors(folder / progress["tensors"])
-    module.load_state_dict(
-        {name.removeprefix("module."): v for name, v in tensors.items() if name.startswith("module.")}
-    )
+def _resume(module: nn.Module, optimizer: torch.optim.Optimizer, folder: Path, key: str) -> Progress | None:
+    """Load the last checkpoint of the same fingerprint, if there is one, with its random numbers."""
+    if processes.main():
+        for left in folder.glob(f".{Path(STATE).stem}-*"):  # half a file, of a process killed while it wrote
+            left.unlink()
+    path = folder / STATE
+    if not path.exists():
+        return None
+    tensors = load_tensors(path)
+    with safe_open(path, "pt") as file:
+        facts = file.metadata() or {}
+    if facts.get("fingerprint") != key:
+        return None
     state: dict[int, dict[str, Tensor]] = {}
+    parameters = dict(enumerate(module.parameters()))
     for name, value in tensors.items():
         if name.startswith("optimizer."):
-            _, index, field = name.split(".")
-            state.setdefault(int(index), {})[field] = value
+            _, index, kind = name.split(".")
+            like = parameters[int(index)]
+            # Moments lie in memory as their weights do (channels last), or sums would round differently.
+            state.setdefault(int(index), {})[kind] = (
+                torch.empty_like(like).copy_(value).detach() if value.shape == like.shape and value.dim() else value
+            )
+    module.load_state_dict({n.removeprefix("module."): v for n, v in tensors.items() if n.startswith("module.")})
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-    return list(progress["history"])
+    torch.set_rng_state(tensors["random.cpu"])
+    if torch.cuda.is_available() and "random.cuda" in tensors:
+        torch.cuda.set_rng_state(tensors["random.cuda"])
+    return Progress(**json.loads(facts["progress"]))

@@ -19,13 +19,13 @@ PACKAGE = ROOT / "pnloc"
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # A module imports only from those named before it. A folder counts as one module.
 LAYERS = (
-    "errors files config boxes images records",
+    "errors files processes progress config boxes images records",
     "datasets",
     "demo",
     "lexicon sentences scope reports words",
-    "train inputs detector regions model losses localize baselines",
+    "train inputs detector regions shards model losses localize baselines",
     "metrics mesh severity published",
-    "cache figures markup stages results",
+    "provenance cache figures markup stages results",
     "explorer notebook book cli __main__",
 )
 ORDER = [name for layer in LAYERS for name in layer.split()]

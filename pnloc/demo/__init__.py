@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
 from pnloc.demo import anatomy, layouts, lesions, wording
 from pnloc.demo.layouts import Shot
 from pnloc.demo.rates import POOLS, RATES, Rates, SetRates
 from pnloc.errors import PnlocError
 from pnloc.files import write_json, write_table
+from pnloc.progress import bar
 
 SETS = ("rsna", "mimic", "chestxray8", "covid")
 POOL_NAMES = ("train", "validate", "test")
@@ -141,11 +141,10 @@ def generate(folder: Path, size: DemoSize, seed: int, workers: int = 2, progress
         made: list[tuple[str, str, Shot]] = []
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
             waiting = [pool.submit(_work, t, seed, size.side, str(scratch / "chest"), str(home)) for t in by_variant]
-            bar = tqdm(total=len(tasks), desc="generate", unit="image", leave=False, disable=None if progress else True)
-            for done in as_completed(waiting):
-                made += done.result()
-                bar.update(len(done.result()))
-            bar.close()
+            with bar(total=len(tasks), desc="generate", unit="image", shown=progress) as drawn:
+                for done in as_completed(waiting):
+                    made += done.result()
+                    drawn.update(len(done.result()))
         for name in SETS:
             mine = sorted((m for m in made if m[0] == name), key=lambda m: m[2].number)
             layouts.WRITERS[name](home, [m[2] for m in mine], [m[1] for m in mine])

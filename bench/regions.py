@@ -1,0 +1,115 @@
+"""The region cache at the size of MIMIC-CXR-JPG: bytes on disk, and memory while training from it with random access.
+
+Writes generated regions of 377,110 studies at R = 20 (numbers that are no images; the `mimic` preset's widths) with the code that writes real ones,
+reads an epoch of rows in random order and trains some steps, in a process of its own whose peak memory is reported. The files are removed
+at the end. With less than 25 GB free it writes as many studies as fit and says how many.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from bench import COLUMNS
+from bench.training import measured
+from pnloc import shards
+from pnloc.config import preset
+from pnloc.regions import Regions
+
+STUDIES, WORDS, NAMES, STEPS = 377_110, 48, 18, 100
+ROOM = 25e9  # bytes free, or fewer studies
+LONGEST = 90.0  # seconds of reading, after which the rate is taken as it is
+PRESET = preset("mimic")
+
+
+def run() -> pd.DataFrame:
+    """Bytes and memory against their bars, and the time of reading a batch against that of a training step."""
+    home = Path(__file__).parents[1] / "artifacts" / "bench"
+    home.mkdir(parents=True, exist_ok=True)
+    studies = int(STUDIES * min(1, shutil.disk_usage(home).free / ROOM))
+    with tempfile.TemporaryDirectory(prefix="regions-", dir=home) as folder:
+        write(folder, studies)
+        size = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
+        told = subprocess.run(
+            [sys.executable, "-m", "bench.regions", folder], capture_output=True, text=True, check=True,
+            cwd=Path(__file__).parents[1],
+        )  # fmt: skip
+    found = json.loads(told.stdout.splitlines()[-1])
+    read = f"{found['rows']:,} rows in random order"
+    rows = [
+        [f"regions of {studies:,} studies on disk", size / 1e9, 20.0, "GB", size / 1e9 / 20, 1.0],
+        [f"peak memory: {read}, {STEPS} steps", found["peak_gib"], 3.0, "GiB", found["peak_gib"] / 3, 1.0],
+        ["share of a training step spent waiting for rows from disk", found["waited"], found["whole"], "s",
+         found["waited"] / found["whole"], 0.05],
+    ]  # fmt: skip
+    table = pd.DataFrame(rows, columns=COLUMNS[:-1])
+    return table.assign(met=table["ratio"] <= table["bar"])
+
+
+def write(folder: str, studies: int) -> None:
+    """Shards of `studies` studies, one generated block in the place of each."""
+    block = generated(shards.LENGTH)
+    shards.build(folder, studies, lambda rows: shifted(block, rows), small=0)
+
+
+def generated(count: int) -> Regions:
+    """Regions of `count` studies, with random numbers in the place of what a detector would say."""
+    side, found = PRESET.detector.side, PRESET.regions.count
+    rng = torch.Generator().manual_seed(0)
+    corners = torch.rand(count, found, 4, generator=rng) * side / 2
+    corners[..., 2:] += corners[..., :2]
+    return Regions(
+        corners, torch.rand(count, found, generator=rng), torch.ones(count, found, dtype=torch.bool),
+        torch.randn(count, found, 3 * 4 * PRESET.detector.pyramid + 9, generator=rng).half(),
+        torch.rand(count, side // 8, side // 8, generator=rng).half(), torch.rand(count, generator=rng),
+    )  # fmt: skip
+
+
+def shifted(block: Regions, rows: slice) -> Regions:
+    """The block again, moved on by the shard's number, so that no two shards are alike."""
+    return block.rows((np.arange(rows.stop - rows.start) + rows.start // shards.LENGTH) % len(block))
+
+
+def work(folder: str) -> dict[str, float]:
+    """Read an epoch and train from the cache in `folder`; runs in a process of its own."""
+    import resource
+
+    from pnloc.localize import train_localizer
+    from pnloc.words import WordVectors
+
+    regions = shards.load(folder)
+    rng = np.random.default_rng(0)
+    batch, count = PRESET.model.batch, len(regions)
+    order, read, started = rng.permutation(count), 0, time.perf_counter()
+    for start in range(0, count, batch):
+        read += len(regions.rows(order[start : start + batch]))
+        if time.perf_counter() - started > LONGEST:
+            break
+    # All studies have words, labels and weights in memory, as in a real run; those of weight 0 are left out of the training.
+    words = rng.integers(0, 500, (count, WORDS))
+    words[:, 12:] = -1
+    labels = (rng.random((count, NAMES), dtype=np.float32) < 0.3).astype(np.float32)
+    weights = np.zeros((count, NAMES), dtype=np.float32)
+    weights[rng.choice(count, STEPS * batch, replace=False)] = 1
+    vectors = WordVectors(["", *map(str, range(499))], rng.normal(size=(500, PRESET.words.size)).astype(np.float32))
+    with tempfile.TemporaryDirectory() as scratch:
+        (waited, whole, _, _), _ = measured(
+            lambda: train_localizer(
+                shards.join([(regions, np.arange(count))]), words, labels, weights, vectors,
+                tuple(map(str, range(NAMES))), replace(PRESET.model, epochs=1), text=True, seed=0, folder=scratch, fingerprint="b",
+            )
+        )  # fmt: skip
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return {"rows": read, "waited": waited, "whole": whole, "peak_gib": peak}
+
+
+if __name__ == "__main__":
+    print(json.dumps(work(sys.argv[1])))

@@ -1,0 +1,226 @@
+"""Training and inference against their alternatives: the stock RetinaNet, the detector alone, waiting for data.
+
+Generated images (noise with bright ellipses in every other one), weights as initialised: speed does not depend on them. Ours is the `demo`
+preset as it is trained, torchvision's is RetinaNet on a ResNet-18 with a 256-channel pyramid at the same size. Both take grey
+images to losses or to boxes, with the same number of proposals; each time is the least of several repeats. With and without attention, boxes come
+from the same grouping step.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from bench import COLUMNS
+from pnloc import train
+from pnloc.config import preset
+from pnloc.detector import Detector
+from pnloc.inputs import augment
+from pnloc.localize import Choice, image_mass, pick, train_localizer
+from pnloc.regions import Regions, extract
+from pnloc.train import autocast, device
+from pnloc.words import WordVectors
+
+PRESET = preset("demo")
+SIDE, BATCH, MOST = PRESET.detector.side, PRESET.detector.batch, PRESET.regions.count
+REPEATS = 3
+NAMES = ("pneumonia", *(f"side:{word}" for word in ("right", "left")), *(f"word{i}" for i in range(15)))
+WORDS = 12  # of a report that assert something
+
+
+def run() -> pd.DataFrame:
+    """All rows of the table; about two minutes on two cores."""
+    images, boxes = pictures(2 * BATCH)
+    ours, stock = Detector(PRESET.detector), stock_retinanet()
+    ours = ours.to(device(), memory_format=torch.channels_last)
+    stock = stock.to(device(), memory_format=torch.channels_last)
+    steps = least([lambda: detector_step(ours, images, boxes), lambda: stock_step(stock, images, boxes)])
+    looks = least([lambda: detections(ours, images), lambda: stock_detections(stock, images)])
+    rows = [
+        ["detector training, a step of 16", *steps, "s", steps[1] / steps[0], 5.0],
+        ["detector inference, 32 images", *looks, "s", looks[1] / looks[0], 5.0],
+    ]
+    regions = many(extract(ours, images, PRESET.regions), 256)
+    model, epoch, waiting = attention(regions)
+    few = regions.rows(range(len(images)))
+    passed, ranked, attended = least(
+        [
+            lambda: extract(ours, images, PRESET.regions),
+            lambda: pick(few, few.scores.numpy(), Choice()),
+            lambda: pick(few, image_mass(model, few)[0], Choice()),
+        ],
+        repeats=5,
+    )
+    alone, both, each = passed + ranked, passed + attended, passed / len(images)
+    rows += [
+        ["images to boxes, detector with attention against without", both, alone, "s", both / alone, 1.05],
+        ["attention, an epoch against a detector pass, an image", epoch, each, "s", epoch / each, 1 / 50],
+        ["share of a detector step spent waiting for data", *detector_waiting(images, boxes), 0.05],
+        ["share of an attention step spent waiting for data", *waiting, 0.05],
+    ]  # fmt: skip
+    table = pd.DataFrame(rows, columns=COLUMNS[:-1])
+    least_or_most = np.where(table["bar"] >= 2, table["ratio"] >= table["bar"], table["ratio"] <= table["bar"])
+    return table.assign(met=least_or_most)
+
+
+def pictures(count: int) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Grey images uint8 [N, S, S] and the boxes of their bright ellipses, none in every other image."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(30, 120, (count, SIDE, SIDE)).astype(np.float32)
+    y, x = np.mgrid[:SIDE, :SIDE]
+    boxes = [np.zeros((0, 4))] * count
+    for row in range(0, count, 2):
+        centre, radius = rng.uniform(0.3, 0.7, 2) * SIDE, rng.uniform(0.08, 0.2, 2) * SIDE
+        images[row] += 90 * (((x - centre[0]) / radius[0]) ** 2 + ((y - centre[1]) / radius[1]) ** 2 < 1)
+        boxes[row] = np.concatenate([centre - radius, centre + radius])[None]
+    return images.clip(0, 255).astype(np.uint8), boxes
+
+
+def least(works: list[Callable[[], object]], repeats: int = REPEATS) -> list[float]:
+    """The least time of each work in seconds, after one unmeasured round; they take turns, so that load hits them alike."""
+    times = [[] for _ in works]
+    for number in range(repeats + 1):
+        for work, found in zip(works, times, strict=True):
+            started = time.perf_counter()
+            work()
+            if device().type == "cuda":
+                torch.cuda.synchronize()
+            if number:
+                found.append(time.perf_counter() - started)
+    return [min(found) for found in times]
+
+
+def targets(boxes: list[Tensor]) -> list[dict[str, Tensor]]:
+    return [{"boxes": b.to(device()), "labels": torch.zeros(len(b), dtype=torch.int64, device=device())} for b in boxes]
+
+
+def detector_step(model: Detector, images: np.ndarray, boxes: list[np.ndarray]) -> None:
+    """Augmentation, forward and backward of one batch."""
+    moved, found = augment(torch.from_numpy(images[:BATCH])[:, None], boxes[:BATCH], np.random.default_rng(1))
+    model.train().zero_grad()
+    with autocast(device()):
+        losses = model.losses(moved.to(device()), targets(found))
+    sum(losses.values()).backward()
+
+
+def stock_retinanet() -> torch.nn.Module:
+    """torchvision's RetinaNet with a ResNet-18 pyramid of 256 channels, strides 8 to 128, for square images of SIDE."""
+    from torchvision.models.detection import RetinaNet
+    from torchvision.models.detection.anchor_utils import AnchorGenerator
+    from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+    from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+
+    body = resnet_fpn_backbone(
+        backbone_name="resnet18", weights=None, norm_layer=torch.nn.BatchNorm2d, trainable_layers=5,
+        returned_layers=[2, 3, 4], extra_blocks=LastLevelP6P7(256, 256),
+    )  # fmt: skip
+    sizes = tuple(
+        (x, int(x * 2 ** (1 / 3)), int(x * 2 ** (2 / 3))) for x in (32, 64, 128, 256, 512)
+    )  # torchvision's own
+    anchors = AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * len(sizes))
+    return RetinaNet(
+        body, 1, anchor_generator=anchors, min_size=SIDE, max_size=SIDE, detections_per_img=MOST, score_thresh=0.0
+    )
+
+
+def stock_step(model: torch.nn.Module, images: np.ndarray, boxes: list[np.ndarray]) -> None:
+    """The same batch through the stock network, in the same precision and after the same augmentation."""
+    moved, found = augment(torch.from_numpy(images[:BATCH])[:, None], boxes[:BATCH], np.random.default_rng(1))
+    model.train().zero_grad()
+    with autocast(device()):
+        losses = model(list((moved / 255).expand(-1, 3, -1, -1).to(device())), targets(found))
+    sum(losses.values()).float().backward()
+
+
+@torch.no_grad()
+def detections(model: Detector, images: np.ndarray) -> None:
+    """Images to MOST boxes each, with what else our detector says of them."""
+    model.eval()
+    for start in range(0, len(images), BATCH):
+        with autocast(device()):
+            model(torch.from_numpy(images[start : start + BATCH])[:, None].to(device()), PRESET.regions.overlap, MOST)
+
+
+@torch.no_grad()
+def stock_detections(model: torch.nn.Module, images: np.ndarray) -> None:
+    """Images to MOST boxes each."""
+    model.eval()
+    for start in range(0, len(images), BATCH):
+        pictures = torch.from_numpy(images[start : start + BATCH])[:, None].float() / 255
+        with autocast(device()):
+            model(list(pictures.expand(-1, 3, -1, -1).to(device())))
+
+
+def many(regions: Regions, count: int) -> Regions:
+    """As many images as asked for, from a few."""
+    return regions.rows(np.arange(count) % len(regions))
+
+
+def attention(regions: Regions) -> tuple[torch.nn.Module, float, tuple]:
+    """The text attention trained on these regions: the model, seconds per image and epoch, its share of waiting for data."""
+    import tempfile
+
+    rng = np.random.default_rng(0)
+    vectors = WordVectors(
+        ["", *(n.split(":")[-1] for n in NAMES)], rng.normal(size=(len(NAMES) + 1, PRESET.words.size)).astype("f4")
+    )
+    words = rng.integers(1, len(NAMES), (len(regions), WORDS))
+    labels = (rng.uniform(size=(len(regions), len(NAMES))) < 0.3).astype(np.float32)
+    times: list[float] = []
+    with tempfile.TemporaryDirectory() as folder, train.watched(lambda *_: times.append(time.perf_counter())):
+        waits, found = measured(
+            lambda: train_localizer(
+                regions, words, labels, np.ones_like(labels), vectors, NAMES, PRESET.model,
+                text=True, seed=0, folder=folder, fingerprint="bench",
+            )[0]
+        )  # fmt: skip
+    return found.eval(), min(np.diff(times)) / len(regions), waits
+
+
+def detector_waiting(images: np.ndarray, boxes: list[np.ndarray]) -> tuple:
+    """Seconds waited for batches, seconds of training, the unit and their ratio, for the detector as it is trained."""
+    import tempfile
+    from dataclasses import replace
+
+    from pnloc.detector import train_detector
+
+    config = replace(PRESET.detector, epochs=4)
+    with tempfile.TemporaryDirectory() as folder:
+        return measured(
+            lambda: train_detector(
+                np.tile(images, (2, 1, 1)), boxes * 2, config, seed=0, folder=folder, fingerprint="b"
+            )
+        )[0]
+
+
+def measured(work: Callable[[], object]) -> tuple[tuple, object]:
+    """Run a training; seconds that its loop waited for batches, seconds of its steps, the unit, their ratio; its result."""
+    waited, spent = [], []
+    ahead, step = train._ahead, train._step
+
+    def waiting(batches) -> Iterator:
+        iterator = ahead(batches)
+        while True:
+            started = time.perf_counter()
+            batch = next(iterator, None)
+            waited.append(time.perf_counter() - started)
+            if batch is None:
+                return
+            yield batch
+
+    def stepping(*arguments):
+        started = time.perf_counter()
+        found = step(*arguments)
+        spent.append(time.perf_counter() - started)
+        return found
+
+    train._ahead, train._step = waiting, stepping
+    try:
+        found = work()
+    finally:
+        train._ahead, train._step = ahead, step
+    whole = sum(waited) + sum(spent)
+    return (sum(waited), whole, "s", sum(waited) / whole), found

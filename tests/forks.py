@@ -1,0 +1,62 @@
+"""Processes for tests: forked from one clean server that has imported torch and the package, so that each starts at once."""
+
+import os
+import socket
+import traceback
+from collections.abc import Callable
+from multiprocessing import get_context
+from pathlib import Path
+
+CONTEXT = get_context("forkserver")
+CONTEXT.set_forkserver_preload(["pytest", "accelerate", "pnloc.detector", "pnloc.localize", "pnloc.baselines"])
+
+
+def start(work: Callable, *arguments: object, **environment: str):
+    """Start work(*arguments) in a process of one thread; `work` is a function at the top of a test module."""
+    process = CONTEXT.Process(target=_work, args=(work, arguments, environment))
+    process.start()
+    return process
+
+
+def _work(work: Callable, arguments: tuple, environment: dict[str, str]) -> None:
+    import torch
+
+    os.environ.update(environment)
+    torch.set_num_threads(1)
+    work(*arguments)
+
+
+def together(work: Callable, folder: Path, *arguments: object, count: int = 2, **environment: str) -> None:
+    """Run work(folder, *arguments) in `count` processes that know of each other (gloo), as a launcher would start them.
+
+    Fails with the message of the first one that failed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    started = []
+    for rank in range(count):
+        known = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_PORT": port}
+        known = {name: str(value) for name, value in known.items()} | {
+            "MASTER_ADDR": "127.0.0.1",
+            "OMP_NUM_THREADS": "1",
+        }
+        started.append(start(_reporting, work, folder, rank, *arguments, **{**known, **environment}))
+    for process in started:
+        process.join(120)
+        process.kill()
+    failed = [path.read_text() for path in sorted(folder.glob("failed-*"))]
+    assert not failed, failed[0]
+    assert [process.exitcode for process in started] == [0] * count
+
+
+def _reporting(work: Callable, folder: Path, rank: int, *arguments: object) -> None:
+    try:
+        work(folder, *arguments)
+        from pnloc import processes
+
+        processes.wait()  # who ends first would cut the connection of those who are still making it
+    except BaseException:
+        (folder / f"failed-{rank}").write_text(traceback.format_exc())
+        raise

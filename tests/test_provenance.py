@@ -1,0 +1,75 @@
+"""What lies beside a run: versions, commit, machine, data; no host, no user, no path."""
+
+import getpass
+import platform
+import socket
+import subprocess
+from importlib.metadata import version
+
+import numpy as np
+import pandas as pd
+
+from pnloc import cache, provenance
+from pnloc.cache import Cache
+from pnloc.files import read_json
+from pnloc.provenance import PACKAGES, commit, data_digest, environment
+
+
+def test_the_environment_names_versions_and_the_machine_but_no_host_nor_user():
+    found = environment()
+    assert found["packages"] == {name: version(name) for name in PACKAGES}
+    assert found["python"] == platform.python_version() and found["processes"] == 1
+    words = [str(v) for v in found.values()]
+    assert socket.gethostname() not in words and getpass.getuser() not in words
+    assert not any("/" in word for word in words)
+
+
+def test_the_commit_is_that_of_the_repository_or_unknown(tmp_path):
+    def git(*words):
+        identity = ["-c", "user.name=n", "-c", "user.email=e@example.org", "-c", "commit.gpgsign=false"]
+        done = subprocess.run(["git", *identity, *words], cwd=tmp_path, check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    assert commit(tmp_path / "nowhere") == "unknown"
+    git("init", "-q")
+    assert commit(tmp_path) == "unknown", "no commit yet"
+    (tmp_path / "a.txt").write_text("1")
+    git("add", "a.txt")
+    git("commit", "-qm", "one")
+    assert commit(tmp_path) == git("rev-parse", "HEAD")
+    (tmp_path / "a.txt").write_text("2")
+    assert commit(tmp_path) == git("rev-parse", "HEAD") + "+", "what ran is not what was committed"
+    (tmp_path / "inside").mkdir()
+    assert commit(tmp_path / "inside") == "unknown", "a package inside somebody else's repository"
+
+
+def test_the_data_digest_is_of_the_content_alone():
+    pixels = np.arange(600 * 4, dtype=np.uint8).reshape(600, 2, 2)
+    table = pd.DataFrame({"image": ["a", "b"], "label": [1.0, np.nan]})
+    first = data_digest(pixels, table)
+    assert first == data_digest(pixels.copy(), table.set_axis([5, 9])) and len(first) == 16
+    changed = pixels.copy()
+    changed[599, 1, 1] += 1
+    others = [
+        data_digest(changed, table), data_digest(pixels, table.assign(label=0)),
+        data_digest(pixels.reshape(600, 4, 1), table), data_digest(pixels[:0], table),
+    ]  # fmt: skip
+    assert len({first, *others}) == 5
+
+
+def test_run_json_says_of_every_stage_with_what_it_was_made(tmp_path, monkeypatch):
+    first = Cache(tmp_path, preset="smoke", seed=3)
+    _, key = first.stage("data", 1, make=lambda folder, key: {"data": "abc"})
+    first.stage("model", 1, make=lambda folder, key: None)
+    old = provenance.environment()
+    monkeypatch.setattr(cache, "environment", lambda: {**old, "python": "3.99"})
+    again = Cache(tmp_path, preset="smoke", seed=3)
+    again.stage("data", 1, make=lambda folder, key: {"data": "never"})
+    again.stage("model", 2, make=lambda folder, key: None)
+    run = read_json(tmp_path / "run.json")
+    assert run["preset"] == "smoke" and run["seed"] == 3
+    assert run["stages"]["data"]["fingerprint"] == key and run["stages"]["data"]["data"] == "abc"
+    made = {name: run["environments"][stage["environment"]]["python"] for name, stage in run["stages"].items()}
+    assert made == {"data": platform.python_version(), "model": "3.99"}
+    again.stage("data", 2, make=lambda folder, key: None)
+    assert len(read_json(tmp_path / "run.json")["environments"]) == 1, "environments that made nothing here go"
