@@ -87,12 +87,12 @@ class Cache:
         return folder, key
 
     def _finish(self, name: str, folder: Path, key: str, noted: dict, seconds: float) -> None:
-        """Declare a stage whole: drop what it needed to resume, write its records, remove its older folders."""
-        for state in [*folder.rglob("state*.safetensors"), *folder.rglob(".state*.safetensors")]:
-            state.unlink()
+        """Write a stage's records, declare it whole, and only then remove what it needed to resume and its older folders."""
         self._time(name, seconds)
         self._note(name, {"fingerprint": key, **noted})
         write_json(folder / "done.json", {"stage": name, "seconds": round(seconds, 2)})
+        for state in [*folder.rglob("state*.safetensors"), *folder.rglob(".state*.safetensors")]:
+            state.unlink()
         for old in (self.root / "cache").glob(f"{name}-*"):
             if old != folder and old.name[len(name) + 1 :].isalnum():
                 shutil.rmtree(old)

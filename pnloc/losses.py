@@ -61,12 +61,13 @@ def distillation(gamma: Tensor, beta: Tensor, phrases: Tensor, labels: Tensor) -
 
 def total(model: CrossAttention, batch: Batch, config: ModelConfig, text: bool) -> dict[str, Tensor]:
     """The weighted terms of one batch. Without `text`, only the attribute term (image labels) remains."""
-    beta, logits = model.image_only(batch)
+    regions = model.encode_regions(batch.features)  # once: they cost most of a step
+    beta, logits = model.image_only(batch, regions)
     terms = {"attributes": config.attribute_weight * attributes(logits, batch.labels, batch.weights)}
     if text:
         paired = (batch.words >= 0).any(1)
-        terms["contrastive"] = config.contrast_weight * contrastive(model.match(batch), paired, config.contrast_tau)
-        gamma, likelihood = model.phrase_attention(batch)
+        terms["contrastive"] = config.contrast_weight * contrastive(model.match(batch, regions), paired, config.contrast_tau)
+        gamma, likelihood = model.phrase_attention(batch, regions)
         terms["grounding"] = config.grounding_weight * grounding(likelihood, batch.phrases)
         terms["distillation"] = config.distill_weight * distillation(gamma, beta, batch.phrases, batch.labels)
     return terms

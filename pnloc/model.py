@@ -107,11 +107,13 @@ class CrossAttention(nn.Module):
         logits = logits.masked_fill(~allowed, torch.finfo(logits.dtype).min)
         return torch.softmax(logits, dim=-1) * allowed
 
-    def text_attention(self, batch: Batch) -> Tensor:
-        """alpha [B, W, R] of each report's words over its own image's regions; 0 for padding words."""
-        alpha = self.attend(
-            self.encode_words(batch.words), self.encode_regions(batch.features), batch.log_scores, batch.valid
-        )
+    def text_attention(self, batch: Batch, regions: Tensor | None = None) -> Tensor:
+        """alpha [B, W, R] of each report's words over its own image's regions; 0 for padding words.
+
+        Here and below, `regions` is v [B, R, D] where it has been encoded already.
+        """
+        regions = self.encode_regions(batch.features) if regions is None else regions
+        alpha = self.attend(self.encode_words(batch.words), regions, batch.log_scores, batch.valid)
         return alpha * (batch.words >= 0).unsqueeze(-1)
 
     def place_probabilities(self, regions: Tensor, centres: Tensor) -> Tensor:
@@ -120,12 +122,12 @@ class CrossAttention(nn.Module):
         density = -away.square().sum(-1) / 2 - self.spreads.sum(-1)
         return torch.softmax(density + regions @ self.places.T, dim=-1)
 
-    def phrase_attention(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def phrase_attention(self, batch: Batch, regions: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """gamma [B, P, R] of each phrase over its own image's regions, 0 for padding, and each phrase's likelihood [B, P].
 
         The likelihood is sum_r beta_0r sum_{k in p} pi_rk, the probability that the image gives to the phrase's place; 1 for padding.
         """
-        regions = self.encode_regions(batch.features)
+        regions = self.encode_regions(batch.features) if regions is None else regions
         beta = self.attend(self.attribute_queries()[:1], regions, batch.log_scores, batch.valid)  # [B, 1, R]
         allowed = batch.phrases @ self.place_probabilities(regions, batch.centres).transpose(1, 2)  # [B, P, R]
         joint = beta * allowed.clamp_min(1e-6)
@@ -133,11 +135,11 @@ class CrossAttention(nn.Module):
         likelihood = torch.where(said, joint.sum(-1), 1.0)
         return joint / likelihood.unsqueeze(-1) * said.unsqueeze(-1), likelihood
 
-    def match(self, batch: Batch) -> Tensor:
+    def match(self, batch: Batch, regions: Tensor | None = None) -> Tensor:
         """score [B reports, B images]: how well each report fits each image; 0 for reports without words."""
         known = batch.words >= 0
         words = self.encode_words(batch.words)[known]  # [T, D], the T words of all reports, without padding
-        regions = self.encode_regions(batch.features)
+        regions = self.encode_regions(batch.features) if regions is None else regions
         alpha = self.attend(words, regions, batch.log_scores, batch.valid)  # [B images, T, R]
         # cos(t_w, sum_r alpha_wr v_r) from inner products alone, so that no [B, T, D] is ever formed.
         along = (alpha * (words @ regions.transpose(1, 2))).sum(-1)
@@ -146,9 +148,9 @@ class CrossAttention(nn.Module):
         sums = torch.zeros(len(known), len(regions), device=regions.device).index_add(0, report, (along / length).T)
         return sums / known.sum(1, keepdim=True).clamp_min(1)
 
-    def image_only(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def image_only(self, batch: Batch, regions: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """beta [B, A, R] and attribute logits [B, A]; reads no word."""
-        regions = self.encode_regions(batch.features)
+        regions = self.encode_regions(batch.features) if regions is None else regions
         queries = self.attribute_queries().expand(len(regions), -1, -1)
         beta = self.attend(queries, regions, batch.log_scores, batch.valid)
         attended = beta @ regions

@@ -13,7 +13,7 @@ A batch means the same whatever the number of processes. Two ways to split it, f
   of the whole batch. The encoder holds most of the arithmetic; reports, losses and their random numbers stay those of one process.
 
 What differs is rounding, as it does between one thread and two. A step's losses agree to 1e-6; a detector trained from scratch,
-whose every step amplifies a difference some tenfold at first, is then a different detector, as good as the other. Training is therefore
+whose first steps each amplify a difference tenfold and more, is then a different detector, as good as the other. Training is therefore
 split where that is of use (`shared`), and elsewhere one process trains what it would have trained alone, to the last bit.
 """
 
@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from pnloc.errors import PnlocError
 
 SIZES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")  # torchrun, accelerate, MPI
-PATIENCE = timedelta(days=7)  # others wait while one process decodes a large data set
+PATIENCE = timedelta(days=1)  # of processes that have done their shards, with the one that has not
 
 _alone = False
 
@@ -131,11 +131,11 @@ def leave() -> bool:
     """End the common work: True in the main process, which goes on alone and with all cores; the others may end."""
     global _alone
     first = main()
-    wait()
     if count() > 1:
+        wait()
         torch.set_num_threads(max(torch.get_num_threads(), min(cores(), torch.get_num_threads() * local())))
         _state().destroy_process_group()
-    _alone = True
+        _alone = True
     return first
 
 
@@ -151,11 +151,11 @@ def launch(work: Callable[..., object], *arguments: object, processes: int | Non
         return False
     from accelerate import notebook_launcher
 
-    notebook_launcher(partial(_alone_with_threads, work), arguments, num_processes=processes, use_port=str(free_port()))
+    notebook_launcher(_launched, (work, *arguments), num_processes=processes, use_port=str(free_port()))
     return True
 
 
-def _alone_with_threads(work: Callable[..., object], *arguments: object) -> None:
+def _launched(work: Callable[..., object], *arguments: object) -> None:
     """A forked process cannot use the threads of its parent's pool; torch hangs if it tries."""
     if not torch.cuda.is_available():
         torch.set_num_threads(1)

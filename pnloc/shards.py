@@ -24,7 +24,6 @@ from pnloc.regions import Regions
 
 LENGTH = 2048  # images per shard; a multiple of the detector's batch, so that shards change no number
 SMALL = 16_384  # images; up to here a set is kept as one file and held in memory
-RESIDENT = 512 * 2**20  # bytes of touched pages after which the maps are told to let go of them
 NAMES = [field.name for field in fields(Regions)]
 _TYPES = {"F32": np.float32, "F16": np.float16, "BOOL": np.bool_}
 _FOLDER, _WHOLE, _INDEX = "parts", "regions.safetensors", "shards.json"
@@ -82,7 +81,7 @@ class Column:
     def __getitem__(self, index: object) -> Tensor:
         """Rows as a tensor: index is a row number, a slice, or an array of row numbers or of booleans."""
         rows = np.arange(len(self))[np.asarray(index) if not isinstance(index, slice | int) else index]
-        found = self._shards.read(self._name, np.atleast_1d(rows))
+        found = self._shards.read([self._name], np.atleast_1d(rows))[0]
         return found[0] if np.ndim(rows) == 0 else found
 
 
@@ -96,7 +95,6 @@ class Shards:
         index = read_json(folder / _INDEX)
         self._images, self._length = int(index["images"]), int(index["length"])
         self._files = [_Shard(folder / _FOLDER / name) for name in index["files"]]
-        self._touched = 0
         for number, file in enumerate(self._files):
             expected = min(self._length, self._images - number * self._length)
             if any(len(file.columns[name]) != expected for name in NAMES):
@@ -142,32 +140,28 @@ class Shards:
     def rows(self, index: object) -> Regions:
         """The regions of some of the images, in memory."""
         rows = np.asarray(index, dtype=np.int64).reshape(-1)
-        rows = np.where(rows < 0, rows + len(self), rows)
-        for shard in np.unique(rows // self._length):
-            self._files[shard].fetch(np.unique(rows[rows // self._length == shard] - shard * self._length))
-        return Regions(*(self.read(name, rows) for name in NAMES))
+        return Regions(*self.read(NAMES, np.where(rows < 0, rows + len(self), rows)))
 
-    def read(self, name: str, rows: np.ndarray) -> Tensor:
-        """Rows of one field, copied into memory."""
+    def read(self, names: list[str], rows: np.ndarray) -> list[Tensor]:
+        """Rows of some fields, copied into memory.
+
+        Each shard is let go of once it has been read, so that never more than one is resident; the system keeps its pages
+        for the next reading as long as nobody else needs the memory.
+        """
         if rows.size and (rows.min() < 0 or rows.max() >= len(self)):
             raise IndexError(f"row {rows.max()} of {len(self)} images")
-        like = self._files[0].columns[name]
-        found = np.empty((len(rows), *like.shape[1:]), dtype=like.dtype)
-        of = rows // self._length
-        for shard in np.unique(of):
-            here = np.flatnonzero(of == shard)
-            found[here] = self._files[shard].columns[name][rows[here] - shard * self._length]
-        # A fault maps up to 16 pages around the one it needs.
-        self._touched += len(rows) * (like.nbytes // max(len(like), 1) + 16 * mmap.PAGESIZE)
-        if self._touched > RESIDENT:
-            self.release()
-        return torch.from_numpy(found)
-
-    def release(self) -> None:
-        """Let go of the pages read so far; the system keeps them as long as nobody else needs the memory."""
-        for file in self._files:
-            file.release()
-        self._touched = 0
+        like = self._files[0].columns
+        found = [np.empty((len(rows), *like[name].shape[1:]), dtype=like[name].dtype) for name in names]
+        of, order = rows // self._length, np.argsort(rows, kind="stable")
+        here = {shard: order[of[order] == shard] for shard in np.unique(of)}
+        if "features" in names:
+            for shard, chosen in here.items():
+                self._files[shard].fetch(rows[chosen] - shard * self._length)
+        for shard, chosen in here.items():
+            for name, column in zip(names, found, strict=True):
+                column[chosen] = self._files[shard].columns[name][rows[chosen] - shard * self._length]
+            self._files[shard].release()
+        return [torch.from_numpy(column) for column in found]
 
 
 class _Shard:
@@ -185,7 +179,8 @@ class _Shard:
             raise PnlocError(f"{path}: no such file; delete its stage's folder and run again") from None
         except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
             raise PnlocError(f"{path}: not a shard of regions ({error}); delete it and run again") from None
-        self._starts = {n: (start + header[n]["data_offsets"][0], c[:1].nbytes) for n, c in self.columns.items()}
+        features = self.columns["features"]
+        self._features = start + header["features"]["data_offsets"][0], features.nbytes // max(len(features), 1)
 
     def _array(self, entry: dict, start: int) -> np.ndarray:
         kind, shape = np.dtype(_TYPES[entry["dtype"]]), entry["shape"]
@@ -196,13 +191,14 @@ class _Shard:
 
     def fetch(self, rows: np.ndarray) -> None:
         """Ask the system to read these rows' features at once rather than page by page, where it takes such advice."""
-        if hasattr(mmap, "MADV_WILLNEED"):
-            first, size = self._starts["features"]
+        if hasattr(mmap, "MADV_WILLNEED") and len(rows) < len(self.columns["features"]) // 4:
+            first, size = self._features
             for row in rows:
                 begin = (first + int(row) * size) // mmap.PAGESIZE * mmap.PAGESIZE
                 self._map.madvise(mmap.MADV_WILLNEED, begin, first + (int(row) + 1) * size - begin)
 
     def release(self) -> None:
+        """Unmap what was read; a later reading maps it again."""
         if hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED)
 

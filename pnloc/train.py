@@ -140,7 +140,8 @@ def fit(
 
     batches(epoch) yields exactly `schedule.steps` batches and must depend on the epoch and its own seed only, not on
     torch's random numbers; the next batch is made in the background while one is worked on. `losses` gives weighted
-    terms; their sum is minimised, with the gradient's norm clipped at 5. Raises PnlocError where a loss or a gradient is not finite; the checkpoint then still holds the last good state.
+    terms; their sum is minimised, with the gradient's norm clipped at 5. Raises PnlocError where a loss or a gradient is
+    not finite; the checkpoint then still holds the last good state.
 
     With several processes (pnloc.processes): share(batch) gives this process's part of a batch and the part's share
     of the batch's losses, which must be means. Without it every process computes the losses of the whole batch, having encoded

@@ -13,7 +13,7 @@ CONTEXT.set_forkserver_preload(["pytest", "accelerate", "pnloc.detector", "pnloc
 
 def start(work: Callable, *arguments: object, **environment: str):
     """Start work(*arguments) in a process of one thread; `work` is a function at the top of a test module."""
-    process = CONTEXT.Process(target=_work, args=(work, arguments, environment), daemon=True)
+    process = CONTEXT.Process(target=_work, args=(work, arguments, environment))
     process.start()
     return process
 
@@ -42,7 +42,7 @@ def together(work: Callable, folder: Path, *arguments: object, count: int = 2, *
             "MASTER_ADDR": "127.0.0.1",
             "OMP_NUM_THREADS": "1",
         }
-        started.append(start(_reporting, work, folder, rank, *arguments, **known, **environment))
+        started.append(start(_reporting, work, folder, rank, *arguments, **{**known, **environment}))
     for process in started:
         process.join(120)
         process.kill()

@@ -1,6 +1,9 @@
 """The whole way on the smoke preset: data, detector, regions, attention, tables, checkpoint, command line, bad input."""
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +11,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from pnloc import results
+from pnloc import processes, results
 from pnloc.cli import main
 from pnloc.errors import PnlocError
+from pnloc.files import read_json
 from pnloc.stages import open_run
 
 LOCALIZATION = ["dataset", "method", "metric", "threshold", "value", "low", "high", "n", "seed"]
@@ -94,6 +98,44 @@ def test_the_same_seed_gives_the_same_regions_and_weights(run, tmp_path, artifac
     pd.testing.assert_frame_equal(
         table(artifacts, "localization"), pd.read_csv(tmp_path / "smoke" / "tables" / "localization.csv")
     )
+
+
+def test_two_processes_make_the_tables_of_one(tmp_path, artifacts):
+    """By the command that the book gives: regions and localizers, split over two CPU processes, from the kept detector."""
+    shutil.copytree(artifacts / "smoke", tmp_path / "smoke", ignore=shutil.ignore_patterns("tables", "predictions"))
+    for stage in (tmp_path / "smoke" / "cache").iterdir():
+        if stage.name.startswith(("regions", "attention", "predict")):
+            shutil.rmtree(stage)
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    command += ["--main_process_port", str(processes.free_port())]
+    command += ["-m", "pnloc", "train", "--preset", "smoke", "--artifacts", str(tmp_path)]
+    done = subprocess.run(
+        command, cwd=Path(__file__).parents[1], env={**os.environ, "PNLOC_SPLIT": "1", "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("checkpoint: ") == 1, "one process speaks"
+    for arm in ("text", "labels"):
+        one, two = (next((p / "smoke" / "cache").glob(f"attention-{arm}-*")) for p in (artifacts, tmp_path))
+        one, two = (pd.read_csv(folder / "history.csv") for folder in (one, two))
+        pd.testing.assert_frame_equal(one, two, rtol=0, atol=1e-4)
+    for name in ("localization", "differences"):
+        found = pd.read_csv(tmp_path / "smoke" / "tables" / f"{name}.csv")
+        pd.testing.assert_frame_equal(table(artifacts, name), found, rtol=0, atol=1e-4)
+    stages = read_json(tmp_path / "smoke" / "run.json")
+    made = stages["environments"][stages["stages"]["attention-text"]["environment"]]
+    assert made["processes"] == 2
+
+
+def test_what_a_run_was_made_with_lies_beside_it(artifacts):
+    found = read_json(artifacts / "smoke" / "run.json")
+    timing = pd.read_csv(artifacts / "smoke" / "timing.csv")
+    assert found["preset"] == "smoke" and found["seed"] == 0
+    assert set(found["stages"]) == set(timing["stage"])
+    assert {len(stage["data"]) for name, stage in found["stages"].items() if name.startswith("decode")} == {16}
+    assert read_json(artifacts / "smoke" / "config.json")["detector"]["side"] == 192
+    assert not list((artifacts / "smoke" / "cache").rglob("*state*.safetensors")), "no checkpoint stays behind"
 
 
 def test_no_patient_is_trained_and_tested_on(run):

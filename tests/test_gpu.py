@@ -29,7 +29,8 @@ def batch(where: str, studies: int = 4) -> Batch:
     rng = torch.Generator().manual_seed(0)
     parts = (
         torch.randn(studies, 5, 21, generator=rng), torch.rand(studies, 5, generator=rng).log(),
-        torch.ones(studies, 5, dtype=torch.bool), torch.randint(-1, 9, (studies, 6), generator=rng),
+        torch.ones(studies, 5, dtype=torch.bool), torch.rand(studies, 5, 2, generator=rng),
+        torch.randint(-1, 9, (studies, 6), generator=rng), torch.randint(0, 2, (studies, 2, 6), generator=rng).float(),
         torch.randint(0, 2, (studies, 3), generator=rng).float(), torch.rand(studies, 3, generator=rng),
     )  # fmt: skip
     return Batch(*(part.to(where) for part in parts))
@@ -69,14 +70,16 @@ def test_the_attention_mixes_no_devices():
     with FakeTensorMode(), torch.device("cuda"):
         model = CrossAttention(21, torch.empty(9, 7), torch.empty(3, 7), ModelConfig(width=8))
         empty = Batch(
-            torch.empty(4, 5, 21), torch.empty(4, 5), torch.ones(4, 5, dtype=torch.bool),
-            torch.zeros(4, 6, dtype=torch.int64), torch.empty(4, 3), torch.empty(4, 3),
+            torch.empty(4, 5, 21), torch.empty(4, 5), torch.ones(4, 5, dtype=torch.bool), torch.empty(4, 5, 2),
+            torch.zeros(4, 6, dtype=torch.int64), torch.ones(4, 2, 6), torch.empty(4, 3), torch.empty(4, 3),
         )  # fmt: skip
         beta, logits = model.image_only(empty)
         alpha = model.text_attention(empty)
         terms = [losses.attributes(logits, empty.labels, empty.weights)]
-        terms.append(losses.distillation(alpha, beta, empty.words, empty.labels))
-        assert {tensor.device.type for tensor in (beta, logits, alpha, *terms)} == {"cuda"}
+        gamma, likelihood = model.phrase_attention(empty)
+        terms.append(losses.grounding(likelihood, empty.phrases))
+        terms.append(losses.distillation(gamma, beta, empty.phrases, empty.labels))
+        assert {tensor.device.type for tensor in (beta, logits, alpha, gamma, *terms)} == {"cuda"}
 
 
 # With one -------------------------------------------------------------------------------------------------
@@ -135,11 +138,11 @@ def test_an_attention_trained_on_the_gpu_says_what_that_of_the_cpu_says(both, tm
     )  # fmt: skip
     vectors = WordVectors(["", "left", "pneumonia"], rng.normal(size=(3, 6)).astype(np.float32))
     labels = (rng.uniform(size=(40, 2)) < 0.5).astype(np.float32)
-    words = rng.integers(-1, 3, (40, 4))
+    words, phrases = rng.integers(-1, 3, (40, 4)), rng.integers(0, 2, (40, 2, 6)).astype(np.float32)
 
     def train(where):
         model, history = train_localizer(
-            regions, words, labels, np.ones_like(labels), vectors, ("pneumonia", "side:left"),
+            regions, words, phrases, labels, np.ones_like(labels), vectors, ("pneumonia", "side:left"),
             ModelConfig(width=8, epochs=3, batch=8, dropout=0.0), text=True, seed=0, folder=tmp_path / where, fingerprint="g",
         )  # fmt: skip
         return history, image_mass(model, regions)

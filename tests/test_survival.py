@@ -46,9 +46,10 @@ def localizer(folder):
     )  # fmt: skip
     vectors = WordVectors(["", "left", "pneumonia"], rng.normal(size=(3, 6)).astype(np.float32))
     labels = (rng.uniform(size=(60, 2)) < 0.5).astype(np.float32)
+    phrases = rng.integers(0, 2, (60, 2, 6)).astype(np.float32)
     config = ModelConfig(width=8, epochs=5, batch=6)
     return train_localizer(
-        regions, rng.integers(-1, 3, (60, 4)), labels, np.ones_like(labels), vectors, ("pneumonia", "side:left"), config,
+        regions, rng.integers(-1, 3, (60, 4)), phrases, labels, np.ones_like(labels), vectors, ("pneumonia", "side:left"), config,
         text=True, seed=2, folder=folder, fingerprint="f",
     )[0]  # fmt: skip
 
