@@ -195,6 +195,25 @@ def test_localize_takes_png_jpeg_and_dicom_and_gives_original_pixels(run, artifa
         assert overlay.width / overlay.height == pytest.approx(700 / 512, abs=0.01)
 
 
+def test_a_given_report_is_grounded_on_its_image(run, artifacts, tmp_path, capsys):
+    image = run.records("demo-mimic").split("test")["path"].iloc[0]
+    report = tmp_path / "report.txt"
+    report.write_text("FINDINGS: Patchy opacity in the right lower lobe. No consolidation on the left.")
+    command = ["localize", "--checkpoint", str(artifacts / "smoke"), "--out", str(tmp_path / "out")]
+    assert main([*command, "--report", str(report), image]) == 0
+    found = pd.read_csv(tmp_path / "out" / "phrases.csv")
+    assert list(found.columns) == ["phrase", "assertion", "x1", "y1", "x2", "y2", "score"]
+    assert list(found["assertion"]) == ["affirmed", "negated"]
+    assert found["phrase"].iloc[0] == "Patchy opacity in the right lower lobe"
+    corners = ["x1", "y1", "x2", "y2"]
+    assert found[corners].iloc[1].isna().all() and found[corners].iloc[0].between(0, 256).all()
+    assert 0 < found["score"].iloc[0] <= 1
+    assert main([*command, "--report", str(report), image, image]) == 2
+    assert main([*command, "--report", str(tmp_path / "none.txt"), image]) == 2
+    said = capsys.readouterr().err
+    assert "--report goes with one image, not with 2" in said and "none.txt: no such file" in said
+
+
 def test_a_broken_image_is_named_and_the_others_are_still_localized(run, artifacts, tmp_path, capsys):
     good = run.records("demo-mimic").split("test")["path"].iloc[0]
     broken = tmp_path / "broken.jpg"
