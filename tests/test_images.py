@@ -255,7 +255,26 @@ def test_a_transfer_syntax_without_decoder_says_what_to_install(tmp_path):
     _with_syntax(path, "1.2.840.10008.1.2.4.102", encapsulate([b"\0" * 64]))
     assert "cannot be decoded" in message(path)
     assert "MPEG-4" in message(path)
-    assert "pip install" in message(path)
+    assert "convert the file to PNG" in message(path)
+
+
+@pytest.mark.parametrize(
+    ("syntax", "package"),
+    [
+        (JPEGBaseline8Bit, "pylibjpeg-libjpeg"),
+        ("1.2.840.10008.1.2.4.70", "pylibjpeg-libjpeg"),
+        (JPEG2000Lossless, "pylibjpeg-openjpeg"),
+        (RLELossless, "pylibjpeg-rle"),
+    ],
+)
+def test_a_missing_decoder_is_named_with_its_package(tmp_path, monkeypatch, syntax, package):
+    def none(self):
+        raise RuntimeError("no decoder here")
+
+    path = save_dicom(tmp_path / "a.dcm", RAMP)
+    _with_syntax(path, syntax, encapsulate([b"\0" * 64]))
+    monkeypatch.setattr("pydicom.Dataset.pixel_array", property(none))
+    assert f"`pip install pylibjpeg {package}`" in message(path)
 
 
 def test_the_first_of_several_frames_is_read(tmp_path):
