@@ -241,8 +241,10 @@ def load(path: str | Path, side: int) -> tuple[np.ndarray, Letterbox]:
     return letterbox.image(read_gray(path)), letterbox
 
 
-def load_all(paths: Iterable[str], side: int, workers: int = 0) -> Iterator[np.ndarray | PnlocError]:
-    """Each file as uint8 [side, side], or the error that it gave, in order; decoded ahead by `workers` threads (0: one per core).
+def load_all(
+    paths: Iterable[str], side: int, workers: int = 0
+) -> Iterator[tuple[np.ndarray, Letterbox] | PnlocError]:
+    """What `load` gives for each file, or the error that it gave, in order; decoded ahead by `workers` threads (0: one per core).
 
     The decoders of Pillow let go of the interpreter while they work, so threads do what processes would, and whoever takes the
     images may train on the last ones while the next ones are decoded. A few images per thread are held at a time.
@@ -251,9 +253,9 @@ def load_all(paths: Iterable[str], side: int, workers: int = 0) -> Iterator[np.n
         os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
     )
 
-    def one(path: str) -> np.ndarray | PnlocError:
+    def one(path: str) -> tuple[np.ndarray, Letterbox] | PnlocError:
         try:
-            return load(path, side)[0]
+            return load(path, side)
         except PnlocError as error:
             return error
 

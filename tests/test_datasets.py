@@ -586,8 +586,8 @@ def test_covid_severity_scores_stand_below_their_comment_lines(tmp_path):
     records = covid19.read(folder)
     assert records.scores.to_numpy().tolist() == [["a.png", 3.6667, 2.0]]
     assert list(records.scores) == ["image", "geographic_extent", "opacity"]
-    assert records.notes == ["1 scores are of images that are not used"]
-    assert tally(records, "scores") == [2, 1, 1, 0, 0]
+    assert records.notes == []
+    assert tally(records, "severity scores") == [2, 1, 1, 0, 0]
 
 
 def test_brixia_scores_are_read_past_the_byte_order_mark(tmp_path):
@@ -655,7 +655,8 @@ def test_scores_that_are_out_of_range_or_doubled_are_quarantined_with_their_line
     write(folder / SEVERITY, COMMENTS + "\n".join(["filename,geographic_mean,opacity_mean", *severity, ""]))
     brixia = make_brixia(tmp_path / "b", ["a.png,4,0,0,0,0,0,4,0,0,0,0,0,0,0", "b.jpg,1,0,0,0,0,0,-1,0,0,0,0,0,0,0"])
     records = covid19.read(folder, brixia)
-    assert tally(records, "scores") == [7, 1, 0, 0, 6]
+    assert tally(records, "severity scores") == [5, 1, 0, 0, 4]
+    assert tally(records, "brixia scores") == [2, 0, 0, 0, 2]
     assert records.scores[["image", "geographic_extent", "opacity"]].to_numpy().tolist() == [["c.jpeg", 4, 3]]
     assert sorted(quarantined(records)) == [
         ("covid-severity-scores.csv", 7, "a.png: a score is not a number in its range"),

@@ -21,6 +21,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 LAYERS = (
     "errors files config boxes images records",
     "datasets",
+    "duplicates audit",
     "demo",
     "reports words",
     "train inputs detector regions model losses localize baselines",

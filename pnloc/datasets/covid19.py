@@ -20,7 +20,7 @@ from pnloc.datasets.common import (
     years,
 )
 from pnloc.errors import PnlocError
-from pnloc.records import FATES, REPORT_COLUMNS, Records, assign_splits
+from pnloc.records import REPORT_COLUMNS, Records, assign_splits
 
 WHERE = "get the COVID-19 image data collection of Cohen et al. (ieee8023/covid-chestxray-dataset)"
 FRONTAL = ("PA", "AP", "AP Supine", "AP Erect", "AP semi erect")
@@ -71,14 +71,14 @@ def read(folder: Path, brixia: Path | None = None) -> Records:
     reports = pd.DataFrame({"study": images["study"], "text": text.reindex(images.index)})
     reports = reports[reports["study"] != ""][REPORT_COLUMNS]
     fates = ledger.fates("filename")
-    scores, rows, score_notes = _scores(folder, brixia or folder.parent / "brixia-cohen", fates, quarantine)
+    scores, score_rows, score_notes = _scores(folder, brixia or folder.parent / "brixia-cohen", fates, quarantine)
     tested = set(images.loc[images["image"].isin(scores["image"]), "patient"])
     images["split"] = assign_splits(images["patient"], "covid19", (0.85, 0.15, 0.0)).where(
         ~images["patient"].isin(tested), "test"
     )
     return assemble(
         "covid19", access(folder, "open"), images, no_boxes(), reports, quarantine,
-        tally={"images": ledger.counts(), "scores": rows}, scores=scores, notes=notes + score_notes,
+        tally={"images": ledger.counts(), **score_rows}, scores=scores, notes=notes + score_notes,
     )  # fmt: skip
 
 
@@ -122,12 +122,12 @@ def _label(finding: object) -> float:
 
 def _scores(
     folder: Path, brixia: Path, fates: dict[str, str], quarantine: Quarantine
-) -> tuple[pd.DataFrame, dict[str, int], list[str]]:
-    """One row per scored image, the counts of the rows of both files, and notes.
+) -> tuple[pd.DataFrame, dict[str, dict[str, int]], list[str]]:
+    """One row per scored image, the counts of the rows of each file that is there, and notes.
 
     Columns: geographic_extent, opacity; brixia, brixia_A to brixia_F (senior reader); brixia_junior, brixia_junior_A to _F (junior).
     """
-    parts, ledgers, notes = [], [], []
+    parts, counts, notes = [], {}, []
     path = folder / "annotations" / "covid-severity-scores.csv"
     if path.exists():
         comments, top = _comments(path)
@@ -137,7 +137,7 @@ def _scores(
         if top != OPACITY:
             notes.append(f"opacity is given from 0 to {top} and scaled to 0 to {OPACITY}")
         parts.append(part.assign(opacity=part["opacity"] * OPACITY / top))
-        ledgers.append(ledger)
+        counts["severity scores"] = ledger.counts()
     path = brixia / "public-annotations.csv"
     if path.exists():
         names = {f"{r}-Global": s for r, s in READERS.items()}
@@ -147,13 +147,10 @@ def _scores(
         limits = {column: 18 if column in READERS.values() else 3 for column in names.values()}
         part, ledger = _numeric(rows, limits, path, fates, quarantine)
         parts.append(part)
-        ledgers.append(ledger)
+        counts["brixia scores"] = ledger.counts()
         for reader in READERS.values():
             wrong = int((part[[f"{reader}_{z}" for z in ZONES]].sum(axis=1) != part[reader]).sum())
             notes += [f"{wrong} global scores of {reader} are not the sum of their zones"] * bool(wrong)
-    counts = {key: sum(ledger.counts()[key] for ledger in ledgers) for key in ("rows", *FATES)}
-    if counts["missing"] + counts["excluded"]:
-        notes.append(f"{counts['missing'] + counts['excluded']} scores are of images that are not used")
     table = pd.DataFrame({"image": pd.Series(dtype=str)})
     for part in parts:
         table = table.merge(part, on="image", how="outer")
@@ -167,9 +164,9 @@ def _comments(path: Path) -> tuple[int, int]:
         if not line.startswith("#"):
             break
         count += 1
-        said = re.search(r"(?:0|zero)\s*(?:to|-)\s*(\d+)", line)
-        if said and line.lstrip("# ").lower().startswith("opacity") and int(said[1]) > 0:
-            top = int(said[1])
+        ranges = [int(end) for end in re.findall(r"\b0\s*(?:to|-)\s*(\d+)", line)]
+        if line.lstrip("# ").lower().startswith("opacity") and max(ranges, default=0) > 0:
+            top = max(ranges)  # of '0 to 3 per lung, 0 to 6 in all' the latter
     return count, top
 
 
