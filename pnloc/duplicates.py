@@ -75,9 +75,17 @@ def pairs(thumbnails: np.ndarray) -> pd.DataFrame:
     found = [_near(bands[k], words) for k in range(BANDS)] if len(bits) > 1 else []
     close = np.unique(np.concatenate(found), axis=0) if found else np.zeros((0, 2), dtype=np.int64)
     distance = np.bitwise_count(words[close[:, 0]] ^ words[close[:, 1]]).sum(1).astype(int)
-    alike = np.array([_correlation(thumbnails[a], thumbnails[b]) for a, b in close], dtype=float)
+    parts = range(0, len(close), 4096)
+    alike = np.concatenate([[], *(_correlation(*(thumbnails[close[s : s + 4096, k]] for k in (0, 1))) for s in parts)])
     table = pd.DataFrame({"a": close[:, 0], "b": close[:, 1], "bits": distance, "correlation": alike})
     return table[table["correlation"] >= CORRELATION].reset_index(drop=True)
+
+
+def copies(originals: np.ndarray, thumbnails: np.ndarray) -> np.ndarray:
+    """Rows of `thumbnails` that are the same image as one of `originals` (both uint8 [n, 32, 32])."""
+    found = pairs(np.concatenate([originals, thumbnails]))
+    across = (found["a"] < len(originals)) & (found["b"] >= len(originals))
+    return np.unique(found.loc[across, "b"].to_numpy() - len(originals))
 
 
 def _near(band: np.ndarray, words: np.ndarray) -> np.ndarray:
@@ -105,8 +113,9 @@ def _near(band: np.ndarray, words: np.ndarray) -> np.ndarray:
     return np.concatenate(found)
 
 
-def _correlation(one: np.ndarray, other: np.ndarray) -> float:
-    """Pearson's correlation of two thumbnails; 0 where one of them is flat."""
-    one, other = one.astype(float) - one.mean(), other.astype(float) - other.mean()
-    norm = np.sqrt((one**2).sum() * (other**2).sum())
-    return float((one * other).sum() / norm) if norm > 0 else 0.0
+def _correlation(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Pearson's correlation of pairs of thumbnails [n, 32, 32]; 0 where one of the two is flat."""
+    one, other = (t.reshape(len(t), -1).astype(np.float32) for t in (one, other))
+    one, other = one - one.mean(1, keepdims=True), other - other.mean(1, keepdims=True)
+    norm = np.sqrt((one**2).sum(1) * (other**2).sum(1))
+    return np.where(norm > 0, (one * other).sum(1) / np.maximum(norm, 1e-9), 0.0)

@@ -440,8 +440,7 @@ def drop_twins(records: Records, pixels: np.ndarray, tested: np.ndarray) -> tupl
     boxes = [Letterbox(w, h, pixels.shape[-1]) for w, h in records.images[["width", "height"]].itertuples(index=False)]
     own = np.array([duplicates.thumbnail(p, b) for p, b in zip(pixels, boxes, strict=True)], dtype=np.uint8)
     outside = np.flatnonzero(records.images["split"] != "test")
-    both = np.concatenate([tested, own.reshape(-1, *tested.shape[1:])[outside]])
-    found = duplicates.pairs(both).query("a < @tested.shape[0] <= b")["b"].unique() - len(tested)
-    kept = drop_patients(records, set(records.images["patient"].iloc[outside[found]]), keep_split="test")
+    copies = duplicates.copies(tested, own.reshape(-1, *tested.shape[1:])[outside])
+    kept = drop_patients(records, set(records.images["patient"].iloc[outside[copies]]), keep_split="test")
     kept.counts["dropped_as_duplicate"] = len(records.images) - len(kept.images)
     return kept, pixels[records.images["image"].isin(kept.images["image"]).to_numpy()]
