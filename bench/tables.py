@@ -18,7 +18,9 @@ import pandas as pd
 from bench import COLUMNS
 
 IMAGES, STUDIES, PATIENTS = 377_110, 227_835, 65_379
-REPORT = "FINAL REPORT\n INDICATION: ___ with cough.\n\n FINDINGS:\n" + " The lungs are clear without consolidation.\n" * 12
+REPORT = (
+    "FINAL REPORT\n INDICATION: ___ with cough.\n\n FINDINGS:\n" + " The lungs are clear without consolidation.\n" * 12
+)
 READ = """
 import json, resource, sys, time
 from pathlib import Path
@@ -37,7 +39,10 @@ def generate(root: Path, images: int = IMAGES, studies: int = STUDIES, patients:
     of_study = np.sort(np.concatenate([np.arange(patients), rng.integers(0, patients, studies - patients)]))
     of_image = np.sort(np.concatenate([np.arange(studies), rng.integers(0, studies, images - studies)]))
     subject, study = 10_000_000 + 153 * of_study[of_image], 50_000_000 + of_image
-    dicom = [f"{a:08x}-{b:08x}-{c:08x}-{d:08x}-{n:08x}" for n, (a, b, c, d) in enumerate(rng.integers(0, 1 << 32, (images, 4)))]
+    dicom = [
+        f"{a:08x}-{b:08x}-{c:08x}-{d:08x}-{n:08x}"
+        for n, (a, b, c, d) in enumerate(rng.integers(0, 1 << 32, (images, 4)))
+    ]
     home = root / "mimic-cxr-jpg"
     home.mkdir(parents=True)
     ids = pd.DataFrame({"dicom_id": dicom, "subject_id": subject, "study_id": study})
@@ -53,7 +58,9 @@ def generate(root: Path, images: int = IMAGES, studies: int = STUDIES, patients:
         labels[name] = rng.choice([1.0, 0.0, -1.0, np.nan], studies, p=[0.2, 0.1, 0.05, 0.65])
     tables = {"metadata": metadata, "split": ids.assign(split=split), "chexpert": labels}
     for name, table in tables.items():
-        table.to_csv(home / f"mimic-cxr-2.0.0-{name}.csv.gz", index=False, compression={"method": "gzip", "compresslevel": 1})
+        table.to_csv(
+            home / f"mimic-cxr-2.0.0-{name}.csv.gz", index=False, compression={"method": "gzip", "compresslevel": 1}
+        )
     last = None
     for name, person, number in zip(dicom, subject, study, strict=True):
         place = f"files/p{str(person)[:2]}/p{person}/s{number}"
@@ -78,7 +85,9 @@ def run() -> pd.DataFrame:
     with tempfile.TemporaryDirectory(dir=room()) as folder:
         home = generate(Path(folder))
         command = [sys.executable, "-c", READ, str(home)]
-        found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1]).stdout)
+        found = json.loads(
+            subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1]).stdout
+        )
     if found["counts"]["rows"] != IMAGES or found["counts"]["missing"] or found["counts"]["quarantined"]:
         raise RuntimeError(f"the generated tree was not read whole: {found}")
     what = f"MIMIC-CXR-JPG, {IMAGES} rows, {found['counts']['used']} frontal images, {found['reports']} reports"

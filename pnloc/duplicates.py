@@ -61,24 +61,17 @@ def hashes(thumbnails: np.ndarray) -> np.ndarray:
 
 
 def pairs(thumbnails: np.ndarray) -> pd.DataFrame:
-    """All pairs of the same image: a < b (rows of `thumbnails`), bits, correlation.
-
-    Exact and without comparing all with all: two hashes that differ by at most BITS bits differ by at most one in one of
-    their BANDS (Norouzi et al., Fast search in Hamming space with multi-index hashing, CVPR 2012).
-    """
+    """All pairs of the same image among thumbnails uint8 [N, 32, 32]: a < b (rows), bits, correlation."""
     bits = hashes(thumbnails)
-    words = np.ascontiguousarray(np.packbits(bits, axis=1)).view(np.uint64)
-    across = np.add.outer(np.arange(BANDS), np.arange(BANDS)).ravel() % BANDS  # a band has its share of every frequency
-    bands = [
-        np.ascontiguousarray(np.packbits(bits[:, across == k], axis=1)).view(np.uint16)[:, 0] for k in range(BANDS)
-    ]
-    found = [_near(bands[k], words) for k in range(BANDS)] if len(bits) > 1 else []
-    close = np.unique(np.concatenate(found), axis=0) if found else np.zeros((0, 2), dtype=np.int64)
-    distance = np.bitwise_count(words[close[:, 0]] ^ words[close[:, 1]]).sum(1).astype(int)
-    parts = range(0, len(close), 4096)
-    alike = np.concatenate([[], *(_correlation(*(thumbnails[close[s : s + 4096, k]] for k in (0, 1))) for s in parts)])
+    close = near(bits)
+    distance = np.concatenate([[], *((bits[p[:, 0]] != bits[p[:, 1]]).sum(1) for p in _parts(close))]).astype(int)
+    alike = np.concatenate([[], *(_correlation(*(thumbnails[p[:, k]] for k in (0, 1))) for p in _parts(close))])
     table = pd.DataFrame({"a": close[:, 0], "b": close[:, 1], "bits": distance, "correlation": alike})
     return table[table["correlation"] >= CORRELATION].reset_index(drop=True)
+
+
+def _parts(rows: np.ndarray, size: int = 4096) -> list[np.ndarray]:
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
 def copies(originals: np.ndarray, thumbnails: np.ndarray) -> np.ndarray:
@@ -86,6 +79,20 @@ def copies(originals: np.ndarray, thumbnails: np.ndarray) -> np.ndarray:
     found = pairs(np.concatenate([originals, thumbnails]))
     across = (found["a"] < len(originals)) & (found["b"] >= len(originals))
     return np.unique(found.loc[across, "b"].to_numpy() - len(originals))
+
+
+def near(bits: np.ndarray) -> np.ndarray:
+    """All pairs [n, 2], a < b, of hashes [N, 256] that differ by at most BITS bits.
+
+    Exact and without comparing all with all: two hashes that differ by at most BITS bits differ by at most one in one of
+    their BANDS (Norouzi et al., Fast search in Hamming space with multi-index hashing, CVPR 2012).
+    """
+    words = np.ascontiguousarray(np.packbits(bits, axis=1)).view(np.uint64)
+    across = np.add.outer(np.arange(BANDS), np.arange(BANDS)).ravel() % BANDS  # a band has its share of every frequency
+    bands = [
+        np.ascontiguousarray(np.packbits(bits[:, across == k], axis=1)).view(np.uint16)[:, 0] for k in range(BANDS)
+    ]
+    return np.unique(np.concatenate([_near(band, words) for band in bands]), axis=0)
 
 
 def _near(band: np.ndarray, words: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ from pnloc.datasets.common import (
     no_reports,
     numbers,
     read_rows,
+    unnamed,
     with_headers,
     years,
 )
@@ -44,6 +45,7 @@ def read(folder: Path) -> Records:
     need(folder, *sorted(p.name for p in folder.glob("images*")) or ["images"], where=WHERE)
     files, notes = image_files(sorted(p for p in folder.glob("images*") if p.is_dir()))
     name = entries["Image Index"].astype(object)
+    notes += unnamed(files, name, path)
     ledger.miss(~name.isin(files))
     patient = numbers(entries["Patient ID"])
     whole = patient.notna() & (patient >= 0) & (patient % 1 == 0)

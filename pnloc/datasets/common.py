@@ -2,6 +2,7 @@
 
 import os
 import re
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -70,13 +71,21 @@ def image_files(folders: Iterable[Path], stems: bool = False) -> tuple[dict[str,
     return files, [f"{len(again)} image files have the name of another one ({again[0]}, ...)"] if again else []
 
 
+def unnamed(files: Iterable[str], names: Iterable[object], table: Path) -> list[str]:
+    """A note where image files are there that no row of the table names (the table may be cut short)."""
+    more = set(files) - set(names)
+    return [f"{len(more)} image files are named by no row of {table.name}"] if more else []
+
+
 def read_rows(path: Path, columns: Iterable[str] = (), **options: object) -> pd.DataFrame:
     """A CSV as text, every cell as it stands in the file; an empty cell is missing, a byte order mark is no part of a name.
 
     A row that is longer than the header loses its end: its columns never shift.
     """
     options = {"encoding": "utf-8-sig", "index_col": False, "keep_default_na": False, "na_values": [""], **options}
-    return read_csv(path, columns, dtype=str, **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", pd.errors.ParserWarning)
+        return read_csv(path, columns, dtype=str, **options)
 
 
 # Rows -----------------------------------------------------------------------------------------------------

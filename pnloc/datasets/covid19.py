@@ -16,6 +16,7 @@ from pnloc.datasets.common import (
     no_boxes,
     numbers,
     read_rows,
+    unnamed,
     with_headers,
     years,
 )
@@ -50,7 +51,7 @@ def read(folder: Path, brixia: Path | None = None) -> Records:
     ledger.reject_names("filename")
     name = table["filename"].astype(object)
     files, doubled = image_files([need(folder, "images", where=WHERE)])
-    notes += doubled
+    notes += doubled + unnamed(files, name, path)
     ledger.miss(~name.isin(files))
     ledger.reject(table["patientid"].isna(), name.astype(str) + ": no patientid")
     used = ledger.rows

@@ -17,6 +17,7 @@ from pnloc.datasets.common import (
     numbers,
     plain,
     read_rows,
+    unnamed,
     walk,
 )
 from pnloc.errors import PnlocError
@@ -84,6 +85,7 @@ def read(folder: Path, reports: Path | None = None, ms_cxr: Path | None = None, 
     fates = ledger.fates("dicom_id")
     folders = (ms_cxr or folder.parent / "ms-cxr", tam or folder.parent / "mimic-cxr-annotations")
     boxes, box_rows, notes = _boxes(*folders, images, fates, quarantine)
+    notes += unnamed(present, relative, tables["metadata"])
     without = report_rows["missing"]
     if without:
         notes.append(f"{without} studies have no report file (reports come with MIMIC-CXR, not with MIMIC-CXR-JPG)")

@@ -17,6 +17,7 @@ from pnloc.datasets.common import (
     no_reports,
     numbers,
     read_rows,
+    unnamed,
     with_headers,
 )
 from pnloc.errors import PnlocError
@@ -50,6 +51,7 @@ def read(folder: Path) -> Records:
     labels = labels.assign(line=lines_of(labels), value=numbers(labels["Target"]))
     ledger = _images(path, labels, quarantine)
     files, notes = image_files([need(folder, "stage_2_train_images", where=WHERE)], stems=True)
+    notes += unnamed(files, labels["patientId"], path)
     ledger.miss(~ledger.table["patientId"].isin(files))
     used = ledger.rows
     images = pd.DataFrame({"image": used["patientId"], "path": [str(files[i]) for i in used["patientId"]]})
@@ -74,8 +76,9 @@ def read(folder: Path) -> Records:
 
 
 def _images(path: Path, labels: pd.DataFrame, quarantine: Quarantine) -> Ledger:
-    """A ledger of images: the first row of each patientId, and every row without one."""
-    first = ~labels["patientId"].duplicated() | labels["patientId"].isna()
+    """A ledger of images: the first row of each patientId, every row without one, and every row that says again that there is no box."""
+    healthy = (labels["value"] == 0) & labels[COORDINATES].isna().all(axis=1)
+    first = ~labels["patientId"].duplicated() | labels["patientId"].isna() | healthy
     ledger = Ledger(path, labels[first], quarantine)
     ledger.reject_names("patientId")
     name = labels["patientId"].astype(object)
