@@ -25,11 +25,11 @@ READ = """
 import json, resource, sys, time
 from pathlib import Path
 from pnloc.datasets import mimic_cxr
-started = time.perf_counter()
+started, busy = time.perf_counter(), time.process_time()
 records = mimic_cxr.read(Path(sys.argv[1]))
-seconds = time.perf_counter() - started
+seconds, busy = time.perf_counter() - started, time.process_time() - busy
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
-print(json.dumps({"seconds": seconds, "gib": peak, "counts": records.counts, "reports": len(records.reports)}))
+print(json.dumps({"seconds": seconds, "busy": busy, "gib": peak, "counts": records.counts, "reports": len(records.reports)}))
 """
 
 
@@ -93,6 +93,15 @@ def run() -> pd.DataFrame:
     what = f"MIMIC-CXR-JPG, {IMAGES} rows, {found['counts']['used']} frontal images, {found['reports']} reports"
     rows = [
         (f"{what}: read", found["seconds"], 30.0, "s", found["seconds"] / 30, "< 30 s", found["seconds"] < 30),
+        (
+            f"{what}: read, processor time (what a busy machine leaves unchanged)",
+            found["busy"],
+            30.0,
+            "s",
+            found["busy"] / 30,
+            "< 30 s",
+            found["busy"] < 30,
+        ),
         (f"{what}: peak memory", found["gib"], 2.0, "GiB", found["gib"] / 2, "< 2 GiB", found["gib"] < 2),
     ]
     return pd.DataFrame(rows, columns=COLUMNS)

@@ -210,10 +210,13 @@ def test_rsna_counts_missing_unreadable_and_malformed_images(tmp_path):
 def test_rsna_an_image_with_target_0_and_1_or_with_a_box_and_target_0_is_quarantined(tmp_path):
     rows = ["a,1,1,50,50,1", "a,,,,,0", "b,1,1,50,50,0", "c,1,1,50,50,1"]
     records = rsna.read(make_rsna(tmp_path, rows, images=["a.png", "b.png", "c.png"]))
-    assert counts(records) == [3, 1, 0, 0, 2]
+    assert counts(records) == [4, 1, 0, 0, 3]  # the row with Target 0 counts on its own
     assert tally(records, "boxes") == [3, 1, 0, 0, 2]
     assert records.boxes["image"].tolist() == ["c"]
-    assert quarantined(records)[0] == (RSNA_LABELS, 2, "patientId 'a' with Target 0 and 1")
+    assert quarantined(records)[:2] == [
+        (RSNA_LABELS, 3, "patientId 'a' stands twice"),
+        (RSNA_LABELS, 2, "patientId 'a' with Target 0 and 1"),
+    ]
     assert (RSNA_LABELS, 4, "box of b: its Target is not 1") in quarantined(records)
 
 
@@ -586,7 +589,7 @@ def test_covid_severity_scores_stand_below_their_comment_lines(tmp_path):
     records = covid19.read(folder)
     assert records.scores.to_numpy().tolist() == [["a.png", 3.6667, 2.0]]
     assert list(records.scores) == ["image", "geographic_extent", "opacity"]
-    assert records.notes == []
+    assert records.notes == ["1 image files are named by no row of metadata.csv"]
     assert tally(records, "severity scores") == [2, 1, 1, 0, 0]
 
 
@@ -598,11 +601,11 @@ def test_brixia_scores_are_read_past_the_byte_order_mark(tmp_path):
     zones = [f"{reader}_{zone}" for reader in ("brixia", "brixia_junior") for zone in "ABCDEF"]
     assert list(records.scores) == ["image", "brixia", "brixia_junior", *zones]
     assert records.scores.to_numpy().tolist() == [["a.png", 9, 5, 3, 2, 1, 0, 1, 2, 0, 1, 0, 1, 3, 0]]
-    assert records.notes == []
+    assert tally(records, "brixia scores") == [1, 1, 0, 0, 0]
 
 
 def test_brixia_a_global_score_that_is_not_the_sum_of_its_zones_is_noted(tmp_path):
-    folder = make_covid(tmp_path / "set", [study("a.png")])
+    folder = make_covid(tmp_path / "set", [study("a.png")], ["a.png"])
     brixia = make_brixia(tmp_path / "b", ["a.png,3,2,1,0,1,2,8,0,0,0,0,0,0,0"])
     assert covid19.read(folder, brixia).notes == ["1 global scores of brixia are not the sum of their zones"]
 

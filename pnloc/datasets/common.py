@@ -17,6 +17,7 @@ from pnloc.records import BOX_COLUMNS, FATES, IMAGE_COLUMNS, QUARANTINE_COLUMNS,
 SUFFIXES = (".dcm", ".png", ".jpg", ".jpeg")
 SLACK = 0.01  # a box may reach out of its image by this share of the longer side, and is then clipped
 OLDEST = 120  # years
+PATH = r"[/\\\x00-\x1f]"  # what no file name holds
 
 
 # Files ----------------------------------------------------------------------------------------------------
@@ -49,8 +50,8 @@ def walk(folder: Path, suffixes: tuple[str, ...]) -> list[str]:
             folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
-        place = os.path.relpath(root, folder).replace(os.sep, "/")
-        place = "" if place == "." else f"{place}/"
+        place = root[len(str(folder)) :].replace(os.sep, "/").strip("/")
+        place = f"{place}/" if place else ""
         found += [place + name for name in names if name.lower().endswith(suffixes)]
     return sorted(found)
 
@@ -141,9 +142,9 @@ class Ledger:
         self._put(rows, "missing")
 
     def reject(self, rows: pd.Series, reason: str | pd.Series) -> None:
-        """Put rows into quarantine; `reason` is one for all, or one per row."""
+        """Put rows into quarantine; `reason` is one for all, in which {column} is the row's own value, or one per row."""
         for index in self._put(rows, "quarantined"):
-            why = reason if isinstance(reason, str) else reason[index]
+            why = reason.format_map(self.table.loc[index]) if isinstance(reason, str) else reason[index]
             self.quarantine.add(self.path, self.lines[index], why)
 
     def reject_files(self, problems: dict[object, tuple[str, str]]) -> None:
@@ -154,13 +155,10 @@ class Ledger:
 
     def reject_names(self, key: str, what: str = "") -> None:
         """Put rows into quarantine whose name is empty, climbs out of its folder, or stood in a row that is used."""
-        names, what = self.table[key].astype(object), what or key
-        empty = names.isna() | (names.astype(str).str.strip() == "")
-        self.reject(empty, f"no {what}")
-        climbing = ~empty & ~names.map(lambda name: plain(str(name)))
-        self.reject(climbing, names.map(lambda name: f"{what} '{name}' is a path or no file name"))
-        again = self.rows[key].duplicated()
-        self.reject(again, names.map(lambda name: f"{what} '{name}' stands twice"))
+        names, said = self.table[key].fillna("").astype("str"), f"{what or key} '{{{key}}}'"
+        self.reject(names.str.strip() == "", f"no {what or key}")
+        self.reject(names.str.contains(PATH) | names.str.strip().isin([".", ".."]), f"{said} is a path or no file name")
+        self.reject(self.rows[key].duplicated(), f"{said} stands twice")
 
     def counts(self) -> dict[str, int]:
         """rows, used, missing, excluded, quarantined."""
@@ -176,7 +174,7 @@ class Ledger:
 
 def plain(name: str) -> bool:
     """Whether a name is that of a file in a folder: no separators, not '..', no control characters."""
-    return not re.search(r"[/\\\x00-\x1f]", name) and name.strip() not in ("", ".", "..")
+    return not re.search(PATH, name) and name.strip() not in ("", ".", "..")
 
 
 def numbers(values: pd.Series) -> pd.Series:

@@ -54,8 +54,8 @@ def read(folder: Path, reports: Path | None = None, ms_cxr: Path | None = None, 
     name = metadata["dicom_id"].astype(object)
     ledger.exclude(~metadata["ViewPosition"].isin(["AP", "PA"]))
     ledger.reject_names("dicom_id")
-    whole = metadata["subject_id"].map(_whole).astype(bool) & metadata["study_id"].map(_whole).astype(bool)
-    ledger.reject(~whole, name.astype(str) + ": subject_id or study_id is not a number")
+    whole = metadata[["subject_id", "study_id"]].fillna("").apply(lambda c: c.str.fullmatch("[0-9]+")).all(axis=1)
+    ledger.reject(~whole, "{dicom_id}: subject_id or study_id is not a number")
     study = "s" + metadata["study_id"].fillna("")
     subject = "p" + metadata["subject_id"].fillna("")
     tree = "files/" + subject.str[:3] + "/" + subject + "/" + study
@@ -63,8 +63,8 @@ def read(folder: Path, reports: Path | None = None, ms_cxr: Path | None = None, 
     present = {f"files/{place}" for place in walk(folder / "files", (".jpg",))}
     ledger.miss(~relative.isin(present))
     sizes = metadata[["Columns", "Rows"]].apply(numbers).astype(float)
-    ledger.reject(~(sizes >= 1).all(axis=1), name.astype(str) + ": Rows or Columns is not a positive number")
-    ledger.reject(~name.isin(splits), name.astype(str) + f": has no split in {tables['split'].name}")
+    ledger.reject(~(sizes >= 1).all(axis=1), "{dicom_id}: Rows or Columns is not a positive number")
+    ledger.reject(~name.isin(splits), f"{{dicom_id}}: has no split in {tables['split'].name}")
     used = ledger.rows
     images = pd.DataFrame(
         {
@@ -95,10 +95,6 @@ def read(folder: Path, reports: Path | None = None, ms_cxr: Path | None = None, 
     return assemble("mimic", access(folder, "credentialed"), images, boxes, texts, quarantine, tally=tally, notes=notes)
 
 
-def _whole(value: object) -> bool:
-    return isinstance(value, str) and value.isascii() and value.isdigit()
-
-
 def _beside(folder: Path, name: str) -> Path:
     return folder.parent / name if (folder.parent / name).is_dir() else folder
 
@@ -108,10 +104,7 @@ def _splits(path: Path, quarantine: Quarantine) -> tuple[dict[str, str], dict[st
     table = read_rows(path, ["dicom_id", "split"], usecols=lambda c: c in ("dicom_id", "split"))
     ledger = Ledger(path, table, quarantine)
     ledger.reject_names("dicom_id")
-    name, split = table["dicom_id"].astype(object), table["split"].astype(object)
-    ledger.reject(
-        ~split.isin(SPLITS), name.astype(str) + ": split '" + split.astype(str) + "' is none of train, validate, test"
-    )
+    ledger.reject(~table["split"].isin(SPLITS), "{dicom_id}: split '{split}' is none of train, validate, test")
     rows = ledger.rows
     return dict(zip(rows["dicom_id"], rows["split"], strict=True)), ledger.counts()
 
@@ -124,9 +117,7 @@ def _labels(path: Path, quarantine: Quarantine) -> tuple[dict[str, float], dict[
     ledger.reject_names("study_id")
     values = table[needed[1:]].apply(numbers).astype(float)
     odd = (table[needed[1:]].notna() & ~values.isin([1, 0, -1])).any(axis=1)
-    ledger.reject(
-        odd, "study " + table["study_id"].astype(object).astype(str) + ": a label is none of 1, 0, -1 and empty"
-    )
+    ledger.reject(odd, "study {study_id}: a label is none of 1, 0, -1 and empty")
     rows = ledger.rows
     values = values.loc[rows.index]
     findings = values[list(PNEUMONIA_LABELS)]
