@@ -19,11 +19,21 @@ FOLDERS = {
     "covid19": "covid-chestxray-dataset",
 }
 BESIDE = {"mimic": ("mimic-cxr", "ms-cxr", "mimic-cxr-annotations"), "covid19": ("brixia-cohen",)}
-SKEW = (
-    0.02  # the proportions of a file may differ by this share from those that its table gives (rounding in conversions)
-)
+CARDS = pd.DataFrame(
+    [
+        ("rsna", "radiographs, boxes of lung opacity", "Kaggle", "research use, with attribution", "RSNA 2018"),
+        ("chestxray8", "radiographs, 14 labels, 984 boxes", "NIH Clinical Center", "open, with attribution", "Wang et al. 2017"),
+        ("covid19", "radiographs, notes, severity and Brixia scores", "GitHub", "one per image, mostly CC BY-NC-SA",
+         "Cohen et al. 2020; Signoroni et al. 2021"),
+        ("mimic", "radiographs, reports, labels, boxes", "PhysioNet", "credentialed",
+         "Johnson et al. 2019; Boecking et al. 2022; Tam et al. 2020"),
+        ("openi", "reports", "inside torchxrayvision", "CC BY-NC-ND", "Demner-Fushman et al. 2016"),
+    ],
+    columns=["set", "holds", "from", "licence", "citation"],
+).set_index("set")  # fmt: skip
+SKEW = 0.02  # the proportions of a file may differ by this share from those of its row: conversions round
 __all__ = [
-    "FOLDERS", "READERS", "chestxray8", "covid19", "decode", "find", "mimic_cxr", "openi", "read_all", "related", "rsna"
+    "CARDS", "FOLDERS", "READERS", "chestxray8", "covid19", "decode", "find", "mimic_cxr", "openi", "read_all", "related", "rsna"
 ]  # fmt: skip
 
 
