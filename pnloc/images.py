@@ -204,7 +204,9 @@ def _read_dicom(path: str | Path) -> np.ndarray:
     except (RuntimeError, NotImplementedError) as error:
         raise _undecoded(path, data, error) from None
     palette = data.get("PhotometricInterpretation") == "PALETTE COLOR"
-    raw = apply_color_lut(raw.reshape(-1, *raw.shape[-2:])[0], data) if palette else raw
+    if palette:
+        raw = apply_color_lut(raw.reshape(-1, *raw.shape[-2:])[0], data)
+        raw = raw if raw.dtype == np.uint8 else (raw >> 8).astype(np.uint8)  # tables of 16 bits
     if palette or int(data.get("SamplesPerPixel", 1)) == 3:
         colour = raw.reshape(-1, *raw.shape[-3:])[0]
         colour = colour if colour.dtype == np.uint8 else _to_bytes(colour)
@@ -241,9 +243,7 @@ def load(path: str | Path, side: int) -> tuple[np.ndarray, Letterbox]:
     return letterbox.image(read_gray(path)), letterbox
 
 
-def load_all(
-    paths: Iterable[str], side: int, workers: int = 0
-) -> Iterator[tuple[np.ndarray, Letterbox] | PnlocError]:
+def load_all(paths: Iterable[str], side: int, workers: int = 0) -> Iterator[tuple[np.ndarray, Letterbox] | PnlocError]:
     """What `load` gives for each file, or the error that it gave, in order; decoded ahead by `workers` threads (0: one per core).
 
     The decoders of Pillow let go of the interpreter while they work, so threads do what processes would, and whoever takes the

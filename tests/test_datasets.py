@@ -1053,6 +1053,7 @@ def test_openi_comes_with_the_installed_package():
     assert (texts == "").sum() == 28
     assert texts.str.contains("XXXX").sum() == 1855
     assert (records.reports["mesh"] != "").all()
+    assert (records.reports["images"] == 0).sum() == 104
 
 
 # The data folder
