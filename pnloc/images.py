@@ -205,7 +205,7 @@ def _read_dicom(path: str | Path) -> np.ndarray:
         raise _undecoded(path, data, error) from None
     palette = data.get("PhotometricInterpretation") == "PALETTE COLOR"
     if palette:
-        raw = apply_color_lut(raw.reshape(-1, *raw.shape[-2:])[0], data)
+        raw = apply_color_lut(raw.reshape(-1, *raw.shape[-2:])[0], data)[..., :3]
         raw = raw if raw.dtype == np.uint8 else (raw >> 8).astype(np.uint8)  # tables of 16 bits
     if palette or int(data.get("SamplesPerPixel", 1)) == 3:
         colour = raw.reshape(-1, *raw.shape[-3:])[0]

@@ -498,10 +498,10 @@ def test_a_1_bit_png_is_black_and_white(tmp_path):
 def test_a_palette_dicom_is_looked_up(tmp_path, bits):
     path = save_dicom(tmp_path / "a.dcm", np.array([[0, 1, 2]], np.uint8), PhotometricInterpretation="PALETTE COLOR")
     data = dcmread(path)
-    for place, values in enumerate(([10, 200, 255], [10, 200, 0], [10, 200, 0])):  # red, green, blue
+    for place, values in enumerate(([10, 200, 255, 0], [10, 200, 0, 0], [10, 200, 0, 0])):  # red, green, blue
         table = np.array(values, dtype="<u2") * (257 if bits == 16 else 1)
-        content = table.tobytes() if bits == 16 else table.astype(np.uint8).tobytes() + b"\0"
-        data.add_new(0x00281101 + place, "US", [3, 0, bits])
+        content = table.tobytes() if bits == 16 else table.astype(np.uint8).tobytes()
+        data.add_new(0x00281101 + place, "US", [4, 0, bits])
         data.add_new(0x00281201 + place, "OW", content)
     data.save_as(path)
     assert read_gray(path).tolist() == [[10, 200, 76]]
