@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from pydicom import dcmread
@@ -607,6 +607,7 @@ numbers = st.floats() | st.integers(-50, 150).map(float)
 
 
 @given(st.lists(st.tuples(st.sampled_from(["a", "b", "gone", None]), numbers, numbers, numbers, numbers), max_size=8))
+@example([("a", 0.0, 1.0, 1.0, 1e-249)])  # a side that vanishes beside its place
 def test_whatever_boxes_are_given_those_that_are_used_lie_in_their_image_and_all_are_counted(rows):
     boxes = pd.DataFrame(rows, columns=["image", "x", "y", "w", "h"]).assign(line=1, label="", text="")
     images = pd.DataFrame({"image": ["a", "b"], "width": [100, 60], "height": [80, 120]})

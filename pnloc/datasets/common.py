@@ -234,10 +234,10 @@ def clean_boxes(
         ledger.reject(table["problem"] != "", said + table["problem"])
     values = np.stack([numbers(table[c]) for c in "xywh"], axis=1) if len(table) else np.zeros((0, 4))
     ledger.reject(pd.Series(np.isnan(values).any(1)), said + "coordinates are not numbers")
-    ledger.reject(pd.Series((values[:, 2:] <= 0).any(1)), said + "no area")
+    low, high = values[:, :2], values[:, :2] + values[:, 2:]
+    ledger.reject(pd.Series((high <= low).any(1)), said + "no area")
     extent = images.set_index("image")[["width", "height"]].astype(float)
     extent = extent.reindex(name.where(name.isin(extent.index))).to_numpy().reshape(-1, 2)
-    low, high = values[:, :2], values[:, :2] + values[:, 2:]
     ledger.reject(pd.Series(((high <= 0) | (low >= extent)).any(1)), said + "outside of its image")
     slack = SLACK * extent.max(1, keepdims=True)
     ledger.reject(pd.Series(((low < -slack) | (high > extent + slack)).any(1)), said + "reaches out of its image")
