@@ -1,7 +1,7 @@
 """The command line: `python -m pnloc {data check, train, localize, reports, reproduce}`.
 
-Every error of input is one line on standard error and exit status 2; status 1 of `data check` says that something
-lies in quarantine.
+Every error of input is one line on standard error and exit status 2. `data check` ends with 0 where all is well, 1 where
+something lies in quarantine, 2 where a set is unusable, 3 where only an image leaks from a test set into training.
 """
 
 import argparse
@@ -24,7 +24,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
     data = commands.add_parser("data", help="look at the data sets").add_subparsers(dest="action", required=True)
-    check = data.add_parser("check", help="read every set, decode every image, count and quarantine")
+    check = data.add_parser("check", help="read every set, decode every image, count, quarantine, look for leaks")
+    check.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
+    check.add_argument("--quick", action="store_true", help="read tables and headers only, decode no image")
     train = commands.add_parser("train", help="train detector and localizer, write the checkpoint and all tables")
     reproduce = commands.add_parser(
         "reproduce", help="run all notebooks with papermill and hand their pages to the book"
@@ -71,20 +73,29 @@ def _open(given: argparse.Namespace):
 
 
 def _check(given: argparse.Namespace) -> int:
+    import json
+
+    from pnloc.audit import audit
     from pnloc.files import write_table
-    from pnloc.records import check
 
     run = _open(given)
-    tables = [check(run.records(name)) for name in run.sets]
-    quarantine = pd.concat([run.records(name).quarantine for name in run.sets], ignore_index=True)
-    print(pd.concat(tables, ignore_index=True).to_string(index=False))
-    for name in run.sets:
-        for note in run.records(name).notes:
-            print(f"{name}: {note}")
-    path = run.root / "quarantine.csv"
-    write_table(path, quarantine)
-    print(f"{len(quarantine)} in quarantine: {path}")
-    return int(len(quarantine) > 0)
+    found = audit(run.readers(), run.measured, decode=not given.quick)
+    quarantine, pairs = found.quarantine(), found.pairs
+    write_table(run.root / "quarantine.csv", quarantine)
+    write_table(run.root / "same-content.csv", pairs)
+    if given.json:
+        print(json.dumps(found.as_dict(), indent=1, default=str))
+        return found.status()
+    if found.records:
+        print(found.rows().to_string(index=False), found.splits().to_string(index=False), sep="\n\n", end="\n\n")
+    for name, why in found.unusable.items():
+        print(f"{name}: UNUSABLE: {why}")
+    print(*found.remarks(), sep="\n")
+    if len(found.leaks()):
+        print("LEAK: training images that are test images under the name of another patient; training leaves these patients out:")
+        print(found.leaks().drop(columns="leak").to_string(index=False))
+    print(f"{len(quarantine)} in quarantine: {run.root / 'quarantine.csv'}")
+    return found.status()
 
 
 def _train(given: argparse.Namespace) -> int:

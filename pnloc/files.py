@@ -78,7 +78,7 @@ def read_json(path: str | Path) -> dict:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise PnlocError(f"{path}: no such file") from None
-    except (ValueError, OSError) as error:  # JSON's errors and bad encodings are ValueErrors
+    except (ValueError, OSError, RecursionError) as error:  # JSON's errors and bad encodings are ValueErrors
         raise PnlocError(f"{path}: not readable as JSON ({error})") from None
 
 

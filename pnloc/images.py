@@ -3,16 +3,21 @@
 White is dense in every array that leaves this module: DICOM's MONOCHROME1 is inverted, after the VOI LUT.
 """
 
+import os
 import struct
 import warnings
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pydicom
 from PIL import Image, UnidentifiedImageError
 from pydicom.errors import BytesLengthException, InvalidDicomError
-from pydicom.pixels import apply_modality_lut, apply_voi_lut
+from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut
 
 from pnloc.errors import PnlocError
 
@@ -22,6 +27,28 @@ _BROKEN = (
     OSError, EOFError, SyntaxError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RuntimeError,
     struct.error, Image.DecompressionBombError, InvalidDicomError, BytesLengthException,
 )  # fmt: skip
+
+
+# Transfer syntaxes by the head of their number -> the packages that decode them.
+_DECODERS = {
+    "1.2.840.10008.1.2.4.5": "pylibjpeg pylibjpeg-libjpeg",  # JPEG, baseline and extended
+    "1.2.840.10008.1.2.4.7": "pylibjpeg pylibjpeg-libjpeg",  # JPEG, lossless
+    "1.2.840.10008.1.2.4.8": "pylibjpeg pylibjpeg-libjpeg",  # JPEG-LS
+    "1.2.840.10008.1.2.4.9": "pylibjpeg pylibjpeg-openjpeg",  # JPEG 2000
+    "1.2.840.10008.1.2.4.20": "pylibjpeg pylibjpeg-openjpeg",  # High-throughput JPEG 2000
+    "1.2.840.10008.1.2.5": "pylibjpeg pylibjpeg-rle",
+}
+
+
+class Header(NamedTuple):
+    """What an image file says of itself without its pixels; sex, age and view are '' outside of DICOM files."""
+
+    width: int
+    height: int
+    dicom: bool = False
+    sex: str = ""
+    age: float = float("nan")  # years
+    view: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,12 +98,11 @@ class Letterbox:
 
 
 def is_dicom(path: str | Path) -> bool:
-    """Whether a file is DICOM, by its suffix or its magic number."""
-    path = Path(path)
-    if path.suffix.lower() in (".dcm", ".dicom"):
-        return True
-    with path.open("rb") as stream:
-        return stream.read(132)[128:] == b"DICM"
+    """Whether a file is DICOM: by its magic number, or by its suffix where it is no PNG or JPEG under a wrong name."""
+    with open(path, "rb") as stream:
+        head = stream.read(132)
+    named = str(path).lower().endswith((".dcm", ".dicom"))
+    return head[128:] == b"DICM" or (named and not head.startswith((b"\x89PNG", b"\xff\xd8\xff")))
 
 
 def _reason(path: str | Path, error: Exception) -> PnlocError:
@@ -84,20 +110,29 @@ def _reason(path: str | Path, error: Exception) -> PnlocError:
         return PnlocError(f"{path}: no such file")
     if isinstance(error, UnidentifiedImageError):
         return PnlocError(f"{path}: not an image (PNG, JPEG or DICOM)")
-    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    text = " ".join(str(error).split()) or type(error).__name__
     return PnlocError(f"{path}: cannot be read as an image ({text})")
+
+
+def header(path: str | Path) -> Header:
+    """What a file's header says. Raises PnlocError, naming the file, where there is none or it makes no sense."""
+    try:
+        if not is_dicom(path):
+            with _opened(path) as image:
+                return Header(*_checked(path, *image.size))
+        tags = ["Rows", "Columns", "PatientSex", "PatientAge", "ViewPosition"]
+        found = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags)
+        age = str(found.get("PatientAge", "")).strip().upper().removesuffix("Y")
+        years = float(age) if age.isascii() and age.isdigit() and int(age) <= 120 else float("nan")
+        sex, view = (str(found.get(tag, "") or "").strip() for tag in ("PatientSex", "ViewPosition"))
+        return Header(*_checked(path, int(found.Columns), int(found.Rows)), True, sex, years, view)
+    except _BROKEN as error:
+        raise _reason(path, error) from None
 
 
 def size(path: str | Path) -> tuple[int, int]:
     """(width, height) from the file's header. Raises PnlocError, naming the file, where there is none."""
-    try:
-        if is_dicom(path):
-            header = pydicom.dcmread(path, stop_before_pixels=True)
-            return _checked(path, int(header.Columns), int(header.Rows))
-        with _opened(path) as image:
-            return _checked(path, *image.size)
-    except _BROKEN as error:
-        raise _reason(path, error) from None
+    return header(path)[:2]
 
 
 def _opened(path: str | Path) -> Image.Image:
@@ -123,13 +158,18 @@ def read_gray(path: str | Path, near: int | None = None) -> np.ndarray:
             return _read_dicom(path)
         with _opened(path) as image:
             _checked(path, *image.size)
-            if near and image.format == "JPEG" and image.mode in ("L", "RGB"):
-                share = max(near / max(image.size), 1e-6)
-                image.draft("L", (int(np.ceil(image.width * share)), int(np.ceil(image.height * share))))
-            image.load()
-            return _gray(image)
+            return _pixels(image, near)
     except _BROKEN as error:
         raise _reason(path, error) from None
+
+
+def _pixels(image: Image.Image, near: int | None) -> np.ndarray:
+    """Decode an opened image; a JPEG at a reduced scale where `near` allows it."""
+    if near and image.format == "JPEG" and image.mode in ("L", "RGB"):
+        share = max(near / max(image.size), 1e-6)
+        image.draft("L", (int(np.ceil(image.width * share)), int(np.ceil(image.height * share))))
+    image.load()
+    return _gray(image)
 
 
 def _gray(image: Image.Image) -> np.ndarray:
@@ -162,13 +202,15 @@ def _read_dicom(path: str | Path) -> np.ndarray:
     try:
         raw = data.pixel_array
     except (RuntimeError, NotImplementedError) as error:
-        syntax = data.file_meta.TransferSyntaxUID.name if "TransferSyntaxUID" in data.file_meta else "unknown"
-        raise PnlocError(
-            f"{path}: pixels of transfer syntax '{syntax}' cannot be decoded ({str(error).splitlines()[0]}); try "
-            "`pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg pylibjpeg-rle`"
-        ) from None
-    if int(data.get("SamplesPerPixel", 1)) == 3:
-        return np.asarray(Image.fromarray(raw.reshape(-1, *raw.shape[-3:])[0].astype(np.uint8)).convert("L"))
+        raise _undecoded(path, data, error) from None
+    palette = data.get("PhotometricInterpretation") == "PALETTE COLOR"
+    if palette:
+        raw = apply_color_lut(raw.reshape(-1, *raw.shape[-2:])[0], data)[..., :3]
+        raw = raw if raw.dtype == np.uint8 else (raw >> 8).astype(np.uint8)  # tables of 16 bits
+    if palette or int(data.get("SamplesPerPixel", 1)) == 3:
+        colour = raw.reshape(-1, *raw.shape[-3:])[0]
+        colour = colour if colour.dtype == np.uint8 else _to_bytes(colour)
+        return np.asarray(Image.fromarray(colour).convert("L"))
     raw = raw.reshape(-1, *raw.shape[-2:])[0]
     windowed = "WindowWidth" in data or "VOILUTSequence" in data
     values = apply_modality_lut(raw, data)
@@ -178,7 +220,49 @@ def _read_dicom(path: str | Path) -> np.ndarray:
     return 255 - gray if data.get("PhotometricInterpretation") == "MONOCHROME1" else gray
 
 
+def _undecoded(path: str | Path, data: pydicom.Dataset, error: Exception) -> PnlocError:
+    """What to do about compressed pixels that cannot be decoded: which package, or another form of the file."""
+    syntax = data.file_meta.get("TransferSyntaxUID", "") if hasattr(data, "file_meta") else ""
+    packages = next((p for head, p in _DECODERS.items() if str(syntax).startswith(head)), "")
+    advice = f"`pip install {packages}` decodes it" if packages else "convert the file to PNG"
+    why = " ".join(str(error).split())[:200]
+    name = getattr(syntax, "name", "") or "unknown"
+    return PnlocError(f"{path}: pixels of transfer syntax '{name}' cannot be decoded; {advice} ({why})")
+
+
 def load(path: str | Path, side: int) -> tuple[np.ndarray, Letterbox]:
     """An image file as uint8 [side, side], and the transform of its boxes. Raises PnlocError, naming the file."""
+    try:
+        if not is_dicom(path):
+            with _opened(path) as image:
+                letterbox = Letterbox(*_checked(path, *image.size), side)
+                return letterbox.image(_pixels(image, side)), letterbox
+    except _BROKEN as error:
+        raise _reason(path, error) from None
     letterbox = Letterbox(*size(path), side)
-    return letterbox.image(read_gray(path, near=side)), letterbox
+    return letterbox.image(read_gray(path)), letterbox
+
+
+def load_all(paths: Iterable[str], side: int, workers: int = 0) -> Iterator[tuple[np.ndarray, Letterbox] | PnlocError]:
+    """What `load` gives for each file, or the error that it gave, in order; decoded ahead by `workers` threads (0: one per core).
+
+    The decoders of Pillow let go of the interpreter while they work, so threads do what processes would, and whoever takes the
+    images may train on the last ones while the next ones are decoded. A few images per thread are held at a time.
+    """
+    workers = workers or len(
+        os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    )
+
+    def one(path: str) -> tuple[np.ndarray, Letterbox] | PnlocError:
+        try:
+            return load(path, side)
+        except PnlocError as error:
+            return error
+
+    rest = iter(paths)
+    with ThreadPoolExecutor(workers) as pool:
+        waiting = [pool.submit(one, path) for path in islice(rest, 4 * workers)]
+        while waiting:
+            done = waiting.pop(0)
+            waiting += [pool.submit(one, path) for path in islice(rest, 1)]
+            yield done.result()

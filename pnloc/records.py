@@ -13,9 +13,10 @@ images   image    unique name within the set (dicom_id, patientId, Image Index, 
          split    'train', 'validate', 'test', or '' where the set has none of its own
 boxes    image, x1, y1, x2, y2 (pixels of the file), label (the source's own name), text (phrase, or '')
 reports  study, text
-scores   image, and one column per severity score (geographic_extent, opacity, brixia), NaN where not scored
-quarantine  file, row (1-based line of the table it came from, 0 for a whole file), reason
-counts   rows = used + missing + excluded + quarantined (image rows of the main table)
+scores   image, and one column per severity score (geographic_extent, opacity, brixia, ...), NaN where not scored
+quarantine  file, row (1-based row of the table it came from, the header being 1; 0 for a whole file), reason
+counts   of the image rows of the main table: rows = used + missing + excluded + quarantined
+tally    the same of the other kinds of rows (boxes, scores, reports, labels, splits), as the reader found them
 """
 
 import hashlib
@@ -30,6 +31,7 @@ BOX_COLUMNS = ["image", "x1", "y1", "x2", "y2", "label", "text"]
 REPORT_COLUMNS = ["study", "text"]
 QUARANTINE_COLUMNS = ["file", "row", "reason"]
 SPLITS = ("train", "validate", "test")
+FATES = ("used", "missing", "excluded", "quarantined")  # of a row: exactly one
 
 
 @dataclass
@@ -45,6 +47,7 @@ class Records:
     counts: dict[str, int]
     scores: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["image"]))
     notes: list[str] = field(default_factory=list)  # what a reader should know, a sentence each
+    tally: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def split(self, name: str) -> pd.DataFrame:
         """The image rows of one split."""
@@ -87,8 +90,23 @@ def drop_patients(records: Records, patients: set[str], keep_split: str = "") ->
     return replace(records, images=kept, boxes=boxes, scores=scores, counts=dict(records.counts))
 
 
+def split_digest(records: Records) -> str:
+    """The first 16 hexadecimal digits of the SHA-256 of all lines 'image<tab>split', sorted: the same for the same splits."""
+    lines = sorted(f"{i}\t{s}" for i, s in records.images[["image", "split"]].itertuples(index=False))
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+def ledger(records: Records) -> pd.DataFrame:
+    """Where the rows of each kind went: set, kind, rows, used, missing, excluded, quarantined."""
+    kinds = {"images": records.counts, **records.tally}
+    table = [[records.name, kind, *(counts.get(c, 0) for c in ("rows", *FATES))] for kind, counts in kinds.items()]
+    return pd.DataFrame(table, columns=["set", "kind", "rows", *FATES])
+
+
 def check(records: Records) -> pd.DataFrame:
-    """Counts per split: set, split, used, patients, positive, with report, with boxes, boxes; and, for all, what was not used."""
+    """Counts per split: set, split, used, patients, positive, with report (images), studies with report, with boxes (images), boxes;
+    and, for all, what was not used. A set of reports without images has its reports in the row of all.
+    """
     reported = set(records.reports.loc[records.reports["text"].str.strip() != "", "study"])
     rows = []
     for split in ("all", *SPLITS):
@@ -101,6 +119,7 @@ def check(records: Records) -> pd.DataFrame:
             "patients": images["patient"].nunique(),
             "positive": int((images["label"] == 1).sum()),
             "with report": int(images["study"].isin(reported).sum()),
+            "studies with report": len(reported) if split == "all" else len(reported & set(images["study"])),
             "with boxes": boxes["image"].nunique(),
             "boxes": len(boxes),
         }

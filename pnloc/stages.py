@@ -5,7 +5,8 @@ test call the same methods and find what an earlier one left. Tables of results 
 """
 
 import shutil
-from functools import cached_property, lru_cache
+from collections.abc import Callable
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,13 +14,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from pnloc import datasets, phrases, processes, reports, sentences, shards, words
+from pnloc import datasets, duplicates, phrases, processes, reports, sentences, shards, words
 from pnloc.baselines import Classifier, train_classifier
 from pnloc.cache import Cache, source_digest, tree_digest
 from pnloc.config import Preset, preset, title
 from pnloc.errors import PnlocError
-from pnloc.files import read_csv, read_json, write_json, write_table
-from pnloc.images import Letterbox, load
+from pnloc.files import digest, read_csv, read_json, write_json, write_table
+from pnloc.images import Letterbox
 from pnloc.localize import name_vectors, pad_words, supervision, train_localizer
 from pnloc.model import PNEUMONIA, CrossAttention
 from pnloc.progress import bar
@@ -102,12 +103,26 @@ class Run:
         real = ["covid19"] if self.preset.generated and self.data and "covid19" in datasets.find(self.data) else []
         return (*(self.title(role) for role in used), *real)
 
+    @property
+    def measured(self) -> list[str]:
+        """Titles of the sets whose test images measure something."""
+        roles = self.preset.roles
+        return list(dict.fromkeys(self.title(role) for role in (*roles.localization, roles.severity)))
+
     @cached_property
     def test_patients(self) -> frozenset[str]:
         """Patients of the test images of every set that measures something: no training image may be theirs."""
-        roles = self.preset.roles
-        names = dict.fromkeys([*roles.localization, roles.severity])
-        return frozenset().union(*(set(self._read(self.title(n)).split("test")["patient"]) for n in names))
+        return frozenset().union(*(set(self._read(name).split("test")["patient"]) for name in self.measured))
+
+    def readers(self) -> dict[str, Callable[[], Records]]:
+        """What reads each set of this run, and every other set that the data folder holds, by title."""
+        found = {name: partial(self._read, name) for name in self.sets}
+        if self.data:
+            found |= {name: partial(self._read, name) for name in datasets.find(self.data) if name not in found}
+        place = datasets.openi.place(self.data)
+        if place or self.preset.roles.texts == "openi":
+            found["openi"] = partial(datasets.openi.read, place)
+        return found
 
     @lru_cache(None)  # noqa: B019 - a run lives as long as its process
     def _read(self, name: str) -> Records:
@@ -116,27 +131,45 @@ class Run:
         home = self.data if not name.startswith("demo-") else self.folder
         return datasets.read_all(home, [role])[role]
 
+    @cached_property
+    def test_thumbnails(self) -> np.ndarray:
+        """Thumbnails uint8 [N, 32, 32] of the test images of every set that measures something, which no training image may be."""
+        names = self.measured
+        modules = source_digest("datasets", "records", "images", "duplicates")
+
+        def make(folder: Path, _: str) -> None:
+            found = [duplicates.thumbnails(self._read(name).split("test"), f"look at the test images of {name}")[0] for name in names]
+            save_tensors(folder / "thumbnails.safetensors", {"thumbnails": torch.from_numpy(np.concatenate(found))})
+
+        folder, _ = self.cache.stage("test-thumbnails", names, [self._trees(n) for n in names], modules, make=make)
+        return load_tensors(folder / "thumbnails.safetensors")["thumbnails"].numpy()
+
+    def _trees(self, name: str) -> list[str]:
+        """Digests of the folders that a set is read from."""
+        home = self.data if not name.startswith("demo-") else self.folder
+        return [tree_digest(home / folder) for folder in datasets.related(name.removeprefix("demo-"))]
+
     def _records(self, name: str) -> Records:
-        """A set, read, decoded and free of leaks: no training or validation image of a test patient of any set.
+        """A set, read, decoded and free of leaks: no training or validation image of a test patient of any set, nor of a patient
+        of whom one is, by content, a test image under another name.
 
         What cannot be decoded has gone into `quarantine`; the rows of `images` are those of `pixels(name)`.
         """
         folder, _ = self._decoded(name)
         tables = {t: pd.read_parquet(folder / f"{t}.parquet") for t in TABLES}
         facts = read_json(folder / "facts.json")
-        return Records(facts["name"], facts["access"], counts=facts["counts"], notes=facts["notes"], **tables)
+        plain = {key: facts[key] for key in ("access", "counts", "notes", "tally")}
+        return Records(facts["name"], **plain, **tables)
 
     def _pixels(self, name: str) -> np.ndarray:
         """Decoded images uint8 [N, S, S], padded to a square, one per row of `records(name).images`."""
         return load_tensors(self._decoded(name)[0] / "pixels.safetensors")["pixels"].numpy()
 
     def _decoded(self, name: str) -> tuple[Path, str]:
-        role = name.removeprefix("demo-")
-        home = self.data if not name.startswith("demo-") else self.folder
-        paths = [home / f for f in datasets.related(role)]
         side = self.preset.detector.side
-        modules = source_digest("datasets", "records", "images", "boxes")
-        inputs = (name, side, [tree_digest(p) for p in paths], modules, sorted(self.test_patients))
+        modules = source_digest("datasets", "records", "images", "boxes", "duplicates")
+        tested = (sorted(self.test_patients), digest(self.test_thumbnails.tobytes().hex()))
+        inputs = (name, side, self._trees(name), modules, *tested)
 
         def make(folder: Path, _: str) -> dict:
             records = self._read(name)
@@ -146,10 +179,11 @@ class Run:
             records = drop_patients(records, leaking, keep_split="test")
             records.counts["dropped_for_leak"] = before - len(records.images)
             records, pixels = decode(records, side)
+            records, pixels = drop_twins(records, pixels, self.test_thumbnails)
             for table in TABLES:
                 write_table(folder / f"{table}.parquet", getattr(records, table))
             save_tensors(folder / "pixels.safetensors", {"pixels": torch.from_numpy(pixels)})
-            facts = {"name": name, "access": records.access, "counts": records.counts, "notes": records.notes}
+            facts = {key: getattr(records, key) for key in ("access", "counts", "notes", "tally")} | {"name": name}
             write_json(folder / "facts.json", facts)
             tables = records.images.drop(columns="path"), records.boxes, records.reports
             return {"data": data_digest(pixels, *tables)}
@@ -253,11 +287,12 @@ class Run:
 
     @cached_property
     def _words_stage(self) -> tuple[Path, str]:
-        config = self.preset.words
+        config, openi = self.preset.words, datasets.openi.place(self.data)
         inputs = (
             config,
             self._decoded(self.pairs)[1],
             self.preset.roles.texts,
+            tree_digest(openi) if openi else "",
             self.seed,
             source_digest("words", "sentences"),
         )
@@ -266,7 +301,7 @@ class Run:
             texts = self.texts(self.pairs)
             training = {texts[i] for i in self.rows(self.pairs, "train") if texts[i]}
             if self.preset.roles.texts:
-                training |= set(datasets.openi.read(None).reports["text"])
+                training |= set(datasets.openi.read(openi).reports["text"])
             splitter = sentences.train(sorted(training))
             splitter.save(folder / "sentences.json")
             lists = [reports.tokens(s) for text in sorted(training) for s in splitter(text)]
@@ -418,11 +453,12 @@ def _stacked(arrays: list[np.ndarray], filling: int) -> np.ndarray:
 def decode(records: Records, side: int) -> tuple[Records, np.ndarray]:
     """Decode every image to uint8 [N, side, side]; what cannot be decoded moves into the quarantine table."""
     pixels, bad = [], {}
-    for row in bar(records.images.itertuples(), total=len(records.images), desc=f"decode {records.name}", unit="image"):
-        try:
-            pixels.append(load(row.path, side)[0])
-        except PnlocError as error:
-            bad[row.image] = (row.path, str(error))
+    rows = zip(records.images.itertuples(), datasets.decode(records.images, side), strict=True)
+    for row, found in bar(rows, total=len(records.images), desc=f"decode {records.name}", unit="image"):
+        if isinstance(found, PnlocError):
+            bad[row.image] = (row.path, str(found).removeprefix(f"{row.path}: "))
+        else:
+            pixels.append(found)
     quarantine = pd.DataFrame([(path, 0, reason) for path, reason in bad.values()], columns=QUARANTINE_COLUMNS)
     kept = records.images[~records.images["image"].isin(bad)].reset_index(drop=True)
     boxes = records.boxes[~records.boxes["image"].isin(bad)].reset_index(drop=True)[BOX_COLUMNS]
@@ -431,6 +467,17 @@ def decode(records: Records, side: int) -> tuple[Records, np.ndarray]:
     whole = pd.concat([records.quarantine, quarantine], ignore_index=True) if bad else records.quarantine
     result = Records(
         records.name, records.access, kept, boxes, records.reports, whole.astype({"file": str, "reason": str}), counts,
-        scores=records.scores, notes=records.notes,
+        scores=records.scores[~records.scores["image"].isin(bad)].reset_index(drop=True), notes=records.notes, tally=records.tally,
     )  # fmt: skip
     return result, np.stack(pixels) if pixels else np.zeros((0, side, side), dtype=np.uint8)
+
+
+def drop_twins(records: Records, pixels: np.ndarray, tested: np.ndarray) -> tuple[Records, np.ndarray]:
+    """Without the training and validation images of every patient of whom one is the same image as one of `tested` (thumbnails)."""
+    boxes = [Letterbox(w, h, pixels.shape[-1]) for w, h in records.images[["width", "height"]].itertuples(index=False)]
+    own = np.array([duplicates.thumbnail(p, b) for p, b in zip(pixels, boxes, strict=True)], dtype=np.uint8)
+    outside = np.flatnonzero(records.images["split"] != "test")
+    copies = duplicates.copies(tested, own.reshape(-1, *tested.shape[1:])[outside])
+    kept = drop_patients(records, set(records.images["patient"].iloc[outside[copies]]), keep_split="test")
+    kept.counts["dropped_as_duplicate"] = len(records.images) - len(kept.images)
+    return kept, pixels[records.images["image"].isin(kept.images["image"]).to_numpy()]

@@ -62,6 +62,15 @@ def counts(records: Records) -> list[int]:
     assert set(records.scores["image"]) <= set(records.images["image"])
     assert list(records.images) == IMAGE_COLUMNS
     assert list(records.boxes) == BOX_COLUMNS
+    for kind in records.tally:
+        tally(records, kind)
+    return numbers
+
+
+def tally(records: Records, kind: str) -> list[int]:
+    """Rows, used, missing, excluded, quarantined of one kind of rows: checked to add up."""
+    numbers = [records.tally[kind][name] for name in ("rows", "used", "missing", "excluded", "quarantined")]
+    assert numbers[0] == sum(numbers[1:]) and min(numbers) >= 0
     return numbers
 
 
@@ -153,14 +162,15 @@ def test_rsna_patients_come_from_the_official_mapping_too(tmp_path):
     write(folder / rsna.MAPPING, json.dumps(mapping))
     records = rsna.read(folder)
     assert by_image(records, "patient") == {"a": "nih:42", "b": "rsna:b"}
-    assert quarantined(records) == [(rsna.MAPPING, 0, "b: no NIH image or split in '?.png', ''")]
+    assert quarantined(records) == [(rsna.MAPPING, 2, "b: no NIH image or split in '?.png', ''")]
 
 
 def test_rsna_without_mapping_counts_each_image_as_a_patient_and_says_so(tmp_path):
     records = rsna.read(make_rsna(tmp_path, ["a,,,,,0", "b,,,,,0"]))
     assert by_image(records, "patient") == {"a": "rsna:a", "b": "rsna:b"}
     assert len(records.notes) == 1
-    assert records.notes[0].startswith("2 images have no known NIH patient")
+    assert records.notes[0].startswith("2 of 2 images have no known NIH patient")
+    assert records.notes[0].endswith("cannot be excluded")
 
 
 def test_rsna_lines_of_the_mapping_that_name_no_image_are_quarantined(tmp_path):
@@ -171,7 +181,7 @@ def test_rsna_lines_of_the_mapping_that_name_no_image_are_quarantined(tmp_path):
         ("nih-of-rsna.csv", 3, "patientId 'a' stands twice"),
         ("nih-of-rsna.csv", 4, "b: no NIH image or split in 'unknown', ''"),
     ]
-    assert records.notes[0].startswith("1 images")
+    assert records.notes[0].startswith("1 of 2 images")
 
 
 def test_rsna_splits_that_are_given_are_kept(tmp_path):
@@ -185,38 +195,69 @@ def test_rsna_counts_missing_unreadable_and_malformed_images(tmp_path):
     folder = make_rsna(tmp_path, rows, images=["a.png", "b.png", "odd.png", "word.png"])
     write(folder / "stage_2_train_images" / "empty.png", "")
     records = rsna.read(folder)
-    assert counts(records) == [6, 2, 1, 0, 3]
+    assert counts(records) == [7, 2, 1, 0, 4]
+    assert tally(records, "boxes") == [3, 1, 0, 0, 2]
     assert quarantined(records) == [
+        (RSNA_LABELS, 8, "no patientId"),
         (RSNA_LABELS, 5, "patientId 'odd' with a Target that is not 0 or 1"),
         (RSNA_LABELS, 6, "patientId 'word' with a Target that is not 0 or 1"),
-        (RSNA_LABELS, 8, "no patientId"),
         ("empty.png", 0, "not an image (PNG, JPEG or DICOM)"),
+        (RSNA_LABELS, 8, "a box of no image"),
+        (RSNA_LABELS, 4, "box of empty: its image is in quarantine"),
     ]
 
 
-def test_rsna_malformed_boxes_are_quarantined_with_line_and_reason(tmp_path):
-    rows = [
-        "a,100,100,50,50,1",
-        "a,left,100,50,50,1",
-        "a,100,100,0,50,1",
-        "a,100,100,50,-5,1",
-        "a,2000,100,50,50,1",
-        "a,100,100,50,50,1",
-        "a,-20,1000,100,100,1",
-        "b,,,,,0",
-        "a,inf,100,50,50,1",
+def test_rsna_an_image_with_target_0_and_1_or_with_a_box_and_target_0_is_quarantined(tmp_path):
+    rows = ["a,1,1,50,50,1", "a,,,,,0", "b,1,1,50,50,0", "c,1,1,50,50,1"]
+    records = rsna.read(make_rsna(tmp_path, rows, images=["a.png", "b.png", "c.png"]))
+    assert counts(records) == [4, 1, 0, 0, 3]  # the row with Target 0 counts on its own
+    assert tally(records, "boxes") == [3, 1, 0, 0, 2]
+    assert records.boxes["image"].tolist() == ["c"]
+    assert quarantined(records)[:2] == [
+        (RSNA_LABELS, 3, "patientId 'a' stands twice"),
+        (RSNA_LABELS, 2, "patientId 'a' with Target 0 and 1"),
     ]
-    records = rsna.read(make_rsna(tmp_path, rows, side=1024))
+    assert (RSNA_LABELS, 4, "box of b: its Target is not 1") in quarantined(records)
+
+
+@pytest.mark.parametrize(
+    ("box", "reason"),
+    [
+        ("left,100,50,50", "coordinates are not numbers"),
+        ("inf,100,50,50", "coordinates are not numbers"),
+        (",100,50,50", "coordinates are not numbers"),
+        (",,,", "coordinates are not numbers"),
+        ("100,100,0,50", "no area"),
+        ("100,100,50,-5", "no area"),
+        ("2000,100,50,50", "outside of its image"),
+        ("-100,100,50,50", "outside of its image"),
+        ("-20,100,50,50", "reaches out of its image"),
+        ("100,1000,50,50", "reaches out of its image"),
+    ],
+)
+def test_rsna_a_malformed_box_is_quarantined_and_so_is_its_image_which_would_else_look_healthy(tmp_path, box, reason):
+    folder = make_rsna(tmp_path, ["a,100,100,50,50,1", f"a,{box},1", "b,,,,,0"], side=1024)
+    records = rsna.read(folder)
+    assert counts(records) == [2, 1, 0, 0, 1]
+    assert tally(records, "boxes") == [2, 0, 0, 0, 2]
+    assert quarantined(records) == [
+        (RSNA_LABELS, 3, f"box of a: {reason}"),
+        (RSNA_LABELS, 2, "image a: a box of it cannot be used"),
+        (RSNA_LABELS, 2, "box of a: its image is in quarantine"),
+    ]
+
+
+def test_rsna_a_doubled_box_is_quarantined_and_its_image_stays(tmp_path):
+    records = rsna.read(make_rsna(tmp_path, ["a,1,1,50,50,1", "a,1,1,50,50,1", "a,9,9,50,50,1", "b,,,,,0"]))
     assert counts(records) == [2, 2, 0, 0, 0]
-    assert boxes_of(records, "a") == [[100, 100, 150, 150], [0, 1000, 80, 1024]]
-    assert sorted(quarantined(records), key=lambda row: row[1]) == [
-        (RSNA_LABELS, 3, "box of a: coordinates are not numbers"),
-        (RSNA_LABELS, 4, "box of a: no area"),
-        (RSNA_LABELS, 5, "box of a: no area"),
-        (RSNA_LABELS, 6, "box of a: outside of its image"),
-        (RSNA_LABELS, 7, "box of a: stands twice"),
-        (RSNA_LABELS, 10, "box of a: coordinates are not numbers"),
-    ]
+    assert tally(records, "boxes") == [3, 2, 0, 0, 1]
+    assert quarantined(records) == [(RSNA_LABELS, 3, "box of a: stands twice")]
+
+
+def test_rsna_a_box_that_just_reaches_out_is_clipped(tmp_path):
+    records = rsna.read(make_rsna(tmp_path, ["a,-5,1000,100,30,1"], side=1024))
+    assert boxes_of(records, "a") == [[0, 1000, 95, 1024]]
+    assert len(records.quarantine) == 0
 
 
 def test_rsna_what_is_not_there_is_named(tmp_path):
@@ -229,6 +270,8 @@ def test_rsna_what_is_not_there_is_named(tmp_path):
     assert "stage_2_train_images" in refused(rsna.read, tmp_path)
     (tmp_path / "stage_2_train_images").mkdir()
     write(tmp_path / rsna.MAPPING, "[1, 2")
+    assert refused(rsna.read, tmp_path).startswith(f"{tmp_path / rsna.MAPPING}: not readable as JSON")
+    write(tmp_path / rsna.MAPPING, '[{"img_id": "00000001_000.png"}]')
     assert refused(rsna.read, tmp_path).startswith(f"{tmp_path / rsna.MAPPING}: not the official mapping")
 
 
@@ -344,8 +387,8 @@ def test_nih_rows_are_missing_doubled_malformed_or_unreadable_and_counted_as_suc
     records = chestxray8.read(folder)
     assert counts(records) == [6, 1, 1, 0, 4]
     assert quarantined(records) == [
-        (NIH_ENTRIES, 4, "Image Index '00000001_000.png' stands twice"),
         (NIH_ENTRIES, 6, "no Image Index"),
+        (NIH_ENTRIES, 4, "Image Index '00000001_000.png' stands twice"),
         (NIH_ENTRIES, 5, "00000002_000.png: Patient ID is not a number"),
         ("empty.png", 0, "not an image (PNG, JPEG or DICOM)"),
     ]
@@ -358,19 +401,24 @@ def test_nih_malformed_boxes_are_quarantined_and_boxes_of_absent_images_noted(tm
         "00000001_000.png,Pneumonia,1,y,3,4",
         "00000001_000.png,Pneumonia,1,2,0,4",
         "00000001_000.png,Pneumonia,1030,2,3,4",
-        "00000001_000.png,Pneumonia,1000,2,100,4",
-        "00000001_000.png,Pneumonia,1000,2,100,4",
-        "00000001_000.png,Mass,1000,2,100,4",
+        "00000001_000.png,Pneumonia,1000,2,30,4",
+        "00000001_000.png,Pneumonia,1000,2,30,4",
+        "00000001_000.png,Mass,1000,2,30,4",
+        "00000001_000.png,Mass,900,2,200,4",
+        ",Mass,900,2,20,4",
     ]
     records = chestxray8.read(make_nih(tmp_path, THREE, boxes))
     assert boxes_of(records, "00000001_000.png") == [[1000, 2, 1024, 6]] * 2
     assert records.boxes["label"].tolist() == ["Pneumonia", "Mass"]
     assert quarantined(records) == [
+        (NIH_BOXES, 10, "a box of no image"),
         (NIH_BOXES, 3, "box of 00000001_000.png: coordinates are not numbers"),
         (NIH_BOXES, 4, "box of 00000001_000.png: no area"),
         (NIH_BOXES, 5, "box of 00000001_000.png: outside of its image"),
+        (NIH_BOXES, 9, "box of 00000001_000.png: reaches out of its image"),
         (NIH_BOXES, 7, "box of 00000001_000.png: stands twice"),
     ]
+    assert tally(records, "boxes") == [9, 2, 1, 0, 6]
     assert records.notes == ["1 boxes belong to images that are not in this folder"]
     assert counts(records) == [3, 3, 0, 0, 0]
 
@@ -508,8 +556,8 @@ def test_covid_rows_are_missing_doubled_or_unreadable_and_counted_as_such(tmp_pa
     records = covid19.read(folder)
     assert counts(records) == [6, 1, 1, 1, 3]
     assert quarantined(records) == [
-        ("metadata.csv", 4, "filename 'a.png' stands twice"),
         ("metadata.csv", 6, "no filename"),
+        ("metadata.csv", 4, "filename 'a.png' stands twice"),
         ("empty.png", 0, "not an image (PNG, JPEG or DICOM)"),
     ]
     assert by_image(records, "patient") == {"a.png": "covid:1"}
@@ -541,17 +589,55 @@ def test_covid_severity_scores_stand_below_their_comment_lines(tmp_path):
     records = covid19.read(folder)
     assert records.scores.to_numpy().tolist() == [["a.png", 3.6667, 2.0]]
     assert list(records.scores) == ["image", "geographic_extent", "opacity"]
-    assert records.notes == ["1 scored images are not among the images used"]
+    assert records.notes == ["1 image files are named by no row of metadata.csv"]
+    assert tally(records, "severity scores") == [2, 1, 1, 0, 0]
 
 
 def test_brixia_scores_are_read_past_the_byte_order_mark(tmp_path):
     folder = tmp_path / "covid-chestxray-dataset"
     make_covid(folder, [study("a.png"), study("b.jpg")])
-    make_brixia(tmp_path / "brixia-cohen", ["a.png,3,2,1,0,1,2,9,0,0,0,0,0,0,0"])
+    make_brixia(tmp_path / "brixia-cohen", ["a.png,3,2,1,0,1,2,9,0,1,0,1,3,0,5"])
     records = covid19.read(folder)
-    names = ["image", "brixia", *(f"brixia_{zone}" for zone in "ABCDEF")]
-    assert list(records.scores) == names
-    assert records.scores.to_numpy().tolist() == [["a.png", 9, 3, 2, 1, 0, 1, 2]]  # of the senior reader
+    zones = [f"{reader}_{zone}" for reader in ("brixia", "brixia_junior") for zone in "ABCDEF"]
+    assert list(records.scores) == ["image", "brixia", "brixia_junior", *zones]
+    assert records.scores.to_numpy().tolist() == [["a.png", 9, 5, 3, 2, 1, 0, 1, 2, 0, 1, 0, 1, 3, 0]]
+    assert tally(records, "brixia scores") == [1, 1, 0, 0, 0]
+
+
+def test_brixia_a_global_score_that_is_not_the_sum_of_its_zones_is_noted(tmp_path):
+    folder = make_covid(tmp_path / "set", [study("a.png")], ["a.png"])
+    brixia = make_brixia(tmp_path / "b", ["a.png,3,2,1,0,1,2,8,0,0,0,0,0,0,0"])
+    assert covid19.read(folder, brixia).notes == ["1 global scores of brixia are not the sum of their zones"]
+
+
+def test_the_opacity_of_a_file_that_says_0_to_8_as_ralo_has_it_is_scaled_to_0_to_6(tmp_path):
+    folder = make_covid(tmp_path, [study("a.png"), study("b.jpg")])
+    comments = COMMENTS + "## opacity_mean: The degree of opacity. The total ranged from 0 to 8.\n"
+    write(folder / SEVERITY, comments + "filename,geographic_mean,opacity_mean\na.png,3,8\nb.jpg,3,9\n")
+    records = covid19.read(folder)
+    assert records.scores.to_numpy().tolist() == [["a.png", 3.0, 6.0]]
+    assert quarantined(records) == [("covid-severity-scores.csv", 9, "b.jpg: a score is not a number in its range")]
+    assert "opacity is given from 0 to 8 and scaled to 0 to 6" in records.notes
+
+
+def test_covid_patients_who_share_an_image_file_are_one_person(tmp_path):
+    rows = [study("a.png", 1), study("b.jpg", 2), study("a.png", 2), study("c.jpeg", 3)]
+    folder = make_covid(tmp_path, rows)
+    write(folder / SEVERITY, COMMENTS + "filename,geographic_mean,opacity_mean\na.png,3,2\n")
+    records = covid19.read(folder)
+    assert by_image(records, "patient") == {"a.png": "covid:1", "b.jpg": "covid:1", "c.jpeg": "covid:3"}
+    assert by_image(records, "split")["b.jpg"] == "test"
+    assert records.notes == ["1 patients share an image file with another and count as the same: 2 = 1"]
+
+
+@pytest.mark.parametrize(
+    ("age", "expected"),
+    [("65", 65), ("065Y", 65), ("006M", 0.5), ("365D", 1), ("414", None), ("old", None), ("", None)],
+)
+def test_ages_are_years_whatever_their_unit_and_unknown_where_nobody_is_that_old(tmp_path, age, expected):
+    folder = make_nih(tmp_path, [entry("00000001_000.png", "Mass", 1, age)])
+    (found,) = chestxray8.read(folder).images["age"]
+    assert found == pytest.approx(np.nan if expected is None else expected, abs=0.01, nan_ok=True)
 
 
 def test_severity_and_brixia_join_on_the_image(tmp_path):
@@ -572,6 +658,8 @@ def test_scores_that_are_out_of_range_or_doubled_are_quarantined_with_their_line
     write(folder / SEVERITY, COMMENTS + "\n".join(["filename,geographic_mean,opacity_mean", *severity, ""]))
     brixia = make_brixia(tmp_path / "b", ["a.png,4,0,0,0,0,0,4,0,0,0,0,0,0,0", "b.jpg,1,0,0,0,0,0,-1,0,0,0,0,0,0,0"])
     records = covid19.read(folder, brixia)
+    assert tally(records, "severity scores") == [5, 1, 0, 0, 4]
+    assert tally(records, "brixia scores") == [2, 0, 0, 0, 2]
     assert records.scores[["image", "geographic_extent", "opacity"]].to_numpy().tolist() == [["c.jpeg", 4, 3]]
     assert sorted(quarantined(records)) == [
         ("covid-severity-scores.csv", 7, "a.png: a score is not a number in its range"),
@@ -790,44 +878,103 @@ def test_ms_cxr_has_one_row_per_box(tmp_path, version):
 
 def test_ms_cxr_malformed_boxes_are_quarantined(tmp_path):
     folder = make_mimic(tmp_path)
-    make_ms_cxr(
-        tmp_path,
-        [
-            "d1,Pneumonia,t,p,wide,20,30,40,200,300",
-            "d1,Pneumonia,t,p,10,20,0,40,200,300",
-            "d1,Pneumonia,t,p,10,300,30,40,200,300",
-            "d1,Pneumonia,t,p,190,20,30,40,200,300",
-            "d1,Pneumonia,t,p,190,20,30,40,200,300",
-        ],
-    )
+    where = "files/p10/p10000001/s50000001/d1.jpg"
+    rows = [
+        f"d1,Pneumonia,t,{where},wide,20,30,40,200,300",
+        f"d1,Pneumonia,t,{where},10,20,0,40,200,300",
+        f"d1,Pneumonia,t,{where},10,300,30,40,200,300",
+        f"d1,Pneumonia,t,{where},172,20,30,40,200,300",
+        f"d1,Pneumonia,t,{where},172,20,30,40,200,300",
+        f"d1,Pneumonia,t,{where},190,20,30,40,200,300",
+        "d1,Pneumonia,t,files/p10/p10000001/s50000001/d3.jpg,10,20,30,40,200,300",
+        "d2,Pneumonia,lateral,files/p10/p10000001/s50000001/d2.jpg,10,20,30,40,200,300",
+    ]
+    make_ms_cxr(tmp_path, rows)
     records = mimic_cxr.read(folder)
-    assert boxes_of(records, "d1") == [[190, 20, 200, 60]]
+    assert boxes_of(records, "d1") == [[172, 20, 200, 60]]
+    assert tally(records, "boxes") == [8, 1, 0, 1, 6]
     name = "MS_CXR_Local_Alignment_v1.1.0.csv"
-    assert quarantined(records) == [
+    assert sorted(quarantined(records)) == [
         (name, 2, "box of d1: coordinates are not numbers"),
         (name, 3, "box of d1: no area"),
         (name, 4, "box of d1: outside of its image"),
         (name, 6, "box of d1: stands twice"),
+        (name, 7, "box of d1: reaches out of its image"),
+        (name, 8, "box of d1: path names another image"),
     ]
 
 
-def test_the_annotations_of_tam_et_al_are_read_from_coco_json(tmp_path):
-    images = mimic_cxr.read(make_mimic(tmp_path)).images
-    content = {
-        "images": [{"id": 7, "file_name": "d1.jpg"}, {"id": 8, "file_name": "elsewhere.jpg"}],
-        "categories": [{"id": 3, "name": "Pneumonia"}],
-        "annotations": [
-            {"image_id": 7, "category_id": 3, "bbox": [10, 20, 30, 40], "label_text": [[0, 4]]},
-            {"image_id": 8, "category_id": 3, "bbox": [10, 20, 30, 40]},
-            {"image_id": 7, "category_id": 3, "bbox": [10, 20, 0, 40]},
-        ],
-    }
-    path = write(tmp_path / "tam.json", json.dumps(content))
-    boxes, rejected = mimic_cxr.read_tam(path, images)
-    assert boxes.to_numpy().tolist() == [["d1", 10, 20, 40, 60, "Pneumonia", ""]]
-    assert rejected.to_numpy().tolist() == [[str(path), 3, "box of d1: no area"]]
+def test_ms_cxr_boxes_of_another_image_size_are_scaled_to_that_of_the_metadata(tmp_path):
+    folder = make_mimic(tmp_path)  # d1 is 200 x 300
+    make_ms_cxr(tmp_path, ["d1,Pneumonia,t,files/p10/p10000001/s50000001/d1.jpg,10,20,30,40,400,1200"])
+    assert boxes_of(mimic_cxr.read(folder), "d1") == [[5, 5, 20, 15]]
+
+
+def test_ms_cxr_several_boxes_of_one_phrase_share_image_and_text(tmp_path):
+    folder = make_mimic(tmp_path)
+    where = "files/p10/p10000001/s50000001/d1.jpg"
+    rows = [
+        f"d1,Pneumonia,{text},{where},{x},20,30,40,200,300"
+        for text, x in (("both bases", 10), ("both bases", 100), ("apex", 10))
+    ]
+    make_ms_cxr(tmp_path, rows)
+    boxes = mimic_cxr.read(folder).boxes
+    assert boxes.groupby(["image", "text"]).size().to_dict() == {("d1", "both bases"): 2, ("d1", "apex"): 1}
+
+
+TAM = {
+    "images": [
+        {"id": 7, "file_name": "d1.jpg", "report": "No effusion. Left basilar opacity."},
+        {"id": 8, "file_name": "elsewhere.jpg"},
+    ],
+    "categories": [{"id": 3, "name": "pneumonia"}],
+    "annotations": [
+        {"image_id": 7, "category_id": 3, "bbox": [10, 20, 30, 40], "label_text": [{"start": 13, "end": 34}]},
+        {"image_id": 8, "category_id": 3, "bbox": [10, 20, 30, 40]},
+        {"image_id": 7, "category_id": 3, "bbox": [10, 20, 0, 40]},
+        {"image_id": 9, "category_id": 3, "bbox": [10, 20, 30, 40]},
+    ],
+}
+
+
+def test_the_annotations_of_tam_et_al_are_read_from_the_folder_beside(tmp_path):
+    folder = make_mimic(tmp_path)
+    path = write(tmp_path / "mimic-cxr-annotations" / "tam.json", json.dumps(TAM))
+    records = mimic_cxr.read(folder)
+    assert records.boxes.to_numpy().tolist() == [["d1", 10, 20, 40, 60, "Pneumonia", "Left basilar opacity."]]
+    assert tally(records, "boxes") == [4, 1, 1, 0, 2]
+    assert quarantined(records) == [("tam.json", 4, "a box of no image"), ("tam.json", 3, "box of d1: no area")]
+    assert records.notes == []
     write(path, json.dumps({"images": []}))
-    assert refused(mimic_cxr.read_tam, path, images).startswith(f"{path}: not COCO JSON")
+    assert refused(mimic_cxr.read, folder).startswith(f"{path}: not COCO JSON")
+
+
+def test_an_image_with_boxes_of_both_sources_keeps_those_of_ms_cxr(tmp_path):
+    folder = make_mimic(tmp_path)
+    write(tmp_path / "mimic-cxr-annotations" / "tam.json", json.dumps(TAM))
+    make_ms_cxr(tmp_path, ["d1,Pneumonia,t,files/p10/p10000001/s50000001/d1.jpg,1,2,3,4,200,300"])
+    records = mimic_cxr.read(folder)
+    assert boxes_of(records, "d1") == [[1, 2, 4, 6]]
+    assert tally(records, "boxes") == [5, 1, 1, 2, 1]
+
+
+def test_mimic_an_image_without_a_split_is_quarantined_and_never_trained_on_by_default(tmp_path):
+    records = mimic_cxr.read(make_mimic(tmp_path, splits=["d1,50000001,10000001,train", "d3,50000002,10000002,tset"]))
+    assert counts(records) == [3, 1, 0, 1, 1]
+    assert tally(records, "splits") == [2, 1, 0, 0, 1]
+    split, metadata = "mimic-cxr-2.0.0-split.csv.gz", "mimic-cxr-2.0.0-metadata.csv.gz"
+    assert quarantined(records) == [
+        (split, 3, "d3: split 'tset' is none of train, validate, test"),
+        (metadata, 4, f"d3: has no split in {split}"),
+    ]
+
+
+def test_mimic_labels_that_are_text_or_doubled_are_quarantined_and_unknown(tmp_path):
+    rows = ["10000001,50000001,,,yes,", "10000002,50000002,1.0,,,", "10000002,50000002,,1.0,,"]
+    records = mimic_cxr.read(make_mimic(tmp_path, chexpert=rows))
+    labels = by_image(records, "label")
+    assert np.isnan(labels["d1"]) and labels["d3"] == 0
+    assert tally(records, "labels") == [3, 1, 0, 0, 2]
 
 
 def test_mimic_what_is_not_there_is_named(tmp_path):
@@ -906,6 +1053,7 @@ def test_openi_comes_with_the_installed_package():
     assert (texts == "").sum() == 28
     assert texts.str.contains("XXXX").sum() == 1855
     assert (records.reports["mesh"] != "").all()
+    assert (records.reports["images"] == 0).sum() == 104
 
 
 # The data folder

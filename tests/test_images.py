@@ -9,12 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from pydicom import dcmread
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
+from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, JPEGBaseline8Bit, RLELossless, generate_uid
 
 from pnloc.errors import PnlocError
-from pnloc.images import MOST_PIXELS, Letterbox, is_dicom, load, read_gray, size
+from pnloc.images import MOST_PIXELS, Letterbox, header, is_dicom, load, load_all, read_gray, size
 
 RAMP = np.arange(0, 240, 5, dtype=np.uint8).reshape(6, 8)  # 0, 5, ..., 235: row after row
 
@@ -255,7 +257,26 @@ def test_a_transfer_syntax_without_decoder_says_what_to_install(tmp_path):
     _with_syntax(path, "1.2.840.10008.1.2.4.102", encapsulate([b"\0" * 64]))
     assert "cannot be decoded" in message(path)
     assert "MPEG-4" in message(path)
-    assert "pip install" in message(path)
+    assert "convert the file to PNG" in message(path)
+
+
+@pytest.mark.parametrize(
+    ("syntax", "package"),
+    [
+        (JPEGBaseline8Bit, "pylibjpeg-libjpeg"),
+        ("1.2.840.10008.1.2.4.70", "pylibjpeg-libjpeg"),
+        (JPEG2000Lossless, "pylibjpeg-openjpeg"),
+        (RLELossless, "pylibjpeg-rle"),
+    ],
+)
+def test_a_missing_decoder_is_named_with_its_package(tmp_path, monkeypatch, syntax, package):
+    def none(self):
+        raise RuntimeError("no decoder here")
+
+    path = save_dicom(tmp_path / "a.dcm", RAMP)
+    _with_syntax(path, syntax, encapsulate([b"\0" * 64]))
+    monkeypatch.setattr("pydicom.Dataset.pixel_array", property(none))
+    assert f"`pip install pylibjpeg {package}`" in message(path)
 
 
 def test_the_first_of_several_frames_is_read(tmp_path):
@@ -458,3 +479,89 @@ def test_load_averages_over_areas_when_it_scales_down(tmp_path):
 def test_load_names_a_broken_file(tmp_path):
     (tmp_path / "a.png").write_bytes(b"")
     assert message(tmp_path / "a.png", lambda p: load(p, 32)) == "not an image (PNG, JPEG or DICOM)"
+
+
+# Further kinds of pixels
+
+
+def test_a_cmyk_jpeg_becomes_luminance(tmp_path):
+    Image.new("CMYK", (32, 32), (0, 0, 0, 155)).save(tmp_path / "a.jpg", quality=95)
+    assert np.abs(read_gray(tmp_path / "a.jpg", near=16).astype(int) - 100).max() <= 2  # 255 - 155 of black
+
+
+def test_a_1_bit_png_is_black_and_white(tmp_path):
+    Image.fromarray(np.array([[True, False]])).save(tmp_path / "a.png")
+    assert read_gray(tmp_path / "a.png").tolist() == [[255, 0]]
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_palette_dicom_is_looked_up(tmp_path, bits):
+    path = save_dicom(tmp_path / "a.dcm", np.array([[0, 1, 2]], np.uint8), PhotometricInterpretation="PALETTE COLOR")
+    data = dcmread(path)
+    for place, values in enumerate(([10, 200, 255, 0], [10, 200, 0, 0], [10, 200, 0, 0])):  # red, green, blue
+        table = np.array(values, dtype="<u2") * (257 if bits == 16 else 1)
+        content = table.tobytes() if bits == 16 else table.astype(np.uint8).tobytes()
+        data.add_new(0x00281101 + place, "US", [4, 0, bits])
+        data.add_new(0x00281201 + place, "OW", content)
+    data.save_as(path)
+    assert read_gray(path).tolist() == [[10, 200, 76]]
+
+
+def test_a_colour_dicom_of_16_bits_is_scaled_and_never_wraps(tmp_path):
+    colours = np.array([[[0, 0, 0], [1000, 1000, 1000], [4000, 4000, 4000]]], dtype=np.uint16)
+    path = save_dicom(
+        tmp_path / "a.dcm", colours, bits=12, SamplesPerPixel=3, PhotometricInterpretation="RGB", PlanarConfiguration=0
+    )
+    assert read_gray(path).tolist() == [[0, 64, 255]]
+
+
+def test_a_file_is_read_for_what_it_is_whatever_its_extension(tmp_path):
+    Image.fromarray(RAMP).save(tmp_path / "a.png")
+    (tmp_path / "a.png").rename(tmp_path / "a.dcm")
+    assert (read_gray(tmp_path / "a.dcm") == RAMP).all() and size(tmp_path / "a.dcm") == (8, 6)
+    save_dicom(tmp_path / "b.dcm", RAMP).rename(tmp_path / "b.jpg")
+    assert (read_gray(tmp_path / "b.jpg") == RAMP).all() and header(tmp_path / "b.jpg").dicom
+
+
+@pytest.mark.parametrize(("age", "expected"), [("058Y", 58), ("58", 58), ("999Y", None), ("", None), ("old", None)])
+def test_a_dicom_header_tells_sex_view_and_age_in_years(tmp_path, age, expected):
+    path = save_dicom(tmp_path / "a.dcm", RAMP, PatientSex="F", ViewPosition="AP")
+    data = dcmread(path)
+    data["PatientAge"] = RawDataElement(Tag("PatientAge"), "AS", len(age), age.encode(), 0, False, True)
+    data.save_as(path)
+    found = header(path)
+    assert (found.sex, found.view) == ("F", "AP")
+    assert found.age == pytest.approx(np.nan if expected is None else expected, nan_ok=True)
+
+
+# Many files
+
+
+def test_many_files_come_in_order_with_their_errors_whatever_the_number_of_threads(tmp_path):
+    paths = []
+    for n in range(30):
+        paths.append(str(tmp_path / f"{n}.png"))
+        Image.fromarray(np.full((20, 10 + n), 8 * n, dtype=np.uint8)).save(paths[-1])
+    Path(paths[7]).write_bytes(b"")
+    for workers in (1, 3):
+        found = list(load_all(paths, 16, workers))
+        assert isinstance(found[7], PnlocError) and "7.png" in str(found[7])
+        for n in set(range(30)) - {7}:
+            expected, letterbox = load(paths[n], 16)
+            assert (found[n][0] == expected).all() and found[n][1] == letterbox
+    assert list(load_all([], 16)) == []
+
+
+def test_files_are_decoded_ahead_and_only_a_few(tmp_path):
+    Image.fromarray(RAMP).save(tmp_path / "a.png")
+    asked = []
+
+    def paths():
+        for n in range(100):
+            asked.append(n)
+            yield str(tmp_path / "a.png")
+
+    stream = load_all(paths(), 8, workers=2)
+    next(stream)
+    assert 1 < len(asked) <= 9 + 1
+    assert len(list(stream)) == 99

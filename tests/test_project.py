@@ -21,6 +21,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 LAYERS = (
     "errors files processes progress config boxes images records",
     "datasets",
+    "duplicates audit",
     "demo",
     "lexicon sentences scope reports phrases words",
     "train inputs detector regions shards model losses localize baselines",

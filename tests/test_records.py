@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pnloc.errors import PnlocError
 from pnloc.records import (
     BOX_COLUMNS,
+    FATES,
     IMAGE_COLUMNS,
     QUARANTINE_COLUMNS,
     REPORT_COLUMNS,
@@ -17,7 +18,9 @@ from pnloc.records import (
     check,
     drop_patients,
     leaks,
+    ledger,
     patient_share,
+    split_digest,
 )
 
 
@@ -164,3 +167,26 @@ def test_check_of_an_empty_set_is_all_zero():
     table = check(make_records())
     assert table[["used", "patients", "positive", "with report", "with boxes", "boxes"]].to_numpy().sum() == 0
     assert table["rows"].tolist()[0] == 0
+
+
+def test_the_ledger_has_a_row_for_each_kind_of_rows():
+    counts = {"rows": 5, "used": 2, "missing": 1, "excluded": 1, "quarantined": 1, "dropped_for_leak": 1}
+    boxes = {"rows": 3, "used": 3, "missing": 0, "excluded": 0, "quarantined": 0}
+    table = ledger(make_records(("a", "p1", "train"), counts=counts, tally={"boxes": boxes}))
+    assert table.to_numpy().tolist() == [["made", "images", 5, 2, 1, 1, 1], ["made", "boxes", 3, 3, 0, 0, 0]]
+    assert (table["rows"] == table[list(FATES)].sum(axis=1)).all()
+
+
+def test_studies_with_a_report_are_counted_once_however_many_images_they_have():
+    records = make_records(("a", "p1", "train"), ("b", "p1", "train"), reports=[("s", "opacity")])
+    records.images["study"] = "s"
+    row = check(records).set_index("split").loc["train"]
+    assert (row["with report"], row["studies with report"]) == (2, 1)
+
+
+def test_the_digest_of_splits_depends_on_images_and_splits_alone():
+    rows = [("a", "p1", "train"), ("b", "p2", "test")]
+    # printf 'a\ttrain\nb\ttest' | sha256sum
+    assert split_digest(make_records(*rows)) == "b58c6f546f224498"
+    assert split_digest(make_records(*rows[::-1])) == split_digest(make_records(*rows))
+    assert split_digest(make_records(("a", "p1", "train"), ("b", "p2", "train"))) != split_digest(make_records(*rows))

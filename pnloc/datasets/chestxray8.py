@@ -6,18 +6,21 @@ import numpy as np
 import pandas as pd
 
 from pnloc.datasets.common import (
+    Ledger,
     Quarantine,
     access,
     assemble,
     clean_boxes,
-    doubled,
     image_files,
     lines_of,
     need,
     no_reports,
-    with_sizes,
+    numbers,
+    read_rows,
+    unnamed,
+    with_headers,
+    years,
 )
-from pnloc.files import read_csv
 from pnloc.records import Records, assign_splits
 
 WHERE = "get ChestX-ray8 from the NIH Clinical Center"
@@ -36,65 +39,67 @@ def read(folder: Path) -> Records:
     """
     folder, quarantine = Path(folder), Quarantine()
     path = need(folder, "Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv", where=WHERE)
-    entries = read_csv(path, ["Image Index", "Finding Labels", "Patient ID"], dtype={"Image Index": str})
-    total, lines = len(entries), lines_of(entries)
-    entries = doubled(entries, "Image Index", path, quarantine)
+    entries = read_rows(path, ["Image Index", "Finding Labels", "Patient ID"])
+    ledger = Ledger(path, entries, quarantine)
+    ledger.reject_names("Image Index")
     need(folder, *sorted(p.name for p in folder.glob("images*")) or ["images"], where=WHERE)
-    files = {name: path for top in sorted(folder.glob("images*")) for name, path in image_files(top).items()}
-    found = entries["Image Index"].isin(files)
-    missing = int((~found).sum())
-    entries = entries[found]
-    patient = pd.to_numeric(entries["Patient ID"], errors="coerce")
-    for index, name in entries["Image Index"][patient.isna()].items():
-        quarantine.add(path, lines[index], f"{name}: Patient ID is not a number")
-    entries, patient = entries[patient.notna()], patient[patient.notna()].astype(int)
-    empty = pd.Series("", index=entries.index)
+    files, notes = image_files(sorted(p for p in folder.glob("images*") if p.is_dir()))
+    name = entries["Image Index"].astype(object)
+    notes += unnamed(files, name, path)
+    ledger.miss(~name.isin(files))
+    patient = numbers(entries["Patient ID"])
+    whole = patient.notna() & (patient >= 0) & (patient % 1 == 0)
+    ledger.reject(~whole, name.astype(str) + ": Patient ID is not a number")
+    ledger.reject(entries["Finding Labels"].isna(), name.astype(str) + ": no Finding Labels")
+    used = ledger.rows
+    empty = pd.Series(np.nan, index=used.index, dtype=object)
     images = pd.DataFrame(
         {
-            "image": entries["Image Index"],
-            "path": [str(files[name]) for name in entries["Image Index"]],
-            "patient": [f"nih:{p}" for p in patient],
-            "view": entries.get("View Position", empty),
-            "sex": entries.get("Patient Gender", entries.get("Patient Sex", empty)),
-            "age": pd.to_numeric(entries.get("Patient Age", empty), errors="coerce"),
-            "label": entries["Finding Labels"].fillna("").map(lambda f: float("Pneumonia" in f.split("|"))),
+            "image": used["Image Index"],
+            "path": [str(files[name]) for name in used["Image Index"]],
+            "patient": [f"nih:{int(p)}" for p in patient[used.index]],
+            "view": used.get("View Position", empty),
+            "sex": used.get("Patient Gender", used.get("Patient Sex", empty)),
+            "age": years(used.get("Patient Age", empty)),
+            "label": used["Finding Labels"].map(
+                lambda f: float("Pneumonia" in [part.strip() for part in f.split("|")])
+            ),
         }
     )
-    images = with_sizes(images, quarantine)
-    boxes, absent = _boxes(folder, images, quarantine)
-    images["split"] = _splits(folder, images, set(boxes["image"]))
-    records = assemble(
-        "chestxray8", access(folder, "open"), images, boxes, no_reports(), quarantine, rows=total, missing=missing, excluded=0,
-        notes=[f"{absent} boxes belong to images that are not in this folder"] if absent else [],
+    images = with_headers(images, ledger)
+    table, path = _boxes(folder, images)
+    boxes, box_ledger = clean_boxes(table, images, ledger.fates("Image Index"), path, quarantine)
+    images["split"] = _splits(folder, images, set(box_ledger.table["image"]))
+    absent = box_ledger.counts()["missing"]
+    notes += [f"{absent} boxes belong to images that are not in this folder"] if absent else []
+    return assemble(
+        "chestxray8", access(folder, "open"), images, boxes, no_reports(), quarantine,
+        tally={"images": ledger.counts(), "boxes": box_ledger.counts()}, notes=notes,
     )  # fmt: skip
-    return records
 
 
-def _boxes(folder: Path, images: pd.DataFrame, quarantine: Quarantine) -> tuple[pd.DataFrame, int]:
-    """Boxes in pixels of the files, and how many belong to images that are not here.
+def _boxes(folder: Path, images: pd.DataFrame) -> tuple[pd.DataFrame, Path]:
+    """Boxes in pixels of the files, and the path of their list.
 
-    The header `Image Index,Finding Label,Bbox [x,y,w,h],,,` falls apart at its commas, so columns go by place.
+    The header `Image Index,Finding Label,Bbox [x,y,w,h],,,` falls apart at its commas.
     """
     path = need(folder, "BBox_List_2017.csv", where=WHERE)
-    table = read_csv(path, ["Image Index", "Finding Label", "Bbox [x", "y", "w", "h]"], dtype={"Image Index": str})
-    boxes = table[["Image Index", "Finding Label", "Bbox [x", "y", "w", "h]"]].set_axis(
-        ["image", "label", "x", "y", "w", "h"], axis=1
-    )
-    boxes = boxes.assign(line=lines_of(boxes), text="")
+    split = {"Image Index": "image", "Finding Label": "label", "Bbox [x": "x", "y": "y", "w": "w", "h]": "h"}
+    table = read_rows(path, list(split))[list(split)].rename(columns=split)
+    boxes = table.assign(line=lines_of(table), text="", label=table["label"].fillna(""))
     scale = dict(zip(images["image"], images["width"] / OFFICIAL_SIDE, strict=True))
-    factor = boxes["image"].map(scale).fillna(1.0)
-    for column in ("x", "y", "w", "h"):
-        boxes[column] = pd.to_numeric(boxes[column], errors="coerce") * factor
-    absent = int((~boxes["image"].isin(images["image"])).sum())
-    return clean_boxes(boxes, images, path, quarantine), absent
+    factor = boxes["image"].astype(object).map(scale).astype(float).fillna(1.0)
+    for column in "xywh":
+        boxes[column] = numbers(boxes[column]) * factor
+    return boxes, path
 
 
 def _splits(folder: Path, images: pd.DataFrame, boxed: set[str]) -> np.ndarray:
     """Split of each image; whoever has a boxed image is a test patient."""
     splits = assign_splits(images["patient"], "chestxray8")
-    listed = {name: folder / name for name in ("train_val_list.txt", "test_list.txt") if (folder / name).exists()}
-    if "test_list.txt" in listed:
-        tested = set(listed["test_list.txt"].read_text().split())
+    listed = folder / "test_list.txt"
+    if listed.exists():
+        tested = set(listed.read_text(encoding="utf-8-sig", errors="replace").split())
         patients = set(images.loc[images["image"].isin(tested), "patient"])
         hashed = assign_splits(images["patient"], "chestxray8", (0.875, 0.125, 0.0))
         splits = hashed.where(~images["patient"].isin(patients), "test")
