@@ -4,6 +4,7 @@ A phrase is one finding of a report. Its place is a set of the six CELLS of the 
 'left lung' three, 'at both bases' two phrases of one cell each, an opacity without a place all six.
 """
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +24,7 @@ _ZONES = {
 }
 MOST = 4  # phrases kept per report
 ASSERTED = ("affirmed", "hedged")
+_NOUN = re.compile(r"\s+(?:lobes?|lungs?|zones?|bases?|fields?|regions?|area|aspect|hemithorax)\b", re.I)
 
 
 @dataclass(frozen=True)
@@ -49,9 +51,11 @@ def places(attributes: frozenset[str] | set[str]) -> list[tuple[float, ...]]:
 
 
 def _words(text: str, finding: Finding) -> str:
-    """The words of a report from the first to the last that name a finding or describe it."""
+    """The words of a report from the first to the last that name a finding or describe it, with the noun of the place."""
     spans = [finding.span, *((start, end) for start, end, _ in finding.marks)]
-    return " ".join(text[min(s for s, _ in spans) : max(e for _, e in spans)].split())
+    start, end = min(s for s, _ in spans), max(e for _, e in spans)
+    noun = _NOUN.match(text, end)
+    return " ".join(text[start : noun.end() if noun else end].split())
 
 
 def phrases(text: str, splitter: Splitter | None = None) -> list[Phrase]:
