@@ -19,7 +19,7 @@ from bench import COLUMNS
 from pnloc import mesh
 from pnloc.datasets import openi
 from pnloc.files import write_table
-from pnloc.reports import extract_attributes, findings
+from pnloc.reports import extract_attributes, findings, forget
 
 ROOT = Path(__file__).parents[1]
 HERE = ROOT / "artifacts" / "bench"
@@ -87,6 +87,7 @@ def run() -> pd.DataFrame:
 
 
 def _seconds(work) -> float:
+    forget()  # or the second reading would know every sentence
     started = time.process_time()
     work()
     return time.process_time() - started

@@ -6,8 +6,9 @@ and which attribute belongs to which finding. `findings` gives the full record, 
 """
 
 import re
-from collections.abc import Set
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from pnloc import scope
@@ -15,7 +16,7 @@ from pnloc.lexicon import ATTRIBUTES, BOTH, GROUPS
 from pnloc.sentences import Splitter, plain, tokens
 
 __all__ = [
-    "ATTRIBUTES", "ASSERTIONS", "GROUPS", "Finding", "asserting_words", "attribute_values", "attribute_words", "describe", "extract_attributes", "findings",
+    "ATTRIBUTES", "ASSERTIONS", "GROUPS", "Finding", "asserting_words", "attribute_values", "attribute_words", "describe", "extract_attributes", "findings", "forget",
     "has_opacity", "one_side", "sections", "sentences", "tokens",
 ]  # fmt: skip
 
@@ -26,6 +27,7 @@ ASKING_SECTIONS = {"INDICATION", "INDICATIONS", "HISTORY", "CLINICAL HISTORY", "
 SILENT_SECTIONS = ASKING_SECTIONS | {
     "COMPARISON", "COMPARISONS", "TECHNIQUE", "EXAMINATION", "EXAM", "STUDY", "PROCEDURE", "VIEWS", "WET READ", "NOTIFICATION",
 }  # fmt: skip
+LONGEST = 2_000  # characters of a sentence that are read at once; OpenI's longest has 274
 _HEADER = re.compile(r"(?:^|(?<=\s))([A-Z][A-Z /&-]{3,40}):")
 _RULE = re.compile(r"\n[^\S\n]*_{5,}[^\S\n]*(?=\n)")
 
@@ -85,7 +87,10 @@ def sentences(text: str, splitter: Splitter | None = None) -> list[str]:
 
 
 def findings(text: str, splitter: Splitter | None = None) -> list[Finding]:
-    """Every mention of an opacity, in order; `splitter` is a Punkt model of the corpus (`pnloc.sentences.train`)."""
+    """Every mention of an opacity, in order; `splitter` is a Punkt model of the corpus (`pnloc.sentences.train`).
+
+    A sentence of more than `LONGEST` characters is read in parts.
+    """
     splitter, lowered, found, number = splitter or plain(), text.lower(), [], 0
     if len(lowered) != len(text):  # a few letters of other scripts change their length
         lowered = "".join(c.lower() if len(c.lower()) == 1 else c for c in text)
@@ -95,22 +100,53 @@ def findings(text: str, splitter: Splitter | None = None) -> list[Finding]:
         asking = name in ASKING_SECTIONS
         for start, end in splitter.spans(text, begin, stop):
             words = None
-            for item, assertion, givers in scope.read(lowered, start, end):
-                words = words or tuple(tokens(text[start:end]))
-                found.append(
-                    Finding(
-                        " ".join(lowered[item.start : item.end].split()),
-                        -1 if asking else number,
-                        "hypothetical" if asking else assertion,
-                        one_side(frozenset().union(*(names for _, names in givers))),
-                        words,
-                        name,
-                        (item.start, item.end),
-                        tuple((i.start, i.end, names) for i, names in givers if i is not item),
+            for place, part in _cut(lowered, start, end):
+                for phrase, assertion, attributes, (first, last), marks in _mentions(part):
+                    words = words or tuple(tokens(text[start:end]))
+                    found.append(
+                        Finding(
+                            phrase,
+                            -1 if asking else number,
+                            "hypothetical" if asking else assertion,
+                            attributes,
+                            words,
+                            name,
+                            (place + first, place + last),
+                            tuple((place + a, place + b, names) for a, b, names in marks),
+                        )
                     )
-                )
             number += not asking
     return found
+
+
+def _cut(text: str, start: int, end: int) -> Iterator[tuple[int, str]]:
+    """The parts of text[start:end], each with its place, of at most LONGEST characters and cut at white space where there is some."""
+    while end - start > LONGEST:
+        space = text.rfind(" ", start + 1, start + LONGEST)
+        stop = space if space > 0 else start + LONGEST
+        yield start, text[start:stop]
+        start = stop
+    yield start, text[start:end]
+
+
+@lru_cache(1 << 14)  # reports repeat themselves: 'no focal consolidation, effusion or pneumothorax'
+def _mentions(sentence: str) -> tuple[tuple[str, Assertion, frozenset[str], tuple[int, int], tuple], ...]:
+    """Phrase, assertion, attributes, span and marks of each finding of a lower-case sentence; places count from its start."""
+    return tuple(
+        (
+            " ".join(sentence[item.start : item.end].split()),
+            assertion,
+            one_side(frozenset().union(*(names for _, names in givers))),
+            (item.start, item.end),
+            tuple((i.start, i.end, names) for i, names in givers if i is not item),
+        )
+        for item, assertion, givers in scope.read(sentence, 0, len(sentence))
+    )
+
+
+def forget() -> None:
+    """Drop what is remembered of sentences that were read before, so that a measurement begins anew."""
+    _mentions.cache_clear()
 
 
 def one_side(names: Set[str]) -> frozenset[str]:

@@ -526,3 +526,20 @@ def test_a_long_report_is_read_in_no_more_than_proportional_time():
     for text in ("Dr. ", "...", "1. ", "\n \n ", "\n_____", "xxxx", "no, "):
         r.findings(text * 20_000)
     assert time.process_time() - started < 20  # seconds; a quadratic step would take minutes
+
+
+def test_a_sentence_without_end_is_read_in_parts_and_its_places_are_those_of_the_text():
+    text = "Heart, bones, " * 200 + "patchy opacity in the right base, " + "ribs, spine, " * 200
+    found = r.findings(text)
+    assert len(text) > 2 * r.LONGEST
+    assert [(f.phrase, sorted(f.attributes)) for f in found] == [("opacity", ["kind:patchy", "side:right", "zone:lower"])]
+    assert text[slice(*found[0].span)] == "opacity"
+    assert {text[a:b] for a, b, _ in found[0].marks} == {"patchy", "right", "base"}
+
+
+def test_a_sentence_read_before_is_read_alike():
+    text = "Patchy opacity in the right base. No effusion. Patchy opacity in the right base."
+    first, second = r.findings(text)
+    assert (first.phrase, first.attributes, first.assertion) == (second.phrase, second.attributes, second.assertion)
+    assert text[slice(*first.span)] == text[slice(*second.span)] == "opacity" and first.span != second.span
+    assert (first.sentence, second.sentence) == (0, 2)
