@@ -101,7 +101,9 @@ def _check(given: argparse.Namespace) -> int:
         print(f"{name}: UNUSABLE: {why}")
     print(*found.remarks(), sep="\n")
     if len(found.leaks()):
-        print("LEAK: training images that are test images under the name of another patient; training leaves these patients out:")
+        print(
+            "LEAK: training images that are test images under the name of another patient; training leaves these patients out:"
+        )
         print(found.leaks().drop(columns="leak").to_string(index=False))
     print(f"{len(quarantine)} in quarantine: {run.root / 'quarantine.csv'}")
     return found.status()

@@ -63,7 +63,9 @@ def read_truth(path: str | Path, patients: str | Path | None = None) -> Truth:
         remarks.append(f"{path} has no column patient: each image counts as a patient of its own, which makes intervals too narrow "
                        "where patients have several")  # fmt: skip
     if not without:
-        remarks.append(f"{path} names no image without a box: froc, rsna_map and coco_ap are over images with a true box alone")
+        remarks.append(
+            f"{path} names no image without a box: froc, rsna_map and coco_ap are over images with a true box alone"
+        )
     return Truth(boxes, tuple(without), {image: known[image] for image in images}, tuple(remarks))
 
 
@@ -79,7 +81,9 @@ def evaluate(
         remarks.append(f"{predictions}: {len(other)} boxes lie on {other.nunique()} images that {truth} does not name and are left out "
                        f"(the first: '{other.iloc[0]}')")  # fmt: skip
         if not inside.any():
-            raise PnlocError(f"{predictions}: no image of it is named in {truth} (the first: '{other.iloc[0]}'); names must be the same")
+            raise PnlocError(
+                f"{predictions}: no image of it is named in {truth} (the first: '{other.iloc[0]}'); names must be the same"
+            )
     table = localization(found[inside], known.boxes, known.patients, resamples, seed, negatives=known.negatives)
     return table, remarks
 
@@ -105,7 +109,9 @@ def _rows_with_corners(path: str | Path, table: pd.DataFrame) -> pd.Series:
     count = (table[CORNERS] != "").sum(axis=1)
     for row in table.index[(count > 0) & (count < len(CORNERS))][:1]:
         missing = [c for c in CORNERS if table.loc[row, c] == ""]
-        raise _bad(path, row, f"{', '.join(missing)} is empty; give all four corners, or none for an image without a box")
+        raise _bad(
+            path, row, f"{', '.join(missing)} is empty; give all four corners, or none for an image without a box"
+        )
     return count > 0
 
 

@@ -126,4 +126,6 @@ def test_cam_is_where_the_linear_layer_finds_its_evidence(trained, squares):
     assert abs(place - np.array(np.unravel_index(raw[0].argmax().item(), raw[0].shape))).max() <= 1
     negative = Classifier(trained).eval()
     negative.head.weight.data = -model.head.weight.data
-    assert np.allclose(class_activation(negative, squares[0][:2]), 1 - maps, atol=1e-4), "negative evidence is not cut off"
+    assert np.allclose(class_activation(negative, squares[0][:2]), 1 - maps, atol=1e-4), (
+        "negative evidence is not cut off"
+    )

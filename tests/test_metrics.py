@@ -205,7 +205,9 @@ def test_rsna_leaves_out_images_without_any_box():
 
 
 def test_rsna_is_the_mean_over_its_eight_thresholds():
-    case = detection.Case("a", np.array([[0, 0, 6.1, 10], [50, 50, 60, 60]]), np.array([1, 0.5]), np.array([[0, 0, 10, 10]]))
+    case = detection.Case(
+        "a", np.array([[0, 0, 6.1, 10], [50, 50, 60, 60]]), np.array([1, 0.5]), np.array([[0, 0, 10, 10]])
+    )
     # IoU .61 is above .4 to .6, five of eight; then one of two boxes is right.
     assert detection.rsna_precision(case) == pytest.approx(5 / 8 * 1 / 2)
 
@@ -432,7 +434,9 @@ def test_an_image_that_is_drawn_twice_counts_as_two(images, counts):
     repeated = [case for case, n in zip(found, counts, strict=True) for _ in range(n)]
     drawn = np.array([counts])
     if not any(len(case.true) for case in repeated):
-        assert np.isnan(detection.average_precision(found, drawn)).all() and np.isnan(detection.froc(found, drawn)).all()
+        assert (
+            np.isnan(detection.average_precision(found, drawn)).all() and np.isnan(detection.froc(found, drawn)).all()
+        )
         return
     ones = np.ones((1, len(repeated)), dtype=int)
     assert detection.froc(found, drawn) == pytest.approx(detection.froc(repeated, ones))
