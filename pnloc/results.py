@@ -4,6 +4,8 @@ Everything is written under the run's folder: `predictions/`, `tables/` and `che
 share of the best score on) are made on validation images; the tables are made from the saved predictions alone.
 """
 
+import re
+from collections.abc import Iterable
 from itertools import product
 from pathlib import Path
 
@@ -284,6 +286,32 @@ def _differences(run: Run, method: str = "text-attention") -> tuple[pd.DataFrame
     table["p_holm"] = table.groupby(["dataset", "metric"])["p"].transform(holm)
     shared = ["dataset", "method", "against", "metric", "value"]
     return table[[*shared, "low", "high", "n"]], table[[*shared, "p", "p_holm", "n"]]
+
+
+MAIN = {"acc@0.3": "acc, T .3", "acc@0.5": "acc, T .5", "miou": "union IoU", "pointing": "pointing"}
+PER_IMAGE = {"best_iou": "IoU per box", "matched_iou": "one to one", "corloc": "CorLoc", "afp@0.3": "AFP, T .3"}
+PER_SET = {"froc_mean": "FROC", "rsna_map": "RSNA mAP", "coco_ap@0.5": "AP, T .5", "cnr": "CNR"}
+
+
+def readable(table: pd.DataFrame, dataset: str, columns: dict[str, str], methods: Iterable[str]) -> pd.DataFrame:
+    """Rows of `tables/localization.csv` for a page: a row per method, a column per metric, '.45 [.41, .49]' in the cells.
+
+    columns: metric, with '@threshold' where it has one -> heading. A method without a metric has an empty cell.
+    """
+    from pnloc.figures import label  # which takes seconds to import
+
+    rows = table[table["dataset"] == dataset]
+    key = rows["metric"] + rows["threshold"].map(lambda t: "" if np.isnan(t) else f"@{t}")
+    cells = {
+        (method, name): re.sub(r"\b0\.", ".", f"{value:.2f} [{low:.2f}, {high:.2f}]")
+        for method, name, value, low, high in zip(
+            rows["method"], key, rows["value"], rows["low"], rows["high"], strict=True
+        )
+        if np.isfinite(value)
+    }
+    shown = [m for m in methods if m in set(rows["method"])]
+    made = [[cells.get((m, name), "") for name in columns] for m in shown]
+    return pd.DataFrame(made, index=[label(m) for m in shown], columns=list(columns.values()))
 
 
 def recall(run: Run) -> pd.DataFrame:

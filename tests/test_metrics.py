@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.ops import box_iou
 
-from pnloc import boxes as b
 from pnloc import bootstrap, detection, metrics
+from pnloc import boxes as b
 from pnloc.errors import PnlocError
 
 TRUTH = [("a", 0, 0, 10, 10), ("a", 20, 20, 30, 30), ("b", 0, 0, 10, 10), ("c", 0, 0, 4, 4)]
