@@ -3,6 +3,7 @@
 A heat map is measured only inside the picture, not on the bars that make it a square.
 """
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -63,16 +64,18 @@ def choose_heat(run: "Run", method: str) -> tuple[HeatChoice, float]:
     if len(rows) == 0:
         return HeatChoice(layers[0]), float("nan")
     truth = [run.true_boxes(name, kinds(name))[i] for i in rows]
-    tried = heatmaps.candidates(*layers)
-    values = []
+    tried, values = [], []
     for layer in layers:
         if method == "heat-map":
             heat = priors.heat_map(training_boxes(run))
-            found = (heat_prior(run, name, rows, heat, choice) for choice in heatmaps.candidates(layer))
+            given = ((c, heat_prior(run, name, rows, heat, c)) for c in heatmaps.candidates(layer))
         else:
-            maps = heatmaps.heat_maps(run.classifier, run.pixels(name)[rows], method, layer)
-            found = ([heatmaps.boxes_of(m, choice) for m in maps] for choice in heatmaps.candidates(layer))
-        values += [mean_union(f, truth) for f in found]
+            given = heatmaps.every_choice(
+                heatmaps.heat_maps(run.classifier, run.pixels(name)[rows], method, layer), layer
+            )
+        for choice, found in given:
+            tried.append(choice)
+            values.append(mean_union(found, truth))
     return tried[int(np.argmax(values))], max(values)
 
 
@@ -99,17 +102,20 @@ def blind(run: "Run", name: str, rows: np.ndarray, choice: HeatChoice) -> dict[s
     return found | {"heat-map": heat_prior(run, name, rows, priors.heat_map(training), choice)}
 
 
-def activation(run: "Run", name: str, rows: np.ndarray, method: str, choice: HeatChoice) -> tuple[Found, np.ndarray]:
-    """Boxes of a method of CAMS on some rows of a set, and its maps [n, S, S].
+def activations(
+    run: "Run", name: str, rows: np.ndarray, choices: dict[str, HeatChoice]
+) -> Iterator[tuple[str, Found, np.ndarray]]:
+    """Each method of CAMS with its boxes on some rows of a set, and its maps [n, S, S].
 
     Every map goes from 0 to 1, so that its values say nothing across images: a box's score is its highest value times the classifier's
     probability of a pneumonia.
     """
     pixels = run.pixels(name)[rows]
-    maps = heatmaps.heat_maps(run.classifier, pixels, method, choice.layer)
     likely = heatmaps.probabilities(run.classifier, pixels)
-    boxes = [heatmaps.boxes_of(m, choice) for m in maps]
-    return [(b, s * p) for (b, s), p in zip(boxes, likely, strict=True)], maps
+    for method in CAMS:
+        maps = heatmaps.heat_maps(run.classifier, pixels, method, choices[method].layer)
+        boxes = [heatmaps.boxes_of(m, choices[method]) for m in maps]
+        yield method, [(b, s * p) for (b, s), p in zip(boxes, likely, strict=True)], maps
 
 
 def heat_rows(run: "Run", name: str, rows: np.ndarray, maps: "np.ndarray | list[np.ndarray]") -> pd.DataFrame:

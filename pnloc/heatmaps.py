@@ -4,7 +4,9 @@ Maps are [S, S] or any other grid, larger where the evidence is; boxes are in ce
 chosen on validation data from `candidates`.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -12,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from scipy import ndimage
 from skimage.filters import threshold_otsu
+from torch import Tensor, nn
 
 from pnloc.baselines import Classifier
 from pnloc.boxes import as_boxes
@@ -86,14 +89,27 @@ def grad_cam(model: Classifier, images: np.ndarray, layer: str, plus: bool = Fal
     from pytorch_grad_cam import GradCAM, GradCAMPlusPlus
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
-    maps = [np.zeros((0, *images.shape[1:]), dtype=np.float32)]
-    with (GradCAMPlusPlus if plus else GradCAM)(model=model, target_layers=[model.body.stages[layer]]) as cam:
+    maps, explained = [np.zeros((0, *images.shape[1:]), dtype=np.float32)], model.body.stages[layer]
+    with _gradients_from(explained, model), (GradCAMPlusPlus if plus else GradCAM)(model, [explained]) as cam:
         for pictures in _batches(model, images, batch):
             maps.append(cam(input_tensor=pictures, targets=[ClassifierOutputTarget(0)] * len(pictures)))
     return np.concatenate(maps)
 
 
-def _batches(model: Classifier, images: np.ndarray, batch: int):
+@contextmanager
+def _gradients_from(layer: nn.Module, model: nn.Module) -> Iterator[None]:
+    """Inside the block, gradients are followed no further back than into `layer`: those of its output need nothing before it."""
+    asked = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    try:
+        model.requires_grad_(False)
+        list(layer.parameters())[-1].requires_grad_(True)
+        yield
+    finally:
+        for parameter, before in asked.items():
+            parameter.requires_grad_(before)
+
+
+def _batches(model: Classifier, images: np.ndarray, batch: int) -> Iterator[Tensor]:
     where = next(model.parameters()).device
     for start in range(0, len(images), batch):
         yield torch.from_numpy(np.asarray(images[start : start + batch]))[:, None].float().to(where)
@@ -132,8 +148,17 @@ def boxes_of(heat: np.ndarray, choice: HeatChoice) -> tuple[np.ndarray, np.ndarr
     return boxes[order], scores[order]
 
 
+def every_choice(maps: Iterable[np.ndarray], layer: str) -> Iterator[tuple[HeatChoice, list]]:
+    """Each of `candidates(layer)` with the boxes and scores that it gives on every map, without doing anything twice."""
+    maps, rule, whole = list(maps), None, []
+    for choice in candidates(layer):
+        if (choice.rule, choice.threshold) != rule:
+            rule, whole = (choice.rule, choice.threshold), [boxes_of(m, replace(choice, most=None)) for m in maps]
+        yield choice, [(boxes[: choice.most], scores[: choice.most]) for boxes, scores in whole]
+
+
 def _components(heat: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
-    labels, count = ndimage.label(heat > level)
-    scores = np.asarray(ndimage.maximum(heat, labels, range(1, count + 1)), dtype=np.float64).reshape(-1)
-    boxes = [[c.start, r.start, c.stop, r.stop] for r, c in ndimage.find_objects(labels)]
-    return as_boxes(boxes), scores
+    labels, _ = ndimage.label(heat > level)
+    places = ndimage.find_objects(labels)
+    scores = [heat[place][labels[place] == number].max() for number, place in enumerate(places, start=1)]
+    return as_boxes([[c.start, r.start, c.stop, r.stop] for r, c in places]), np.array(scores, dtype=np.float64)

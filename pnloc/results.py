@@ -120,8 +120,8 @@ def _found(run: Run, name: str, rows: np.ndarray, choices: dict, heats: dict) ->
     training = comparators.training_boxes(run)
     prior = [comparators.drawn(run, name, row, training, np.ones(len(training))) for row in rows[boxed]]
     maps = {"heat-map": comparators.heat_rows(run, name, rows[boxed], prior)}
-    for method in comparators.CAMS:
-        found[method], heat = comparators.activation(run, name, rows, method, heats[method])
+    for method, boxes, heat in comparators.activations(run, name, rows, heats):
+        found[method] = boxes
         maps[method] = comparators.heat_rows(run, name, rows[boxed], heat[boxed])
     for method, (choice, _) in choices.items():
         plain = method.removesuffix("-raw")
@@ -154,12 +154,10 @@ def _scored(found: Found, probability: np.ndarray) -> Found:
 def boxes_table(run: Run, name: str, rows: np.ndarray, found: Found) -> pd.DataFrame:
     """Boxes in pixels of the square input -> a table image, x1, y1, x2, y2, score in original pixels."""
     images = run.records(name).images.iloc[rows]
-    parts = [pd.DataFrame(columns=BOX_TABLE)]
-    for image, transform, (boxes, scores) in zip(images["image"], run.letterboxes(images), found, strict=True):
-        if len(boxes):
-            part = pd.DataFrame(transform.inverse(boxes), columns=BOX_TABLE[1:5])
-            parts.append(part.assign(image=image, score=scores)[BOX_TABLE])
-    return pd.concat(parts[1:] or parts, ignore_index=True)
+    boxes = [t.inverse(boxes) for t, (boxes, _) in zip(run.letterboxes(images), found, strict=True)]
+    table = pd.DataFrame(np.concatenate([np.zeros((0, 4)), *boxes]), columns=BOX_TABLE[1:5])
+    table["score"] = np.concatenate([np.zeros(0), *(scores for _, scores in found)])
+    return table.assign(image=np.repeat(images["image"].to_numpy(), [len(b) for b in boxes]))[BOX_TABLE]
 
 
 def truth_table(run: Run, name: str) -> tuple[pd.DataFrame, dict[str, str]]:
