@@ -48,7 +48,7 @@ OTHERS = {
 }
 
 
-def label(method: str) -> str:
+def reader_name(method: str) -> str:
     """The name of a method for a reader; one that ends in '-raw' ranks without the grouping step."""
     plain = method.removesuffix("-raw")
     return (NAMES | OTHERS).get(plain, plain) + (", ungrouped" if plain != method else "")
@@ -122,7 +122,7 @@ def intervals(
         ax.plot(row.value, place, "o", color=colour, ms=6)
     if zero:
         ax.axvline(0, color="#444444", lw=1)
-    ax.set_yticks(range(len(names)), [label(n) for n in names], fontsize=9)
+    ax.set_yticks(range(len(names)), [reader_name(n) for n in names], fontsize=9)
     ax.invert_yaxis()
     ax.set_xlabel(xlabel)
     ax.grid(axis="y", visible=False)

@@ -136,14 +136,17 @@ def _found(run: Run, name: str, rows: np.ndarray, choices: dict, heats: dict) ->
 
 
 def likely(run: Run, name: str, rows: np.ndarray, method: str) -> np.ndarray:
-    """A method's own probability [n] that an image of a set has a pneumonia; a report that is given and asserts one makes it 1."""
+    """A method's own estimate [n], 0 to 1, of how likely an image of a set has a pneumonia.
+
+    Where the report is given, images whose report asserts one come before all others, and the image decides among either.
+    """
     regions = run.regions(name).rows(rows)
     if method == "detector":
         return regions.image.numpy()
     probability = image_mass(run.localizer(method != "image-label-attention")[0], regions)[1][:, 0]
     if method == "report-given":
         said = run.phrases(name)[rows]
-        probability = np.where(said.any((1, 2)) if said.size else False, 1.0, probability)
+        probability = (probability + (said.any((1, 2)) if said.size else 0.0)) / 2
     return probability
 
 
@@ -296,7 +299,7 @@ def readable(table: pd.DataFrame, dataset: str, columns: dict[str, str], methods
 
     columns: metric, with '@threshold' where it has one -> heading. A method without a metric has an empty cell.
     """
-    from pnloc.figures import label  # which takes seconds to import
+    from pnloc.figures import reader_name  # which takes seconds to import
 
     rows = table[table["dataset"] == dataset]
     key = rows["metric"] + rows["threshold"].map(lambda t: "" if np.isnan(t) else f"@{t}")
@@ -309,7 +312,7 @@ def readable(table: pd.DataFrame, dataset: str, columns: dict[str, str], methods
     }
     shown = [m for m in methods if m in set(rows["method"])]
     made = [[cells.get((m, name), "") for name in columns] for m in shown]
-    return pd.DataFrame(made, index=[label(m) for m in shown], columns=list(columns.values()))
+    return pd.DataFrame(made, index=[reader_name(m) for m in shown], columns=list(columns.values()))
 
 
 def recall(run: Run) -> pd.DataFrame:

@@ -44,9 +44,9 @@ def test_every_method_has_a_name_a_colour_and_a_marker_of_its_own():
 def test_every_method_of_the_tables_has_a_name_for_readers():
     from pnloc import results
 
-    names = [figures.label(m) for m in (*results.METHODS, *(f"{m}-raw" for m in results.ATTENTION))]
+    names = [figures.reader_name(m) for m in (*results.METHODS, *(f"{m}-raw" for m in results.ATTENTION))]
     assert len(set(names)) == len(names) and not set(names) & set(results.METHODS)
-    assert figures.label("detector-raw") == "detector alone, ungrouped" and figures.label("unheard-of") == "unheard-of"
+    assert figures.reader_name("detector-raw") == "detector alone, ungrouped" and figures.reader_name("unheard-of") == "unheard-of"
 
 
 def test_style_sets_the_look_of_all_figures():
