@@ -114,6 +114,21 @@ def test_grad_cam_gives_a_map_per_image_and_its_boxes(trained, squares):
     assert len(heat_boxes(np.ones((5, 5)), 0.5, 2)[0]) == 0
 
 
+@pytest.mark.parametrize("layer", ["16", "32"])
+def test_heat_maps_are_those_of_following_gradients_all_the_way_and_leave_the_model_as_it_was(trained, squares, layer):
+    from pytorch_grad_cam import GradCAM
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    model = Classifier(trained).eval()
+    model.head.bias.requires_grad_(False)
+    with GradCAM(model=model, target_layers=[model.body.stages[layer]]) as cam:
+        whole = cam(torch.from_numpy(squares[0][:2])[:, None].float(), targets=[ClassifierOutputTarget(0)] * 2)
+    assert np.array_equal(grad_cam(model, squares[0][:2], layer), whole) and whole.max() > 0
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    assert frozen == {"head.bias"}
+    assert grad_cam(model, squares[0][:0], layer).shape == (0, 96, 96)
+
+
 def test_cam_is_where_the_linear_layer_finds_its_evidence(trained, squares):
     """CAM averaged over the picture, and the layer's bias, are the logit: so it is no other map than the one that the class is read from."""
     model, pictures = Classifier(trained).eval(), torch.from_numpy(squares[0][:2])[:, None]
