@@ -92,6 +92,8 @@ def _read(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
     """A CSV as text, a blank line being an empty row, so that rows are those of the file; every row names its image."""
     options = {"dtype": str, "keep_default_na": False, "skip_blank_lines": False, "encoding": "utf-8-sig"}
     table = read_csv(path, ["image", *columns], **options).fillna("")
+    if not isinstance(table.index, pd.RangeIndex):  # what pandas makes of fields without a name
+        raise PnlocError(f"{path}: row 2 has more fields than the header names")
     table = table.apply(lambda column: column.str.strip())
     table = table[(table != "").any(axis=1)]
     for row, image in table["image"].items():

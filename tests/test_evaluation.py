@@ -90,6 +90,8 @@ HEAD = "image,x1,y1,x2,y2,score\n"
         (HEAD + ",0,0,1,1,1\n", r"f.csv: row 2: names no image"),
         (HEAD + "a,5,0,1,1,1\n", r"f.csv: row 2: x2 is less than x1"),
         (HEAD + "k,0,0,1,1,1\n", r"f.csv: no image of it is named in .*t.csv"),
+        (HEAD + "a,0,0,1,1,1,7,8\n", r"f.csv: row 2 has more fields than the header names"),
+        (HEAD + "a,0,0,1,1,1\na,0,0,1,1,1,7\n", r"f.csv: not readable as a table .*line 3"),
         ("", r"f.csv: not readable as a table"),
     ],
 )

@@ -403,6 +403,45 @@ def test_average_precision_is_that_of_torchmetrics(images):
     assert ours == pytest.approx(by_torchmetrics(found), abs=1e-6)
 
 
+def plain_rsna(case: detection.Case) -> float:
+    """The challenge's rule, threshold by threshold and box by box."""
+    values = []
+    for threshold in (0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75):
+        left, hits = list(range(len(case.true))), 0
+        for box in case.predicted:
+            overlaps = {t: b.iou([box], [case.true[t]])[0, 0] for t in left}
+            if overlaps and max(overlaps.values()) > threshold + 1e-12:
+                left.remove(max(overlaps, key=lambda t: (overlaps[t], t)))
+                hits += 1
+        values.append(hits / (len(case.predicted) + len(case.true) - hits))
+    return float(np.mean(values))
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(st.tuples(solid, st.floats(0.1, 1)), max_size=5), st.lists(solid, min_size=1, max_size=4))
+def test_rsna_is_that_of_trying_every_box(predicted, true):
+    ordered = sorted(predicted, key=lambda p: -p[1])
+    case = detection.Case("a", b.as_boxes([p for p, _ in ordered]), np.array([s for _, s in ordered]), b.as_boxes(true))
+    assert detection.rsna_precision(case) == pytest.approx(plain_rsna(case))
+
+
+def test_samples_in_parts_are_those_in_one(monkeypatch):
+    rng = np.random.default_rng(1)
+    found = []
+    for number in range(12):
+        true = b.as_boxes([[x, y, x + 10, y + 10] for x, y in rng.integers(0, 30, (2, 2))])
+        found.append(
+            detection.Case(str(number), true + rng.integers(-2, 3, true.shape), np.sort(rng.random(2))[::-1], true)
+        )
+    drawn = bootstrap.weights(12, 40, seed=0)
+    whole = detection.average_precision(found, drawn), detection.froc(found, drawn)
+    blocks = detection._blocks
+    monkeypatch.setattr(detection, "_blocks", lambda weights, columns: blocks(weights, columns, most=70))
+    assert len(detection._blocks(drawn, 24)) > 10
+    assert np.array_equal(detection.average_precision(found, drawn), whole[0])
+    assert np.array_equal(detection.froc(found, drawn), whole[1]) and np.ptp(whole[0]) > 0
+
+
 def plain_froc(found: list[detection.Case], overlap: float) -> list[float]:
     """FROC by trying every score in turn."""
     limits = sorted({s for c in found for s in c.scores}, reverse=True)
