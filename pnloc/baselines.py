@@ -1,10 +1,10 @@
-"""What the localizer is compared with: the box prior, Grad-CAM on an image-label classifier, the best proposal.
+"""What the localizer is compared with: an image-label classifier, the box prior, the best proposal.
 
-The image-label attention is the localizer itself, trained without text (pnloc.localize.train_localizer).
+Heat maps of the classifier are in pnloc.heatmaps, other priors in pnloc.priors. The image-label attention is the localizer itself, trained
+without text (pnloc.localize.train_localizer).
 """
 
 from copy import deepcopy
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from scipy import ndimage
 from torch import Tensor, nn
 
 from pnloc import processes
@@ -24,17 +23,6 @@ from pnloc.train import Losses, Schedule, autocast, device, fit, generator
 
 if TYPE_CHECKING:
     from pnloc.detector import Detector
-
-LAYERS = ("16", "32")  # strides whose activations Grad-CAM may explain; one is chosen on validation data
-
-
-@dataclass(frozen=True)
-class HeatChoice:
-    """How a heat map becomes boxes: layer, threshold as a share of the map's range, boxes at the most."""
-
-    layer: str = "16"
-    threshold: float = 0.5
-    most: int = 2
 
 
 class Classifier(nn.Module):
@@ -94,35 +82,6 @@ def train_classifier(
         folder=folder, fingerprint=fingerprint, seed=seed, title="classifier", share=share,
     )  # fmt: skip
     return model, history
-
-
-def grad_cam(model: Classifier, images: np.ndarray, layer: str, batch: int = 32) -> np.ndarray:
-    """Grad-CAM (Selvaraju et al. 2017) of uint8 images [N, S, S]: maps [N, S, S], float32, 0 to 1 per image."""
-    from pytorch_grad_cam import GradCAM
-    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-
-    where = next(model.parameters()).device
-    maps = [np.zeros((0, *images.shape[1:]), dtype=np.float32)]
-    with GradCAM(model=model, target_layers=[model.body.stages[layer]]) as cam:
-        for start in range(0, len(images), batch):
-            pictures = torch.from_numpy(np.asarray(images[start : start + batch]))[:, None].float().to(where)
-            maps.append(cam(input_tensor=pictures, targets=[ClassifierOutputTarget(0)] * len(pictures)))
-    return np.concatenate(maps)
-
-
-def heat_boxes(heat: np.ndarray, threshold: float, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes [n, 4] and scores [n] around the connected parts of a map [S, S] above `threshold` of its range.
-
-    A part's score is its highest value; a flat map gives no box.
-    """
-    low, high = float(heat.min()), float(heat.max())
-    if high - low < 1e-6:
-        return np.zeros((0, 4)), np.zeros(0)
-    labels, count = ndimage.label(heat > low + threshold * (high - low))
-    scores = np.asarray(ndimage.maximum(heat, labels, range(1, count + 1)), dtype=np.float64)
-    boxes = np.array([[c.start, r.start, c.stop, r.stop] for r, c in ndimage.find_objects(labels)], dtype=np.float64)
-    order = np.argsort(-scores, kind="stable")[:most]
-    return boxes[order], scores[order]
 
 
 def prior_boxes(training: np.ndarray, widths: np.ndarray, heights: np.ndarray) -> list[np.ndarray]:

@@ -1,4 +1,4 @@
-"""The command line: `python -m pnloc {data check, train, localize, reports, reproduce}`.
+"""The command line: `python -m pnloc {data check, train, localize, evaluate, reports, reproduce}`.
 
 Every error of input is one line on standard error and exit status 2. `data check` ends with 0 where all is well, 1 where
 something lies in quarantine, 2 where a set is unusable, 3 where only an image leaks from a test set into training.
@@ -47,6 +47,15 @@ def _parser() -> argparse.ArgumentParser:
     locate.add_argument(
         "--report", metavar="FILE", help="the report of the one image given: its phrases go to phrases.csv, with boxes"
     )
+    measure = commands.add_parser("evaluate", help="the table of localization metrics, from files of boxes alone")
+    measure.add_argument("predictions", metavar="PREDICTIONS", help="CSV: image, x1, y1, x2, y2, score")
+    measure.add_argument(
+        "truth", metavar="TRUTH", help="CSV: image, x1, y1, x2, y2, and optionally patient; no corners: no pneumonia"
+    )
+    measure.add_argument("--patients", metavar="FILE", help="CSV: image, patient")
+    measure.add_argument("--out", metavar="FILE", help="write the table there, as CSV")
+    measure.add_argument("--resamples", type=int, default=2000, help="of the bootstrap (default: 2000)")
+    measure.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
     texts = commands.add_parser("reports", help="what reports assert: findings, assertions, attributes")
     texts.add_argument("files", nargs="+", metavar="FILE", help="text files of one report each; - reads standard input")
     return parser
@@ -56,8 +65,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     given = _parser().parse_args(arguments)
     try:
-        run = {"data": _check, "train": _train, "localize": _localize, "reports": _reports, "reproduce": _reproduce}
-        return run[given.command](given)
+        run = {"data": _check, "train": _train, "localize": _localize, "evaluate": _evaluate, "reports": _reports}
+        return (run | {"reproduce": _reproduce})[given.command](given)
     except PnlocError as error:
         print(f"pnloc: {error}", file=sys.stderr)
         return 2
@@ -92,7 +101,9 @@ def _check(given: argparse.Namespace) -> int:
         print(f"{name}: UNUSABLE: {why}")
     print(*found.remarks(), sep="\n")
     if len(found.leaks()):
-        print("LEAK: training images that are test images under the name of another patient; training leaves these patients out:")
+        print(
+            "LEAK: training images that are test images under the name of another patient; training leaves these patients out:"
+        )
         print(found.leaks().drop(columns="leak").to_string(index=False))
     print(f"{len(quarantine)} in quarantine: {run.root / 'quarantine.csv'}")
     return found.status()
@@ -151,6 +162,21 @@ def _localize(given: argparse.Namespace) -> int:
         f"{len(boxes)} of {len(paths)} images: {out / 'boxes.csv'}, {out / 'attributes.csv'}. Research only, not a medical device."
     )
     return 2 if failed else 0
+
+
+def _evaluate(given: argparse.Namespace) -> int:
+    from pnloc.evaluation import evaluate
+    from pnloc.files import write_table
+
+    if given.resamples < 1 or given.seed < 0:
+        raise PnlocError("--resamples is a whole number from 1 on, and --seed one from 0 on")
+    table, remarks = evaluate(given.predictions, given.truth, given.patients, given.resamples, given.seed)
+    for remark in remarks:
+        print(f"pnloc: {remark}", file=sys.stderr)
+    print(table.to_string(index=False, na_rep="", float_format=lambda v: f"{v:.4g}"))
+    if given.out:
+        write_table(given.out, table)
+    return 0
 
 
 def _reports(given: argparse.Namespace) -> int:

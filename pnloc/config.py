@@ -93,7 +93,7 @@ class Preset:
     variants: int = 0
     sizes: tuple[tuple[str, int], ...] = ()  # generated images per set
     seeds: int = 1
-    resamples: int = 1000
+    resamples: int = 2000  # of the bootstrap
     detector: DetectorConfig = field(default_factory=DetectorConfig)
     regions: RegionConfig = field(default_factory=RegionConfig)
     words: WordConfig = field(default_factory=WordConfig)

@@ -37,6 +37,21 @@ NAMES = {
     "best-proposal": "best proposal (ceiling)",
 }
 MARKERS = dict(zip(NAMES, "osD^vXP", strict=True))
+# What stands in the tables and not in the figures.
+OTHERS = {
+    "cam": "CAM",
+    "grad-cam++": "Grad-CAM++",
+    "heat-map": "heat map of training boxes",
+    "whole-lungs": "one box over both lungs",
+    "whole-image": "the whole image",
+    "report-anatomy": "report + anatomy, no image",
+}
+
+
+def reader_name(method: str) -> str:
+    """The name of a method for a reader; one that ends in '-raw' ranks without the grouping step."""
+    plain = method.removesuffix("-raw")
+    return (NAMES | OTHERS).get(plain, plain) + (", ungrouped" if plain != method else "")
 
 
 def style() -> None:
@@ -107,7 +122,7 @@ def intervals(
         ax.plot(row.value, place, "o", color=colour, ms=6)
     if zero:
         ax.axvline(0, color="#444444", lw=1)
-    ax.set_yticks(range(len(names)), [NAMES.get(n, n) for n in names], fontsize=9)
+    ax.set_yticks(range(len(names)), [reader_name(n) for n in names], fontsize=9)
     ax.invert_yaxis()
     ax.set_xlabel(xlabel)
     ax.grid(axis="y", visible=False)

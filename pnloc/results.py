@@ -4,6 +4,8 @@ Everything is written under the run's folder: `predictions/`, `tables/` and `che
 share of the best score on) are made on validation images; the tables are made from the saved predictions alone.
 """
 
+import re
+from collections.abc import Iterable
 from itertools import product
 from pathlib import Path
 
@@ -11,18 +13,20 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
 
-from pnloc import baselines, metrics, severity
+from pnloc import baselines, comparators, metrics, severity
+from pnloc.bootstrap import holm
 from pnloc.boxes import iou, union_iou
 from pnloc.cache import source_digest
+from pnloc.comparators import Found, boxed_rows, kinds, mean_union
 from pnloc.errors import PnlocError
 from pnloc.files import read_csv, write_table
 from pnloc.localize import Choice, Localizer, image_mass, pick, report_mass
-from pnloc.stages import NAMES, OPACITY_LABELS, Run
+from pnloc.stages import NAMES, Run
 
 SHARES, MOST = (0.3, 0.5, 0.7, 0.85), (1, 2, 3)
-HEAT_THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 ATTENTION = ("detector", "image-label-attention", "text-attention", "report-given")
-METHODS = ("fixed-boxes", "grad-cam", *ATTENTION, "best-proposal")
+METHODS = (*comparators.BLIND, *comparators.CAMS, *ATTENTION, "best-proposal")
+NEED_REPORTS = ("report-anatomy", "report-given")  # at test; only where the set has reports
 BOX_TABLE = ["image", "x1", "y1", "x2", "y2", "score"]
 READOUTS = (
     "expected severity",
@@ -34,19 +38,6 @@ READOUTS = (
     "detector: area",
     "brightness",
 )
-Found = list[tuple[np.ndarray, np.ndarray]]
-
-
-def _kinds(name: str) -> frozenset[str] | None:
-    """Which labels of a set's boxes count as truth: RSNA has one kind, NIH's must be Pneumonia."""
-    role = name.removeprefix("demo-")
-    return {"rsna": None, "chestxray8": frozenset({"Pneumonia"})}.get(role, OPACITY_LABELS)
-
-
-def boxed_rows(run: Run, name: str, split: str) -> np.ndarray:
-    """Row numbers of a set's images in a split that have a box of a pneumonia."""
-    truth = run.true_boxes(name, _kinds(name))
-    return np.array([i for i in run.rows(name, split) if len(truth[i])], dtype=int)
 
 
 def mass(run: Run, name: str, rows: np.ndarray, method: str) -> np.ndarray:
@@ -61,106 +52,115 @@ def mass(run: Run, name: str, rows: np.ndarray, method: str) -> np.ndarray:
     return image_mass(model, regions)[0]
 
 
-def _mean_union(found: Found, truth: list[np.ndarray]) -> float:
-    return float(np.mean([union_iou(boxes, true) for (boxes, _), true in zip(found, truth, strict=True)]))
-
-
 def choose(run: Run, method: str, grouped: bool = True) -> tuple[Choice, float]:
     """The choice with the best mean union IoU on validation images, and that IoU (NaN where none has boxes)."""
     name = run.title(run.preset.roles.localization[0])
     rows = boxed_rows(run, name, "validate")
     if len(rows) == 0:
         return Choice(grouped=grouped), float("nan")
-    truth = [run.true_boxes(name, _kinds(name))[i] for i in rows]
+    truth = [run.true_boxes(name, kinds(name))[i] for i in rows]
     method = "text-attention" if method == "report-given" and name != run.pairs else method
     weights, regions = mass(run, name, rows, method), run.regions(name).rows(rows)
     tried = [Choice(share, most, grouped) for share, most in product(SHARES, MOST)]
-    values = [_mean_union(pick(regions, weights, choice), truth) for choice in tried]
-    return tried[int(np.argmax(values))], max(values)
-
-
-def choose_heat(run: Run) -> tuple[baselines.HeatChoice, float]:
-    """Layer, threshold and number of boxes for Grad-CAM, by mean union IoU on validation images."""
-    name = run.title(run.preset.roles.localization[0])
-    rows = boxed_rows(run, name, "validate")
-    if len(rows) == 0:
-        return baselines.HeatChoice(), float("nan")
-    truth = [run.true_boxes(name, _kinds(name))[i] for i in rows]
-    tried, values = [], []
-    for layer in baselines.LAYERS:
-        maps = baselines.grad_cam(run.classifier, run.pixels(name)[rows], layer)
-        for threshold, most in product(HEAT_THRESHOLDS, MOST):
-            tried.append(baselines.HeatChoice(layer, threshold, most))
-            values.append(_mean_union([baselines.heat_boxes(m, threshold, most) for m in maps], truth))
+    values = [mean_union(pick(regions, weights, choice), truth) for choice in tried]
     return tried[int(np.argmax(values))], max(values)
 
 
 def predict(run: Run) -> Path:
     """Write `predictions/<set>--<method>.csv` for every set and method, and `tables/choices.csv`; return the folder.
 
-    The tables hold boxes in pixels of the original image, for every test image with a box and, beyond that, for every test image of
-    the set. A report can be given only where the set has reports. Methods that end in `-raw` rank by the attention
-    (or the detector's score) alone, without the grouping step.
+    The tables hold boxes in pixels of the original image, for every test image of the set. A report can be given only where the set has
+    reports. Methods that end in `-raw` rank by the attention (or the detector's score) alone, without the grouping step. Beside them stand
+    `<set>--truth.csv` (image, patient, x1, y1, x2, y2; an image that is known to have no pneumonia is a row without corners), so that
+    `python -m pnloc evaluate` can make the tables again, and `<set>--maps.csv`, what each method's heat map is worth per image.
     """
-
-    def make(folder: Path, _: str) -> None:
-        choices = {m: choose(run, m) for m in ATTENTION}
-        choices |= {f"{m}-raw": choose(run, m, grouped=False) for m in ATTENTION}
-        heat = choose_heat(run)
-        table = [{"method": m, "share": c.share, "most": c.most, "validation_miou": v} for m, (c, v) in choices.items()]
-        table.append(
-            {"method": "grad-cam", "share": heat[0].threshold, "most": heat[0].most, "validation_miou": heat[1]}
-        )
-        write_table(folder / "choices.csv", pd.DataFrame(table))
-        for name in (run.title(role) for role in run.preset.roles.localization):
-            for method, found in _found(run, name, run.rows(name, "test"), choices, heat[0]).items():
-                write_table(folder / f"{name}--{method}.csv", boxes_table(run, name, run.rows(name, "test"), found))
-
-    upstream = [run._regions_stage(run.title(r))[1] for r in run.preset.roles.localization]
-    models = [run._localizer_stage(True)[1], run._localizer_stage(False)[1], run._classifier_stage[1]]
-    modules = source_digest("results", "stages", "boxes", "localize", "baselines")
-    folder, _ = run.cache.stage("predict", upstream, models, modules, make=make)
+    folder, _ = _predict_stage(run)
     for path in folder.glob("*--*.csv"):
-        write_table(run.root / "predictions" / path.name, pd.read_csv(path))
+        write_table(run.root / "predictions" / path.name, pd.read_csv(path, dtype={"image": str, "patient": str}))
     write_table(run.root / "tables" / "choices.csv", pd.read_csv(folder / "choices.csv"))
     return run.root / "predictions"
 
 
-def _found(run: Run, name: str, rows: np.ndarray, choices: dict, heat: baselines.HeatChoice) -> dict[str, Found]:
-    """Boxes and scores of every method for some rows of a set, in pixels of the square input."""
-    regions, images = run.regions(name).rows(rows), run.records(name).images.iloc[rows]
-    training = run.title(run.preset.roles.detector)
-    own = run.records(training).images
-    sides = own[["width", "height", "width", "height"]].to_numpy(float)
-    boxes = run.records(training).boxes.merge(
-        own.assign(row=np.arange(len(own)))[["image", "row", "split"]], on="image"
+def _predict_stage(run: Run) -> tuple[Path, str]:
+    def make(folder: Path, _: str) -> None:
+        choices = {m: choose(run, m) for m in ATTENTION}
+        choices |= {f"{m}-raw": choose(run, m, grouped=False) for m in ATTENTION}
+        heats = {m: comparators.choose_heat(run, m) for m in (*comparators.CAMS, "heat-map")}
+        table = [{"method": m, "share": c.share, "most": c.most, "validation_miou": v} for m, (c, v) in choices.items()]
+        table += [
+            {"method": m, "share": c.threshold, "most": c.most, "validation_miou": v, "rule": c.rule, "layer": c.layer}
+            for m, (c, v) in heats.items()
+        ]
+        write_table(folder / "choices.csv", pd.DataFrame(table).astype({"most": "Int64"}))
+        for name in (run.title(role) for role in run.preset.roles.localization):
+            rows = run.rows(name, "test")
+            write_table(folder / f"{name}--truth.csv", truth_file(run, name))
+            found, maps = _found(run, name, rows, choices, {m: c for m, (c, _) in heats.items()})
+            write_table(folder / f"{name}--maps.csv", maps)
+            for method, boxes in found.items():
+                write_table(folder / f"{name}--{method}.csv", boxes_table(run, name, rows, boxes))
+
+    upstream = [run._regions_stage(run.title(r))[1] for r in run.preset.roles.localization]
+    models = [run._localizer_stage(True)[1], run._localizer_stage(False)[1], run._classifier_stage[1]]
+    modules = source_digest(
+        "results", "stages", "boxes", "localize", "baselines", "heatmaps", "priors", "comparators", "metrics"
     )
-    boxes = boxes[boxes["split"] == "train"]
-    relative = boxes[["x1", "y1", "x2", "y2"]].to_numpy(float) / sides[boxes["row"]]
-    prior = baselines.prior_boxes(relative, images["width"], images["height"])
-    truth = [run.true_boxes(name, _kinds(name))[i] for i in rows]
-    maps = baselines.grad_cam(run.classifier, run.pixels(name)[rows], heat.layer)
-    transforms = run.letterboxes(images)
-    found: dict[str, Found] = {
-        "fixed-boxes": [(t.boxes(b), np.ones(len(b))) for t, b in zip(transforms, prior, strict=True)],
-        "grad-cam": [baselines.heat_boxes(m, heat.threshold, heat.most) for m in maps],
-        "best-proposal": [(b, np.ones(len(b))) for b in baselines.best_proposals(regions, truth)],
-    }
+    return run.cache.stage("predict", upstream, models, modules, make=make)
+
+
+def _found(run: Run, name: str, rows: np.ndarray, choices: dict, heats: dict) -> tuple[dict[str, Found], pd.DataFrame]:
+    """Boxes and scores of every method for some rows of a set, in pixels of the square input; and the table image, method, cnr, peak.
+
+    The score of a method with an image-level probability is that probability times the box's share of the image's best score, as in
+    pnloc.localize.Localizer.
+    """
+    regions, truth = run.regions(name).rows(rows), [run.true_boxes(name, kinds(name))[i] for i in rows]
+    boxed = np.flatnonzero([len(t) > 0 for t in truth])
+    found = comparators.blind(run, name, rows, heats["heat-map"])
+    training = comparators.training_boxes(run)
+    prior = [comparators.drawn(run, name, row, training, np.ones(len(training))) for row in rows[boxed]]
+    maps = {"heat-map": comparators.heat_rows(run, name, rows[boxed], prior)}
+    for method, boxes, heat in comparators.activations(run, name, rows, heats):
+        found[method] = boxes
+        maps[method] = comparators.heat_rows(run, name, rows[boxed], heat[boxed])
     for method, (choice, _) in choices.items():
-        if not method.startswith("report-given") or name == run.pairs:
-            found[method] = pick(regions, mass(run, name, rows, method.removesuffix("-raw")), choice)
-    return found
+        plain = method.removesuffix("-raw")
+        if plain not in NEED_REPORTS or name == run.pairs:
+            over = mass(run, name, rows, plain)
+            found[method] = _scored(pick(regions, over, choice), likely(run, name, rows, plain))
+            if method == plain:
+                heat = comparators.maps_of_regions(run, name, rows[boxed], over[boxed])
+                maps[method] = comparators.heat_rows(run, name, rows[boxed], heat)
+    found["best-proposal"] = [(b, np.ones(len(b))) for b in baselines.best_proposals(regions, truth)]
+    return found, pd.concat([m.assign(method=method) for method, m in maps.items()], ignore_index=True)
+
+
+def likely(run: Run, name: str, rows: np.ndarray, method: str) -> np.ndarray:
+    """A method's own estimate [n], 0 to 1, of how likely an image of a set has a pneumonia.
+
+    Where the report is given, images whose report asserts one come before all others, and the image decides among either.
+    """
+    regions = run.regions(name).rows(rows)
+    if method == "detector":
+        return regions.image.numpy()
+    probability = image_mass(run.localizer(method != "image-label-attention")[0], regions)[1][:, 0]
+    if method == "report-given":
+        said = run.phrases(name)[rows]
+        probability = (probability + (said.any((1, 2)) if said.size else 0.0)) / 2
+    return probability
+
+
+def _scored(found: Found, probability: np.ndarray) -> Found:
+    return [(b, s / max(s.max(initial=0.0), 1e-12) * p) for (b, s), p in zip(found, probability, strict=True)]
 
 
 def boxes_table(run: Run, name: str, rows: np.ndarray, found: Found) -> pd.DataFrame:
     """Boxes in pixels of the square input -> a table image, x1, y1, x2, y2, score in original pixels."""
     images = run.records(name).images.iloc[rows]
-    parts = [pd.DataFrame(columns=BOX_TABLE)]
-    for image, transform, (boxes, scores) in zip(images["image"], run.letterboxes(images), found, strict=True):
-        if len(boxes):
-            part = pd.DataFrame(transform.inverse(boxes), columns=BOX_TABLE[1:5])
-            parts.append(part.assign(image=image, score=scores)[BOX_TABLE])
-    return pd.concat(parts[1:] or parts, ignore_index=True)
+    boxes = [t.inverse(boxes) for t, (boxes, _) in zip(run.letterboxes(images), found, strict=True)]
+    table = pd.DataFrame(np.concatenate([np.zeros((0, 4)), *boxes]), columns=BOX_TABLE[1:5])
+    table["score"] = np.concatenate([np.zeros(0), *(scores for _, scores in found)])
+    return table.assign(image=np.repeat(images["image"].to_numpy(), [len(b) for b in boxes]))[BOX_TABLE]
 
 
 def truth_table(run: Run, name: str) -> tuple[pd.DataFrame, dict[str, str]]:
@@ -169,17 +169,37 @@ def truth_table(run: Run, name: str) -> tuple[pd.DataFrame, dict[str, str]]:
     rows = boxed_rows(run, name, "test")
     images = records.images.iloc[rows]
     boxes = records.boxes[records.boxes["image"].isin(images["image"])]
-    if _kinds(name) is not None:
-        boxes = boxes[boxes["label"].isin(_kinds(name))]
+    if kinds(name) is not None:
+        boxes = boxes[boxes["label"].isin(kinds(name))]
     return boxes[["image", "x1", "y1", "x2", "y2"]], dict(zip(images["image"], images["patient"], strict=True))
+
+
+def negatives(run: Run, name: str) -> dict[str, str]:
+    """Test images of a set that are labelled as free of a pneumonia and have no box of any kind, with their patients."""
+    records = run.records(name)
+    images = records.images.iloc[run.rows(name, "test")]
+    images = images[(images["label"] == 0) & ~images["image"].isin(records.boxes["image"])]
+    return dict(zip(images["image"], images["patient"], strict=True))
+
+
+def truth_file(run: Run, name: str) -> pd.DataFrame:
+    """`predictions/<set>--truth.csv`: image, patient, x1, y1, x2, y2; without corners for `negatives`. Images of neither kind are not in it."""
+    truth, patients = truth_table(run, name)
+    without = negatives(run, name)
+    rows = [
+        truth.assign(patient=truth["image"].map(patients)),
+        pd.DataFrame({"image": without.keys(), "patient": without.values()}),
+    ]
+    return pd.concat([r for r in rows if len(r)] or rows, ignore_index=True).reindex(
+        columns=["image", "patient", *BOX_TABLE[1:5]]
+    )
 
 
 def saved_predictions(run: Run, name: str) -> dict[str, pd.DataFrame]:
     """Saved predictions of a set by method, in the order of METHODS."""
-    paths = sorted((run.root / "predictions").glob(f"{name}--*.csv"))
-    found = {p.stem.split("--")[1]: read_csv(p, BOX_TABLE, dtype={"image": str}) for p in paths}
     order = [*METHODS, *(f"{m}-raw" for m in ATTENTION)]
-    return {m: found[m] for m in order if m in found}
+    paths = {m: run.root / "predictions" / f"{name}--{m}.csv" for m in order}
+    return {m: read_csv(p, BOX_TABLE, dtype={"image": str}) for m, p in paths.items() if p.exists()}
 
 
 def ranked(run: Run, name: str, method: str) -> list[tuple[int, float, np.ndarray]]:
@@ -188,34 +208,70 @@ def ranked(run: Run, name: str, method: str) -> list[tuple[int, float, np.ndarra
     boxes = {image: rows[["x1", "y1", "x2", "y2"]].to_numpy(float) for image, rows in saved.groupby("image")}
     rows = boxed_rows(run, name, "test")
     images = run.records(name).images.iloc[rows]
-    truth, none = run.true_boxes(name, _kinds(name)), np.zeros((0, 4))
+    truth, none = run.true_boxes(name, kinds(name)), np.zeros((0, 4))
     found = [t.boxes(boxes.get(i, none)) for i, t in zip(images["image"], run.letterboxes(images), strict=True)]
     values = [union_iou(b, truth[row]) for row, b in zip(rows, found, strict=True)]
     return [(int(rows[k]), values[k], found[k]) for k in np.argsort(-np.array(values), kind="stable")]
 
 
 def localization(run: Run) -> pd.DataFrame:
-    """`tables/localization.csv`: dataset, method, metric, threshold, value, low, high, n, seed."""
+    """`tables/localization.csv`: dataset, method, metric, threshold, value, low, high, n, seed (pnloc.metrics.localization, heat_table)."""
+    return _tables_stage(run, "localization")
+
+
+def differences(run: Run) -> pd.DataFrame:
+    """`tables/differences.csv`: dataset, method, against, metric, value, low, high, n; paired over patients.
+
+    Beside it `tables/significance.csv`, with p values in the place of intervals.
+    """
+    return _tables_stage(run, "differences")
+
+
+def significance(run: Run) -> pd.DataFrame:
+    """`tables/significance.csv`: dataset, method, against, metric, value, p, p_holm, n.
+
+    p is that of the bootstrap; p_holm is corrected by Holm's procedure over all comparisons of a data set in one metric.
+    """
+    return _tables_stage(run, "significance")
+
+
+def _tables_stage(run: Run, name: str) -> pd.DataFrame:
+    """One of the tables that are made from the saved predictions alone, made once for the same predictions."""
     predict(run)
-    parts = []
+
+    def make(folder: Path, _: str) -> None:
+        made = _localization(run)
+        write_table(folder / "localization.csv", made)
+        for table, found in zip(("differences", "significance"), _differences(run), strict=True):
+            write_table(folder / f"{table}.csv", found)
+
+    modules = source_digest("results", "metrics", "detection", "bootstrap", "boxes")
+    folder, _ = run.cache.stage("compare", _predict_stage(run)[1], run.preset.resamples, run.seed, modules, make=make)
+    for path in folder.glob("*.csv"):
+        write_table(run.root / "tables" / path.name, read_csv(path, float_precision="round_trip"))
+    return read_csv(folder / f"{name}.csv", float_precision="round_trip")
+
+
+def _localization(run: Run) -> pd.DataFrame:
+    parts, options = [], {"resamples": run.preset.resamples, "seed": run.seed}
     for name in (run.title(role) for role in run.preset.roles.localization):
-        truth, patients = truth_table(run, name)
+        (truth, patients), without = truth_table(run, name), negatives(run, name)
         if truth.empty:
             continue
+        maps = read_csv(run.root / "predictions" / f"{name}--maps.csv", dtype={"image": str})
         for method, predictions in saved_predictions(run, name).items():
-            table = metrics.localization(predictions, truth, patients, resamples=run.preset.resamples, seed=run.seed)
+            table = metrics.localization(predictions, truth, patients | without, negatives=without, **options)
+            own = maps[maps["method"] == method]
+            if len(own):
+                table = pd.concat([table, metrics.heat_table(own, patients, **options)], ignore_index=True)
             parts.append(table.assign(dataset=name, method=method, seed=run.seed))
     if not parts:
         raise PnlocError("no test image of any set has a box of a pneumonia: localization cannot be measured")
     columns = ["dataset", "method", "metric", "threshold", "value", "low", "high", "n", "seed"]
-    table = pd.concat(parts, ignore_index=True)[columns]
-    write_table(run.root / "tables" / "localization.csv", table)
-    return table
+    return pd.concat(parts, ignore_index=True)[columns]
 
 
-def differences(run: Run, method: str = "text-attention") -> pd.DataFrame:
-    """`tables/differences.csv`: dataset, method, against, metric, value, low, high, n; paired over patients."""
-    predict(run)
+def _differences(run: Run, method: str = "text-attention") -> tuple[pd.DataFrame, pd.DataFrame]:
     parts = []
     for name in (run.title(role) for role in run.preset.roles.localization):
         truth, patients = truth_table(run, name)
@@ -227,16 +283,43 @@ def differences(run: Run, method: str = "text-attention") -> pd.DataFrame:
                 saved[first], saved[second], truth, patients, resamples=run.preset.resamples, seed=run.seed
             )
             parts.append(table.assign(dataset=name, method=first, against=second))
-    table = pd.concat(parts, ignore_index=True)[["dataset", "method", "against", "metric", "value", "low", "high", "n"]]
-    write_table(run.root / "tables" / "differences.csv", table)
-    return table
+    table = pd.concat(parts, ignore_index=True)
+    table["p_holm"] = table.groupby(["dataset", "metric"])["p"].transform(holm)
+    shared = ["dataset", "method", "against", "metric", "value"]
+    return table[[*shared, "low", "high", "n"]], table[[*shared, "p", "p_holm", "n"]]
+
+
+MAIN = {"acc@0.3": "acc, T .3", "acc@0.5": "acc, T .5", "miou": "union IoU", "pointing": "pointing"}
+PER_IMAGE = {"best_iou": "IoU per box", "matched_iou": "one to one", "corloc": "CorLoc", "afp@0.3": "AFP, T .3"}
+PER_SET = {"froc_mean": "FROC", "rsna_map": "RSNA mAP", "coco_ap@0.5": "AP, T .5", "cnr": "CNR"}
+
+
+def readable(table: pd.DataFrame, dataset: str, columns: dict[str, str], methods: Iterable[str]) -> pd.DataFrame:
+    """Rows of `tables/localization.csv` for a page: a row per method, a column per metric, '.45 [.41, .49]' in the cells.
+
+    columns: metric, with '@threshold' where it has one -> heading. A method without a metric has an empty cell.
+    """
+    from pnloc.figures import reader_name  # which takes seconds to import
+
+    rows = table[table["dataset"] == dataset]
+    key = rows["metric"] + rows["threshold"].map(lambda t: "" if np.isnan(t) else f"@{t}")
+    cells = {
+        (method, name): re.sub(r"\b0\.", ".", f"{value:.2f} [{low:.2f}, {high:.2f}]")
+        for method, name, value, low, high in zip(
+            rows["method"], key, rows["value"], rows["low"], rows["high"], strict=True
+        )
+        if np.isfinite(value)
+    }
+    shown = [m for m in methods if m in set(rows["method"])]
+    made = [[cells.get((m, name), "") for name in columns] for m in shown]
+    return pd.DataFrame(made, index=[reader_name(m) for m in shown], columns=list(columns.values()))
 
 
 def recall(run: Run) -> pd.DataFrame:
     """`tables/recall.csv`: share of true test boxes that one of the first R regions overlaps by more than an IoU."""
     rows = []
     for name in (run.title(role) for role in run.preset.roles.localization):
-        truth, regions = run.true_boxes(name, _kinds(name)), run.regions(name)
+        truth, regions = run.true_boxes(name, kinds(name)), run.regions(name)
         chosen = boxed_rows(run, name, "test")
         for count, threshold in product((1, 2, 5, 10, run.preset.regions.count), (0.3, 0.5)):
             hits = np.concatenate(

@@ -70,6 +70,7 @@ class Run:
         self.regions = lru_cache(None)(self._regions)
         self.localizer = lru_cache(None)(self._localizer)
         self.true_boxes = lru_cache(None)(self._true_boxes)
+        self.phrases = lru_cache(None)(self._phrases)
         if processes.main():
             write_json(root / "config.json", {**configuration.as_dict(), "seed": seed})
 
@@ -340,7 +341,7 @@ class Run:
         indices = [self.vectors.index(reports.asserting_words(text, self.splitter)) for text in texts]
         return pad_words(indices, self.preset.words.most), labels, weights
 
-    def phrases(self, name: str) -> np.ndarray:
+    def _phrases(self, name: str) -> np.ndarray:
         """Places [N, P, 6] of the opacities that the report of each image of a set asserts (pnloc.phrases)."""
         return phrases.padded([phrases.asserted_places(text, self.splitter) for text in self.texts(name)])
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from pnloc import processes, results
+from pnloc import comparators, metrics, processes, results
 from pnloc.cli import main
 from pnloc.errors import PnlocError
 from pnloc.files import read_json
@@ -43,11 +43,15 @@ def test_the_localization_table_has_every_method_and_metric(artifacts):
     found = table(artifacts, "localization")
     assert list(found.columns) == LOCALIZATION
     assert set(found["dataset"]) == {"demo-mimic", "demo-chestxray8"}
-    assert set(found["metric"]) == {"acc", "iobb", "miou", "pointing"}
+    assert set(found["metric"]) == {*metrics.METRICS, "cnr", "peak"}
     methods = {d: set(rows["method"]) for d, rows in found.groupby("dataset")}
     assert set(results.METHODS) <= methods["demo-mimic"]
-    assert set(results.METHODS) - {"report-given"} <= methods["demo-chestxray8"]
-    assert found["value"].between(0, 1).all() and (found["low"] <= found["high"]).all() and (found["n"] > 0).all()
+    assert set(results.METHODS) - set(results.NEED_REPORTS) <= methods["demo-chestxray8"]
+    assert not set(results.NEED_REPORTS) & methods["demo-chestxray8"], "a set without reports gives none"
+    assert (found["value"] >= 0).all() and (found["low"] <= found["high"]).all() and (found["n"] > 0).all()
+    assert (found.loc[~found["metric"].isin(["afp", "cnr"]), "value"] <= 1).all()
+    heats = {m for m, rows in found.groupby("method") if "cnr" in set(rows["metric"])}
+    assert heats == {"heat-map", *comparators.CAMS, *results.ATTENTION}
 
 
 def test_the_best_proposal_is_a_ceiling_of_accuracy_for_what_ranks_proposals(artifacts):
@@ -69,16 +73,38 @@ def test_tables_have_the_columns_that_other_things_rely_on(artifacts):
     assert list(pd.read_csv(artifacts / "smoke" / "timing.csv").columns) == ["stage", "seconds", "peak_mib"]
 
 
-def test_tables_can_be_made_again_from_the_saved_predictions(run, artifacts):
-    from pnloc import metrics
+@pytest.mark.parametrize("method", ["text-attention", "grad-cam", "whole-image", "report-anatomy"])
+def test_tables_can_be_made_again_from_the_saved_files_by_the_command(run, artifacts, tmp_path, capsys, method):
+    saved = artifacts / "smoke" / "predictions"
+    assert list(pd.read_csv(saved / f"demo-mimic--{method}.csv").columns) == results.BOX_TABLE
+    command = ["evaluate", str(saved / f"demo-mimic--{method}.csv"), str(saved / "demo-mimic--truth.csv")]
+    command += ["--resamples", str(run.preset.resamples), "--seed", str(run.seed), "--out", str(tmp_path / "t.csv")]
+    assert main(command) == 0
+    assert "counts as a patient" not in capsys.readouterr().err, "the file names the patients"
+    again = pd.read_csv(tmp_path / "t.csv")
+    first = table(artifacts, "localization").query("dataset == 'demo-mimic' and method == @method")
+    first = first[~first["metric"].isin(["cnr", "peak"])].reset_index(drop=True)
+    pd.testing.assert_frame_equal(again, first[again.columns])
 
-    truth, patients = results.truth_table(run, "demo-mimic")
-    saved = pd.read_csv(artifacts / "smoke" / "predictions" / "demo-mimic--text-attention.csv")
-    assert list(saved.columns) == results.BOX_TABLE
-    again = metrics.localization(saved, truth, patients, resamples=run.preset.resamples, seed=run.seed)
-    first = table(artifacts, "localization").query("dataset == 'demo-mimic' and method == 'text-attention'")
-    assert again["value"].to_numpy() == pytest.approx(first["value"].to_numpy())
-    assert again["low"].to_numpy() == pytest.approx(first["low"].to_numpy())
+
+def test_the_saved_truth_holds_boxes_and_images_that_are_known_to_have_none(run, artifacts):
+    found = pd.read_csv(artifacts / "smoke" / "predictions" / "demo-mimic--truth.csv")
+    assert list(found.columns) == ["image", "patient", "x1", "y1", "x2", "y2"]
+    images = run.records("demo-mimic").split("test").set_index("image")
+    none = found[found["x1"].isna()]
+    assert len(none) and len(none) < len(found) and (images.loc[none["image"], "label"] == 0).all()
+    assert not set(none["image"]) & set(run.records("demo-mimic").boxes["image"])
+    assert (images.loc[found["image"], "patient"].to_numpy() == found["patient"].to_numpy()).all()
+
+
+def test_p_values_are_of_the_same_comparisons_and_corrected_upwards(artifacts):
+    found, compared = table(artifacts, "significance"), table(artifacts, "differences")
+    assert list(found.columns) == ["dataset", "method", "against", "metric", "value", "p", "p_holm", "n"]
+    shared = ["dataset", "method", "against", "metric", "value", "n"]
+    pd.testing.assert_frame_equal(found[shared], compared[shared])
+    assert (found["p_holm"] >= found["p"]).all() and found["p"].between(0, 1).all() and found["p_holm"].max() <= 1
+    first = found.groupby(["dataset", "metric"]).size()
+    assert first.nunique() == 2 and first.max() == len(results.METHODS), "all others, and report given minus detector"
 
 
 def test_a_second_run_repeats_nothing(artifacts):
@@ -91,7 +117,7 @@ def test_the_same_seed_gives_the_same_regions_and_weights(run, tmp_path, artifac
     """Everything after the detector, made anew from the kept data and detector."""
     shutil.copytree(artifacts / "smoke", tmp_path / "smoke")
     for stage in (tmp_path / "smoke" / "cache").iterdir():
-        if stage.name.startswith(("regions", "attention", "words", "predict")):
+        if stage.name.startswith(("regions", "attention", "words", "predict", "compare")):
             shutil.rmtree(stage)
     again = open_run("smoke", artifacts=str(tmp_path))
     results.localization(again)
@@ -104,7 +130,7 @@ def test_two_processes_make_the_tables_of_one(tmp_path, artifacts):
     """By the command that the book gives: regions and localizers, split over two CPU processes, from the kept detector."""
     shutil.copytree(artifacts / "smoke", tmp_path / "smoke", ignore=shutil.ignore_patterns("tables", "predictions"))
     for stage in (tmp_path / "smoke" / "cache").iterdir():
-        if stage.name.startswith(("regions", "attention", "predict")):
+        if stage.name.startswith(("regions", "attention", "predict", "compare")):
             shutil.rmtree(stage)
     command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]

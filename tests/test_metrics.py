@@ -1,5 +1,8 @@
 """Metrics: by hand, against torchvision and against pixels; the bootstrap moves patients and is paired."""
 
+import contextlib
+import io
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.ops import box_iou
 
+from pnloc import bootstrap, detection, metrics
 from pnloc import boxes as b
-from pnloc import metrics
 from pnloc.errors import PnlocError
 
 TRUTH = [("a", 0, 0, 10, 10), ("a", 20, 20, 30, 30), ("b", 0, 0, 10, 10), ("c", 0, 0, 4, 4)]
@@ -83,7 +86,9 @@ def test_pointing_takes_the_centre_of_the_best_box():
 def test_the_table_has_a_row_per_metric_and_threshold():
     table = measured()
     assert list(table.columns) == ["metric", "threshold", "value", "low", "high", "n"]
-    assert table["metric"].value_counts().to_dict() == {"acc": 7, "iobb": 5, "miou": 1, "pointing": 1}
+    once = dict.fromkeys(metrics.METRICS, 1)
+    assert table["metric"].value_counts().to_dict() == once | {"acc": 7, "iobb": 5, "afp": 7, "froc": 7, "coco_ap": 2}
+    assert list(table["metric"][:14]) == ["acc"] * 7 + ["iobb"] * 5 + ["miou", "pointing"]
     assert sorted(table.loc[table["metric"] == "acc", "threshold"]) == pytest.approx(
         [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
     )
@@ -100,14 +105,16 @@ def test_a_threshold_itself_is_not_enough():
 @pytest.mark.parametrize("rows", [[], [("d", 0, 0, 9, 9, 1.0)], [(i, 3, 3, 3, 9, 1.0) for i in "abc"]])
 def test_without_predictions_everything_is_missed_and_nothing_is_left_out(rows):
     table = measured(rows)
-    hits = table[table["metric"] != "pointing"]
+    hits = table[~table["metric"].isin(["pointing", "afp"])]
     assert (hits[["value", "low", "high"]] == 0).all(axis=None)
     assert value(table, "acc", 0.1)["n"] == 4 and value(table, "miou")["n"] == 3
 
 
 def test_perfect_predictions_reach_one_everywhere():
     table = measured([(*row, 1.0) for row in TRUTH])
-    assert (table[["value", "low", "high"]] == 1).all(axis=None)
+    wrong = table["metric"] == "afp"
+    assert (table.loc[~wrong, ["value", "low", "high"]] == 1).all(axis=None)
+    assert (table.loc[wrong, ["value", "low", "high"]] == 0).all(axis=None)
 
 
 def test_false_positives_are_predicted_boxes_that_match_no_true_box_per_image():
@@ -117,6 +124,138 @@ def test_false_positives_are_predicted_boxes_that_match_no_true_box_per_image():
     assert metrics.afp(found, truth, 0.5) == pytest.approx(2 / 3)
     assert metrics.afp(found_of([]), truth, 0.5) == 0
     assert metrics.afp(found_of([("c", 5, 5, 9, 9, 1.0)] * 6), truth, 0.1) == 2
+    table = measured()
+    for threshold in metrics.IOU_THRESHOLDS:
+        row = value(table, "afp", threshold)
+        assert row["value"] == pytest.approx(metrics.afp(found, truth, threshold)) and row["n"] == 3
+
+
+def test_the_best_iou_of_each_true_box_and_one_to_one():
+    # a: 1 and 0; b: 1/4; c: 0.
+    row = value(measured(), "best_iou")
+    assert row["value"] == pytest.approx(1.25 / 4) and row["n"] == 4
+    # One box over two true boxes of the same size serves one of them only, when each is used once.
+    both = metrics.localization(
+        found_of([("a", 0, 0, 20, 10, 1.0)]), truth_of([("a", 0, 0, 10, 10), ("a", 10, 0, 20, 10)]), {"a": "p"}, 5
+    )
+    assert value(both, "best_iou")["value"] == 0.5 and value(both, "matched_iou")["value"] == 0.25
+
+
+def test_one_to_one_takes_the_greatest_overlap_first():
+    assert metrics.one_to_one(np.array([[0.9, 0.8], [0.7, 0.0]])) == pytest.approx(0.9)
+    assert metrics.one_to_one(np.array([[0.5, 0.8], [0.7, 0.0]])) == pytest.approx(1.5)
+    assert metrics.one_to_one(np.zeros((0, 2))) == metrics.one_to_one(np.zeros((2, 0))) == 0
+
+
+def test_corloc_asks_for_half_of_the_best_box():
+    # a: its best box is exact; b: 1/4; c: nothing.
+    row = value(measured(), "corloc")
+    assert row["value"] == pytest.approx(1 / 3) and row["n"] == 3
+    half = metrics.localization(found_of([("c", 0, 0, 4, 2, 1.0)]), truth_of(TRUTH[3:]), PATIENTS, resamples=10)
+    assert value(half, "corloc")["value"] == 1, "exactly half is enough"
+
+
+# With negatives -------------------------------------------------------------------------------------------
+
+# Found, by falling score: a hit in a, a false positive in the negative n, a hit in b, a false positive in m.
+NEGATIVES = [("a", 0, 0, 10, 10, 0.9), ("n", 0, 0, 5, 5, 0.8), ("b", 0, 0, 10, 10, 0.7), ("m", 0, 0, 5, 5, 0.6)]
+OWNERS = PATIENTS | {"m": "r", "n": "s"}
+
+
+def with_negatives(rows=NEGATIVES, resamples=50) -> pd.DataFrame:
+    return metrics.localization(found_of(rows), truth_of(TRUTH), OWNERS, resamples=resamples, negatives=["m", "n"])
+
+
+def test_froc_is_the_sensitivity_when_so_many_false_positives_per_image_are_allowed():
+    # Five images, four true boxes. None allowed: 1 box; 1/5 of a false positive per image: 2 boxes; more gives nothing more.
+    table = with_negatives()
+    found = [value(table, "froc", rate)["value"] for rate in detection.FROC_RATES]
+    assert found == [0.25, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5]
+    assert value(table, "froc", 1.0)["n"] == 5
+    assert value(table, "froc_mean")["value"] == pytest.approx(np.mean(found))
+
+
+def test_equal_scores_come_together_in_froc():
+    same = [(*row[:5], 0.5) for row in NEGATIVES]
+    found = [value(with_negatives(same), "froc", rate)["value"] for rate in detection.FROC_RATES]
+    # Two false positives on five images come at once, 0.4 per image.
+    assert found == [0, 0, 0.5, 0.5, 0.5, 0.5, 0.5]
+
+
+def test_froc_ends_at_the_accuracy_at_the_same_overlap():
+    rng = np.random.default_rng(3)
+    rows = [(i, x, y, x + 12, y + 9, s) for i in "abc" for x, y, s in rng.random((4, 3)) * [5, 5, 1]]
+    table = with_negatives([*rows, *NEGATIVES])
+    assert value(table, "froc", 8.0)["value"] == value(table, "acc", detection.FROC_OVERLAP)["value"] > 0
+
+
+def test_a_prediction_on_a_negative_lowers_what_takes_negatives_in_and_nothing_else():
+    clean, worse = with_negatives(NEGATIVES[::2]), with_negatives()
+    moved = ~np.isclose(clean["value"], worse["value"])
+    assert set(worse.loc[moved, "metric"]) == {"froc", "froc_mean", "rsna_map", "coco_ap"}
+    assert (worse.loc[moved, "value"] <= clean.loc[moved, "value"]).all()
+
+
+def test_rsna_leaves_out_images_without_any_box():
+    # a: one of two boxes found, 1/2; b: 1; c: missed, 0; n and m: a prediction on a negative is 0, none is not counted.
+    row = value(with_negatives(), "rsna_map")
+    assert row["value"] == pytest.approx((1 / 2 + 1) / 5) and row["n"] == 5
+    row = value(with_negatives(NEGATIVES[:3]), "rsna_map")
+    assert row["value"] == pytest.approx((1 / 2 + 1) / 4) and row["n"] == 4
+
+
+def test_rsna_is_the_mean_over_its_eight_thresholds():
+    case = detection.Case(
+        "a", np.array([[0, 0, 6.1, 10], [50, 50, 60, 60]]), np.array([1, 0.5]), np.array([[0, 0, 10, 10]])
+    )
+    # IoU .61 is above .4 to .6, five of eight; then one of two boxes is right.
+    assert detection.rsna_precision(case) == pytest.approx(5 / 8 * 1 / 2)
+
+
+def test_a_prediction_takes_the_free_true_box_that_it_overlaps_most():
+    overlaps = np.array([[0.9, 0.8], [0.85, 0.6], [0.7, 0.0]])
+    assert detection.match(overlaps, [0.5], False)[:, 0].tolist() == [True, True, False]
+    assert detection.match(overlaps, [0.6], False)[:, 0].tolist() == [True, False, False]
+    assert detection.match(overlaps, [0.6], True)[:, 0].tolist() == [True, True, False], "COCO takes a tie"
+    assert detection.match(np.zeros((2, 0)), [0.5, 0.6], True).tolist() == [[False, False]] * 2
+    assert detection.match(np.zeros((0, 2)), [0.5], True).shape == (0, 1)
+
+
+def test_an_image_is_positive_or_negative_and_has_a_patient():
+    with pytest.raises(PnlocError, match="image 'a' has true boxes and is named as one without"):
+        metrics.localization(found_of(FOUND), truth_of(TRUTH), PATIENTS, negatives=["a"])
+    with pytest.raises(PnlocError, match="image 'n' has no patient"):
+        metrics.localization(found_of(FOUND), truth_of(TRUTH), PATIENTS, negatives=["n"])
+
+
+# Heat maps ------------------------------------------------------------------------------------------------
+
+
+def test_contrast_to_noise_by_hand():
+    heat = np.array([[4.0, 2, 0, 0], [2, 4, 2, 2]])
+    # Inside 4 2 2 4: mean 3, variance 1; outside 0 0 2 2: mean 1, variance 1.
+    assert metrics.contrast_to_noise(heat, np.array([[0, 0, 2, 2.0]])) == pytest.approx(2 / np.sqrt(2))
+    # The same contrast on the other side: it has no sign; and the mean over two boxes.
+    assert metrics.contrast_to_noise(heat, np.array([[0, 0, 2, 2.0], [2, 0, 4, 2]])) == pytest.approx(2 / np.sqrt(2))
+    assert metrics.contrast_to_noise(np.ones((3, 3)), np.array([[0, 0, 1, 1.0]])) == 0, "a flat map has no contrast"
+    assert np.isnan(metrics.contrast_to_noise(heat, np.array([[0, 0, 4, 2.0]]))), "nothing lies outside"
+
+
+def test_the_peak_lies_in_a_true_box_or_not():
+    heat = np.zeros((4, 6))
+    heat[1, 4] = 1.0
+    assert metrics.peak_inside(heat, np.array([[0, 0, 1, 1.0], [4, 1, 5, 2]])) == 1
+    assert metrics.peak_inside(heat, np.array([[0, 0, 4, 4.0]])) == 0
+    assert metrics.peak_inside(np.zeros((4, 6)), np.array([[0, 0, 6, 4.0]])) == 0, "a flat map points nowhere"
+
+
+def test_the_table_of_heat_maps_counts_what_it_has():
+    per_image = pd.DataFrame({"image": ["a", "b", "c"], "cnr": [1.0, 2.0, np.nan], "peak": [1.0, 0.0, 0.0]})
+    table = metrics.heat_table(per_image, PATIENTS, resamples=20).set_index("metric")
+    assert table.loc["cnr", "value"] == 1.5 and table.loc["cnr", "n"] == 2
+    assert table.loc["peak", "value"] == pytest.approx(1 / 3) and table.loc["peak", "n"] == 3
+    none = metrics.heat_table(per_image.assign(cnr=np.nan), PATIENTS, resamples=20).set_index("metric")
+    assert np.isnan(none.loc["cnr", "value"]) and none.loc["cnr", "n"] == 0
 
 
 # Bad input ------------------------------------------------------------------------------------------------
@@ -141,7 +280,7 @@ def test_no_truth_and_no_patient_are_errors():
         metrics.localization(found_of(FOUND), truth_of([]), PATIENTS)
     with pytest.raises(PnlocError, match="no true box"):
         metrics.differences(found_of(FOUND), found_of(FOUND), truth_of([]), PATIENTS)
-    with pytest.raises(PnlocError, match="image 'b' has true boxes but no patient"):
+    with pytest.raises(PnlocError, match="image 'b' has no patient"):
         metrics.localization(found_of(FOUND), truth_of(TRUTH), {"a": "p", "c": "q"})
 
 
@@ -177,6 +316,172 @@ def test_union_iou_agrees_with_counting_pixels_also_of_flat_and_absent_boxes(fir
     union = (masks[0] | masks[1]).sum()
     expected = (masks[0] & masks[1]).sum() / union if union else 0.0
     assert b.union_iou(first, second) == pytest.approx(expected)
+
+
+# Images of up to four true and six predicted boxes of whole coordinates, so that overlaps are the same numbers everywhere, ties included.
+size = st.integers(1, 12)
+whole = st.tuples(cell, cell, size, size).map(lambda v: (v[0], v[1], v[0] + v[2], v[1] + v[3]))
+scored = st.tuples(whole, st.integers(1, 64))
+scenes = st.lists(st.tuples(st.lists(scored, max_size=6), st.lists(whole, max_size=4)), min_size=1, max_size=5).filter(
+    lambda images: any(true for _, true in images)
+)
+
+
+def scene_cases(images) -> list[detection.Case]:
+    found = []
+    for number, (predicted, true) in enumerate(images):
+        ordered = sorted(predicted, key=lambda p: -p[1])
+        rows, scores = b.as_boxes([box for box, _ in ordered]), np.array([s / 64 for _, s in ordered])
+        found.append(detection.Case(str(number), rows, scores, b.as_boxes(true)))
+    return found
+
+
+def by_pycocotools(found: list[detection.Case]) -> np.ndarray:
+    """Average precision at each of COCO's ten thresholds, by the reference code."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    def xywh(box):
+        return [float(v) for v in (box[0], box[1], box[2] - box[0], box[3] - box[1])]
+
+    true = [(i, xywh(box)) for i, case in enumerate(found) for box in case.true]
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO()
+        coco.dataset = {
+            "images": [{"id": i} for i in range(len(found))],
+            "categories": [{"id": 1}],
+            "annotations": [
+                {"id": n + 1, "image_id": i, "bbox": box, "area": box[2] * box[3], "iscrowd": 0, "category_id": 1}
+                for n, (i, box) in enumerate(true)
+            ],
+        }
+        coco.createIndex()
+        results = [
+            {"image_id": i, "bbox": xywh(box), "score": float(score), "category_id": 1}
+            for i, case in enumerate(found)
+            for box, score in zip(case.predicted, case.scores, strict=True)
+        ]
+        if not results:
+            return np.zeros(10)
+        judge = COCOeval(coco, coco.loadRes(results), "bbox")
+        judge.evaluate()
+        judge.accumulate()
+    return judge.eval["precision"][:, :, 0, 0, -1].mean(1)
+
+
+def by_torchmetrics(found: list[detection.Case]) -> float:
+    from torchmetrics.detection import MeanAveragePrecision
+
+    judge = MeanAveragePrecision(
+        iou_thresholds=detection.COCO_THRESHOLDS.tolist(),
+        rec_thresholds=detection.COCO_RECALLS.tolist(),
+        max_detection_thresholds=[1, 10, 100],  # any other last number makes it answer -1
+    )
+
+    def rows(boxes, **more):
+        one = torch.zeros(len(boxes), dtype=torch.int64)
+        return {"boxes": torch.tensor(boxes, dtype=torch.float32), "labels": one, **more}
+
+    predicted = [rows(c.predicted, scores=torch.tensor(c.scores, dtype=torch.float32)) for c in found]
+    judge.update(predicted, [rows(c.true) for c in found])
+    return float(judge.compute()["map"])
+
+
+@settings(deadline=None, max_examples=150)
+@given(scenes)
+def test_average_precision_is_that_of_pycocotools(images):
+    found = scene_cases(images)
+    ours = detection.average_precision(found, np.ones((1, len(found)), dtype=int))[0]
+    assert ours == pytest.approx(by_pycocotools(found), abs=1e-6)
+
+
+@settings(deadline=None, max_examples=30)
+@given(scenes)
+def test_average_precision_is_that_of_torchmetrics(images):
+    found = scene_cases(images)
+    ours = detection.average_precision(found, np.ones((1, len(found)), dtype=int))[0].mean()
+    assert ours == pytest.approx(by_torchmetrics(found), abs=1e-6)
+
+
+def plain_rsna(case: detection.Case) -> float:
+    """The challenge's rule, threshold by threshold and box by box."""
+    values = []
+    for threshold in (0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75):
+        left, hits = list(range(len(case.true))), 0
+        for box in case.predicted:
+            overlaps = {t: b.iou([box], [case.true[t]])[0, 0] for t in left}
+            if overlaps and max(overlaps.values()) > threshold + 1e-12:
+                left.remove(max(overlaps, key=lambda t: (overlaps[t], t)))
+                hits += 1
+        values.append(hits / (len(case.predicted) + len(case.true) - hits))
+    return float(np.mean(values))
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(st.tuples(solid, st.floats(0.1, 1)), max_size=5), st.lists(solid, min_size=1, max_size=4))
+def test_rsna_is_that_of_trying_every_box(predicted, true):
+    ordered = sorted(predicted, key=lambda p: -p[1])
+    case = detection.Case("a", b.as_boxes([p for p, _ in ordered]), np.array([s for _, s in ordered]), b.as_boxes(true))
+    assert detection.rsna_precision(case) == pytest.approx(plain_rsna(case))
+
+
+def test_samples_in_parts_are_those_in_one(monkeypatch):
+    rng = np.random.default_rng(1)
+    found = []
+    for number in range(12):
+        true = b.as_boxes([[x, y, x + 10, y + 10] for x, y in rng.integers(0, 30, (2, 2))])
+        found.append(
+            detection.Case(str(number), true + rng.integers(-2, 3, true.shape), np.sort(rng.random(2))[::-1], true)
+        )
+    drawn = bootstrap.weights(12, 40, seed=0)
+    whole = detection.average_precision(found, drawn), detection.froc(found, drawn)
+    blocks = detection._blocks
+    monkeypatch.setattr(detection, "_blocks", lambda weights, columns: blocks(weights, columns, most=70))
+    assert len(detection._blocks(drawn, 24)) > 10
+    assert np.array_equal(detection.average_precision(found, drawn), whole[0])
+    assert np.array_equal(detection.froc(found, drawn), whole[1]) and np.ptp(whole[0]) > 0
+
+
+def plain_froc(found: list[detection.Case], overlap: float) -> list[float]:
+    """FROC by trying every score in turn."""
+    limits = sorted({s for c in found for s in c.scores}, reverse=True)
+    points = []
+    for limit in limits:
+        hits = wrong = 0
+        for case in found:
+            kept = case.predicted[case.scores >= limit]
+            hits += sum(any(b.iou([p], [t])[0, 0] > overlap for p in kept) for t in case.true)
+            wrong += sum(not any(b.iou([p], [t])[0, 0] > overlap for t in case.true) for p in kept)
+        points.append((wrong / len(found), hits / sum(len(c.true) for c in found)))
+    return [max((hit for wrong, hit in points if wrong <= rate), default=0.0) for rate in detection.FROC_RATES]
+
+
+@settings(deadline=None, max_examples=100)
+@given(scenes)
+def test_froc_is_that_of_trying_every_score(images):
+    found = scene_cases(images)
+    ours = detection.froc(found, np.ones((1, len(found)), dtype=int))[0]
+    assert ours == pytest.approx(plain_froc(found, detection.FROC_OVERLAP))
+
+
+@settings(deadline=None, max_examples=60)
+@given(scenes, st.lists(st.integers(0, 3), min_size=5, max_size=5))
+def test_an_image_that_is_drawn_twice_counts_as_two(images, counts):
+    """A row of weights gives what the same images give when they are really repeated."""
+    found = scene_cases(images)
+    counts = counts[: len(found)]
+    repeated = [case for case, n in zip(found, counts, strict=True) for _ in range(n)]
+    drawn = np.array([counts])
+    if not any(len(case.true) for case in repeated):
+        assert (
+            np.isnan(detection.average_precision(found, drawn)).all() and np.isnan(detection.froc(found, drawn)).all()
+        )
+        return
+    ones = np.ones((1, len(repeated)), dtype=int)
+    assert detection.froc(found, drawn) == pytest.approx(detection.froc(repeated, ones))
+    scores = [s for case in found for s in case.scores]
+    if len(set(scores)) == len(scores):  # of equal scores the order matters to COCO
+        assert detection.average_precision(found, drawn) == pytest.approx(detection.average_precision(repeated, ones))
 
 
 @settings(deadline=None, max_examples=50)
@@ -260,7 +565,7 @@ def test_differences_by_hand():
     table = metrics.differences(found_of(FOUND), found_of([]), truth_of(TRUTH), PATIENTS, resamples=20).set_index(
         "metric"
     )
-    assert list(table.columns) == ["value", "low", "high", "n"]
+    assert list(table.columns) == ["value", "low", "high", "n", "p"]
     assert table["value"].to_dict() == pytest.approx({"miou": 1 / 4, "pointing": 1 / 3, "acc@0.3": 1 / 4})
     assert table["n"].to_dict() == {"miou": 3, "pointing": 3, "acc@0.3": 4}
 
@@ -269,6 +574,7 @@ def test_identical_predictions_differ_by_exactly_nothing():
     found, truth, owner = half_good(10, 2)
     table = metrics.differences(found, found.sample(frac=1, random_state=0), truth, owner, resamples=200)
     assert (table[["value", "low", "high"]] == 0).all(axis=None) and len(table) == 3
+    assert (table["p"] == 1).all()
 
 
 def test_differences_are_paired():
@@ -295,3 +601,31 @@ def test_differences_turn_their_sign_with_their_order():
     assert (there["low"] < there["high"]).tolist() == [True, False, True], "all point into the same strip"
     separate = [value(metrics.localization(found, truth, owner), "miou")["value"] for found in (one, two)]
     assert there.loc[0, "value"] == pytest.approx(separate[0] - separate[1])
+
+
+# P values -------------------------------------------------------------------------------------------------
+
+
+def test_holm_by_hand():
+    # Ordered .01 .02 .03 .04, times 4 3 2 1: .04 .06 .06 .06 (never less than the one before).
+    assert bootstrap.holm([0.03, 0.01, 0.04, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert bootstrap.holm([0.5, 0.9]).tolist() == [1.0, 1.0] and bootstrap.holm([]).tolist() == []
+    found = bootstrap.holm([0.01, np.nan, 0.04])
+    assert found[[0, 2]] == pytest.approx([0.02, 0.04]) and np.isnan(found[1])
+
+
+def test_the_p_value_is_that_of_the_interval_and_never_zero():
+    drawn = np.linspace(-0.1, 0.9, 999)  # a tenth lies below 0
+    assert bootstrap.p_value(drawn) == pytest.approx(0.2, abs=0.01)
+    assert bootstrap.p_value(drawn + 1) == bootstrap.p_value(-drawn - 1) == pytest.approx(2 / 1000)
+    assert bootstrap.p_value(np.zeros(50)) == 1.0 and np.isnan(bootstrap.p_value(np.array([np.nan])))
+
+
+def test_no_difference_is_significant_in_about_one_of_twenty():
+    rng = np.random.default_rng(0)
+    found = []
+    for trial in range(300):
+        values = rng.normal(0, 1, 60)
+        drawn = bootstrap.weights(60, 300, seed=trial) @ values / 60
+        found.append(bootstrap.p_value(drawn))
+    assert 0.02 < np.mean(np.array(found) < 0.05) < 0.10

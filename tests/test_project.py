@@ -24,9 +24,9 @@ LAYERS = (
     "duplicates audit",
     "demo",
     "lexicon sentences scope reports phrases words",
-    "train inputs detector regions shards model losses localize baselines",
-    "metrics mesh severity published",
-    "provenance cache figures markup stages results",
+    "train inputs detector regions shards model losses localize baselines heatmaps priors",
+    "bootstrap detection metrics evaluation mesh severity published",
+    "provenance cache figures markup stages comparators results",
     "explorer notebook book cli __main__",
 )
 ORDER = [name for layer in LAYERS for name in layer.split()]
