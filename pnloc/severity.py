@@ -193,3 +193,93 @@ def no_data(score: pd.Series, patients: pd.Series, resamples: int = 1000, seed: 
     ]
     rows += _halves(x, y, who, seed, correlation=False)
     return pd.DataFrame(rows, columns=["fit", "statistic", "value", "low", "high"]).assign(n=len(y))
+
+
+def differences(
+    first: pd.Series, second: pd.Series, score: pd.Series, patients: pd.Series, resamples: int = 1000, seed: int = 0
+) -> pd.DataFrame:
+    """Correlation of the first read-out with the score minus that of the second: table statistic, value, low, high, n.
+
+    Paired: each bootstrap sample of patients measures both. A read-out that does not vary, as without an image, counts as a correlation of 0.
+    """
+    a, y, who = _aligned(first, score, patients)
+    b, _, _ = _aligned(second, score, patients)
+    drawn, one = weights(who.max() + 1, resamples, seed)[:, who].astype(float), np.ones((1, len(y)))
+    rows = []
+    for statistic, function in (("pearson", _pearson), ("spearman", _spearman)):
+        found = [np.nan_to_num(function(a, y, w)) - np.nan_to_num(function(b, y, w)) for w in (one, drawn)]
+        rows.append((statistic, found[0][0], *interval(found[1])))
+    return pd.DataFrame(rows, columns=["statistic", "value", "low", "high"]).assign(n=len(y))
+
+
+def partial(
+    readout: pd.Series,
+    score: pd.Series,
+    patients: pd.Series,
+    confounder: pd.Series,
+    resamples: int = 300,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Correlations of read-out and score once a confounder is taken out of both: table statistic, value, low, high, n.
+
+    A confounder of numbers is taken out by a line, one of names by the mean of each; for Spearman from the ranks (numbers of it are ranked,
+    too). Intervals are bootstrapped over patients, with the regressions done anew in each sample.
+    """
+    x, y, who = _aligned(readout, score, patients)
+    known = confounder.reindex(score.index)
+    numeric = pd.api.types.is_numeric_dtype(known)
+    rows = []
+    drawn = weights(who.max() + 1, resamples, seed)[:, who].astype(float)
+    for statistic, ranked in (("pearson", False), ("spearman", True)):
+        order = rankdata if ranked else np.asarray
+        taken = order(known)[:, None] if numeric else pd.get_dummies(known).to_numpy(float)
+        design = np.column_stack([np.ones(len(y)), taken]).astype(float)
+        values = [_partial(order(x), order(y), design, w) for w in (np.ones(len(y)), *drawn)]
+        rows.append((statistic, values[0], *interval(np.array(values[1:]))))
+    return pd.DataFrame(rows, columns=["statistic", "value", "low", "high"]).assign(n=len(y))
+
+
+def _partial(x: np.ndarray, y: np.ndarray, design: np.ndarray, w: np.ndarray) -> float:
+    """Weighted correlation [of x and y, both n] of what a weighted least-squares fit on design [n, k] leaves."""
+    root, both = np.sqrt(w)[:, None], np.column_stack([x, y]).astype(float)
+    rest = both - design @ np.linalg.lstsq(design * root, both * root, rcond=None)[0]
+    rest[:, np.square(rest * root).sum(0) <= 1e-12 * np.square(both * root).sum(0)] = 0.0
+    return float(_pearson(rest[:, 0], rest[:, 1], w[None])[0])
+
+
+def zone_associations(
+    ours: np.ndarray, theirs: np.ndarray, patients: np.ndarray, resamples: int = 1000, seed: int = 0
+) -> pd.DataFrame:
+    """How far zone scores [n, Z] of n images follow a reader's [n, Z]: table zone, statistic, value, low, high, n.
+
+    'pooled': Spearman over all zones of all images. 'within': the mean over images of the Spearman correlation of an image's zones, of the images
+    whose zones differ for the reader; an image whose zones are all alike for us counts 0. Then each zone over the images. n counts zones
+    for the pooled line, else images; intervals are bootstrapped over patients.
+    """
+    who = np.unique(np.asarray(patients).astype(str), return_inverse=True)[1]
+    drawn = weights(who.max() + 1, resamples, seed)[:, who].astype(float)
+    count, zones = ours.shape
+    one, rows = np.ones((1, count)), []
+
+    def pooled(w: np.ndarray) -> np.ndarray:
+        return _spearman(ours.ravel(), theirs.ravel(), np.repeat(w, zones, axis=1))
+
+    rows.append(("all", "pooled", pooled(one)[0], *interval(pooled(drawn)), count * zones))
+    varied = np.flatnonzero(np.ptp(theirs, axis=1) > 0)
+    each = [np.nan_to_num(_spearman(ours[i], theirs[i], np.ones((1, zones)))[0]) for i in varied]
+    if len(each):
+        mass = drawn[:, varied].sum(1)
+        sums = drawn[:, varied] @ np.array(each)
+        means = np.divide(sums, mass, out=np.full(len(mass), np.nan), where=mass > 0)
+        rows.append(("all", "within", float(np.mean(each)), *interval(means), len(each)))
+    for zone in range(zones):
+        x, y = ours[:, zone], theirs[:, zone]
+        rows.append((zone, "spearman", _spearman(x, y, one)[0], *interval(_spearman(x, y, drawn)), count))
+    return pd.DataFrame(rows, columns=["zone", "statistic", "value", "low", "high", "n"])
+
+
+def mean_difference(fitted: np.ndarray, score: np.ndarray) -> tuple[float, float, float]:
+    """Bland and Altman 1986: mean of fitted minus score, and the limits of agreement at 1.96 standard deviations of it."""
+    gap = np.asarray(fitted, float) - np.asarray(score, float)
+    spread = 1.96 * gap.std(ddof=1) if len(gap) > 1 else 0.0
+    return float(gap.mean()), float(gap.mean() - spread), float(gap.mean() + spread)
