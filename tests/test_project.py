@@ -24,9 +24,9 @@ LAYERS = (
     "duplicates audit",
     "demo",
     "lexicon sentences scope reports phrases words",
-    "train inputs detector regions shards model losses localize baselines",
+    "train inputs detector regions shards model losses localize baselines lungs views",
     "metrics mesh severity published",
-    "provenance cache figures markup stages results",
+    "provenance cache figures markup stages readouts severity_tables results",
     "explorer notebook book cli __main__",
 )
 ORDER = [name for layer in LAYERS for name in layer.split()]

@@ -1,0 +1,196 @@
+"""Tables of severity, each made from the read-outs per image (pnloc.readouts) and the experts' scores alone."""
+
+from itertools import product
+
+import numpy as np
+import pandas as pd
+
+from pnloc import lungs, readouts, severity
+from pnloc.boxes import iou
+from pnloc.datasets import covid19
+from pnloc.files import write_table
+from pnloc.localize import Choice
+from pnloc.readouts import READOUTS, TRIVIAL
+from pnloc.stages import Run
+
+SCORES = ("geographic_extent", "opacity", "brixia")
+LEAST = 10  # scored images that an association needs
+AGAINST = "no image"
+TEXT = (("pneumonia (text)", "pneumonia (labels only)"), ("attended area", "attended area (labels only)"))
+READERS = {"senior": "brixia", "junior": "brixia_junior"}
+
+
+def known(table: pd.DataFrame) -> list[str]:
+    """The scores that enough images of a table have."""
+    return [s for s in SCORES if s in table and table[s].notna().sum() >= LEAST]
+
+
+def of_score(table: pd.DataFrame, score: str) -> pd.DataFrame:
+    """The images that have a score, by name."""
+    return table[table[score].notna()].set_index("image")
+
+
+def associations(run: Run, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """`severity.csv`: dataset, readout, score, fit, statistic, value, low, high, n."""
+    parts, options = [], {"resamples": run.preset.resamples, "seed": run.seed}
+    for name, table in tables.items():
+        for score in known(table):
+            rows = of_score(table, score)
+            for readout in (*READOUTS, *TRIVIAL):
+                found = severity.associations(rows[readout], rows[score], rows["patient"], **options)
+                parts.append(found.assign(dataset=name, readout=readout, score=score))
+            none = severity.no_data(rows[score], rows["patient"], **options)
+            parts.append(none.assign(dataset=name, readout=AGAINST, score=score))
+    return _written(run, "severity", parts, "dataset readout score fit statistic value low high n")
+
+
+def differences(run: Run, tables: dict[str, pd.DataFrame], chosen: str) -> pd.DataFrame:
+    """`severity_differences.csv`: dataset, readout, against, score, statistic, value, low, high, n; paired over patients.
+
+    The read-out that speaks for the method against every trivial one and against no image; then what text adds.
+    """
+    parts = []
+    pairs = [*((chosen, other) for other in (*TRIVIAL, AGAINST)), *TEXT]
+    for (name, table), (first, second) in product(tables.items(), pairs):
+        for score in known(table):
+            rows = of_score(table, score)
+            other = rows[second] if second in rows else pd.Series(0.0, rows.index)
+            found = severity.differences(
+                rows[first], other, rows[score], rows["patient"], resamples=run.preset.resamples, seed=run.seed
+            )
+            parts.append(found.assign(dataset=name, readout=first, against=second, score=score))
+    return _written(run, "severity_differences", parts, "dataset readout against score statistic value low high n")
+
+
+def zone_values(table: pd.DataFrame, prefix: str) -> np.ndarray:
+    """Zone columns [N, 6] of a table: 'zone ' for ours, 'brixia_' or 'brixia_junior_' for a reader's."""
+    return table[[f"{prefix}{zone}" for zone in lungs.ZONES]].to_numpy(float)
+
+
+def zones(run: Run, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """`severity_zones.csv`: dataset, what, against, zone, statistic, value, low, high, n.
+
+    Ours against each Brixia reader, and the junior against the senior; per zone, pooled, within an image, and of the global scores.
+    """
+    parts, options = [], {"resamples": run.preset.resamples, "seed": run.seed}
+    for name, table in tables.items():
+        columns = [f"{p}_{z}" for p in READERS.values() for z in lungs.ZONES]
+        if not set(columns) <= set(table):
+            continue
+        rows = table[table[columns].notna().all(axis=1)]
+        if len(rows) < LEAST:
+            continue
+        who = rows["patient"].to_numpy()
+        values = {"ours": zone_values(rows, "zone "), **{r: zone_values(rows, f"{p}_") for r, p in READERS.items()}}
+        for what, against in (("ours", "senior"), ("ours", "junior"), ("junior", "senior")):
+            found = severity.zone_associations(values[what], values[against], who, **options)
+            named = found["zone"].map(lambda z: z if z == "all" else lungs.ZONES[int(z)])
+            parts.append(found.assign(zone=named, dataset=name, what=what, against=against))
+        both = rows.set_index("image")
+        whole = severity.associations(both[READERS["junior"]], both[READERS["senior"]], both["patient"], **options)
+        whole = whole[(whole["fit"] == "zero-shot")].drop(columns="fit")
+        whole = whole.assign(zone="global", statistic="global " + whole["statistic"])
+        parts.append(whole.assign(dataset=name, what="junior", against="senior"))
+    return _written(run, "severity_zones", parts, "dataset what against zone statistic value low high n")
+
+
+def facts(run: Run, name: str, table: pd.DataFrame) -> pd.DataFrame:
+    """What may confound, per image: view, source (hosts of fewer than five images as 'other'), year, image size in megapixels."""
+    told = covid19.sources(readouts.home(run, name)).set_index("image").reindex(table["image"])
+    often = told["source"].value_counts()
+    source = told["source"].where(told["source"].map(often) >= 5, "other").fillna("unknown")
+    return pd.DataFrame({
+        "view": table["view"].fillna("").replace("", "unknown").to_numpy(), "source": source.to_numpy(),
+        "year": told["year"].map(lambda y: "unknown" if np.isnan(y) else str(int(y))).to_numpy(),
+        "image size": (table["width"] * table["height"] / 1e6).to_numpy(float),
+    }, index=table["image"].to_numpy())  # fmt: skip
+
+
+def confounders(run: Run, tables: dict[str, pd.DataFrame], chosen: str) -> pd.DataFrame:
+    """`severity_confounders.csv`: dataset, readout, score, confounder, level, statistic, value, low, high, n.
+
+    Level 'taken out': the correlation that is left once the confounder is taken out of both. Other levels: the correlation among the images of that
+    view, source or year, where there are enough; image size is cut at its median.
+    """
+    parts, fewer = [], min(run.preset.resamples, 300)
+    for name, table in tables.items():
+        told = facts(run, name, table)
+        for score in known(table):
+            rows = of_score(table, score)
+            for confounder in told:
+                level = told[confounder].reindex(rows.index)
+                options = {"resamples": fewer, "seed": run.seed}
+                left = severity.partial(rows[chosen], rows[score], rows["patient"], level, **options)
+                parts.append(left.assign(dataset=name, score=score, confounder=confounder, level="taken out"))
+                if pd.api.types.is_numeric_dtype(level):
+                    level = pd.Series(np.where(level > level.median(), "larger half", "smaller half"), level.index)
+                for value, group in rows.groupby(level):
+                    if len(group) >= LEAST and group["patient"].nunique() > 1 and level.nunique() > 1:
+                        found = severity.associations(group[chosen], group[score], group["patient"], **options)
+                        found = found[found["fit"] == "zero-shot"].drop(columns="fit")
+                        parts.append(found.assign(dataset=name, score=score, confounder=confounder, level=str(value)))
+    parts = [p.assign(readout=chosen) for p in parts]
+    columns = "dataset readout score confounder level statistic value low high n"
+    return _written(run, "severity_confounders", parts, columns)
+
+
+def inputs(run: Run, tables: dict[str, pd.DataFrame], choices: dict[str, Choice]) -> pd.DataFrame:
+    """`severity_inputs.csv`: dataset, input, readout, score, statistic, value, low, high, n, by way of showing the image (pnloc.views).
+
+    Zero-shot, one detector. 'same' is the rank correlation with the read-out of the padded square.
+    """
+    parts, options = [], {"resamples": min(run.preset.resamples, 300), "seed": run.seed}
+    for name, table in tables.items():
+        place = pd.Series(np.arange(len(run.records(name).images)), index=run.records(name).images["image"])
+        ways = readouts.by_input(run, name, place[table["image"]].to_numpy(), choices)
+        for score, (way, found) in product(known(table)[:1], ways.items()):
+            rows = of_score(table, score)
+            for readout in ("detector: image", "detector: mask in the lungs", "detector: area"):
+                value = found[readout].reindex(rows.index)
+                measured = severity.associations(value, rows[score], rows["patient"], **options)
+                measured = measured[measured["fit"] == "zero-shot"].drop(columns="fit")
+                usual = ways["padded"][readout].reindex(rows.index)
+                same = severity.associations(value, usual, rows["patient"], **options).query(
+                    "fit == 'zero-shot' and statistic == 'spearman'"
+                )
+                measured = pd.concat([measured, same.drop(columns="fit").assign(statistic="same")])
+                parts.append(measured.assign(dataset=name, input=way, readout=readout, score=score))
+    return _written(run, "severity_inputs", parts, "dataset input readout score statistic value low high n")
+
+
+def lung_finder(run: Run, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """`severity_lungs.csv`: dataset, finder, side, iou (median), low, high (quartiles), n; where a set has lung boxes that people drew.
+
+    All images of the set that have such boxes count; 'usual place' is one pair of boxes for all, the median of the finder's over these images.
+    """
+    parts = []
+    for name in tables:
+        truth = covid19.lung_boxes(readouts.home(run, name)).pivot(index="image", columns="side")
+        images = run.records(name).images
+        rows = np.flatnonzero(images["image"].isin(truth.index[truth.notna().all(axis=1)]))
+        if len(rows) == 0:
+            continue
+        chosen = images.iloc[rows]
+        found = readouts.find_lungs(run, run.pixels(name)[rows]).boxes
+        letterboxes = run.letterboxes(chosen)
+        relative = [b.inverse(f * b.side) / ([b.width, b.height] * 2) for b, f in zip(letterboxes, found, strict=True)]
+        relative = np.stack(relative)
+        for column, side in enumerate(lungs.SIDES):
+            true = np.stack(
+                [truth[(e, side)].reindex(chosen["image"]).to_numpy(float) for e in ("x1", "y1", "x2", "y2")], axis=1
+            )
+            usual = np.median(relative[:, column], axis=0)
+            for finder, boxes in (("network", relative[:, column]), ("usual place", np.tile(usual, (len(true), 1)))):
+                overlaps = np.array([iou(b[None], t[None])[0, 0] for b, t in zip(boxes, true, strict=True)])
+                low, middle, high = np.quantile(overlaps, [0.25, 0.5, 0.75])
+                parts.append(pd.DataFrame([(name, finder, side, middle, low, high, len(overlaps))],
+                             columns=["dataset", "finder", "side", "iou", "low", "high", "n"]))  # fmt: skip
+    return _written(run, "severity_lungs", parts, "dataset finder side iou low high n")
+
+
+def _written(run: Run, name: str, parts: list[pd.DataFrame], columns: str) -> pd.DataFrame:
+    """The parts as one table with these columns, written under the run's tables."""
+    names = columns.split()
+    table = pd.concat(parts, ignore_index=True)[names] if parts else pd.DataFrame(columns=names)
+    write_table(run.root / "tables" / f"{name}.csv", table)
+    return table
