@@ -78,6 +78,7 @@ class SeverityConfig:
     detectors: int = 1  # averaged; the first is the run's own
     anatomies: int = 12  # generated, to train the lung finder on
     epochs: int = 40  # of the lung finder
+    shares: tuple[float, ...] = ()  # of the detector's training images, to see what their number does
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ _PRESETS = {
         generated=False,
         roles=Roles("rsna", "covid19", "rsna", ("rsna", "chestxray8"), "covid19", "openi"),
         detector=replace(_DEMO.detector, epochs=36),
-        severity=SeverityConfig(detectors=3, anatomies=48, epochs=60),
+        severity=SeverityConfig(detectors=3, anatomies=48, epochs=60, shares=(0.25, 0.5)),
     ),
     "mimic": Preset(
         name="mimic",

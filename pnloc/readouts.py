@@ -4,6 +4,7 @@ Nothing here has seen a severity score. What is fitted (the combination) or chos
 patients of the detector's set, whose opacities are boxed: the truth there is the share of the lungs that the boxes cover.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,11 +20,12 @@ from sklearn.metrics import roc_auc_score
 from pnloc import baselines, datasets, duplicates, lungs, severity, views
 from pnloc.boxes import as_boxes
 from pnloc.cache import source_digest
+from pnloc.images import Letterbox
 from pnloc.localize import Choice, image_mass, pick
 from pnloc.progress import bar
 from pnloc.regions import Regions, extract, mask_mean
 from pnloc.stages import NAMES, Run
-from pnloc.train import device, load_module, load_tensors, save_module, save_tensors
+from pnloc.train import device, generator, load_module, load_tensors, save_module, save_tensors
 
 if TYPE_CHECKING:
     from pnloc.detector import Detector
@@ -49,34 +51,43 @@ CELLS = 64  # per side of the grid on which areas inside the lungs are measured
 # Networks -------------------------------------------------------------------------------------------------
 
 
-def _member_stage(run: Run, number: int) -> tuple[Path, str]:
-    """The detector of another seed, trained as the run's own."""
+def _stage(run: Run, title: str, rows: np.ndarray, seed: int) -> tuple[Path, str]:
+    """A further detector, trained as the run's own but with another seed or on other images."""
     name = run.title(run.preset.roles.detector)
-    seed = run.seed + 1000 * number
-    inputs = (run.preset.detector, run._decoded(name)[1], seed, source_digest("detector", "inputs", "train"))
+    modules = source_digest("detector", "inputs", "train")
 
     def make(folder: Path, key: str) -> None:
         from pnloc.detector import train_detector
 
-        rows, boxes = run.rows(name, "train"), run.true_boxes(name)
+        pixels, boxes = run.pixels(name)[rows], run.true_boxes(name)
         detector, _ = train_detector(
-            run.pixels(name)[rows], [boxes[i] for i in rows], run.preset.detector, seed=seed, folder=folder, fingerprint=key
-        )  # fmt: skip
+            pixels, [boxes[i] for i in rows], run.preset.detector, seed=seed, folder=folder, fingerprint=key
+        )
         save_module(folder / "detector.safetensors", detector)
 
-    return run.cache.stage(f"detector-member-{number}", *inputs, make=make)
+    inputs = (run.preset.detector, run._decoded(name)[1], rows.tolist(), seed, modules)
+    return run.cache.stage(title, *inputs, make=make)
+
+
+def _member_stage(run: Run, number: int) -> tuple[Path, str]:
+    """The detector of another seed."""
+    rows = run.rows(run.title(run.preset.roles.detector), "train")
+    return _stage(run, f"detector-member-{number}", rows, run.seed + 1000 * number)
+
+
+def _trained(run: Run, title: str, rows: np.ndarray, seed: int) -> "Detector":
+    from pnloc.detector import Detector
+
+    module = load_module(_stage(run, title, rows, seed)[0] / "detector.safetensors", Detector(run.preset.detector))
+    return module.to(device(), memory_format=torch.channels_last).eval()
 
 
 @lru_cache(None)
 def detectors(run: Run) -> "list[Detector]":
     """The run's detector and, where the preset asks for more, those of other seeds."""
-    from pnloc.detector import Detector
-
-    found = [run.detector]
-    for number in range(1, run.preset.severity.detectors):
-        module = load_module(_member_stage(run, number)[0] / "detector.safetensors", Detector(run.preset.detector))
-        found.append(module.to(device(), memory_format=torch.channels_last).eval())
-    return found
+    rows = run.rows(run.title(run.preset.roles.detector), "train")
+    numbers = range(1, run.preset.severity.detectors)
+    return [run.detector, *(_trained(run, f"detector-member-{n}", rows, run.seed + 1000 * n) for n in numbers)]
 
 
 def _lungs_stage(run: Run) -> tuple[Path, str]:
@@ -153,6 +164,16 @@ def look(run: Run, members: "list[Detector]", pixels: np.ndarray, choice: Choice
     return Look(np.stack(images), np.stack(masks), np.stack(areas))
 
 
+def masks_of(run: Run, pixels: np.ndarray) -> np.ndarray:
+    """The mean mask [N, h, w] of all detectors on uint8 pictures [N, S, S]."""
+    return look(run, detectors(run), pixels, Choice()).mean()[1]
+
+
+def share(box: Letterbox) -> float:
+    """The picture's share of its padded square."""
+    return box.width * box.height * (box.scale / box.side) ** 2
+
+
 def detected_area(regions: Regions, choice: Choice, side: int) -> np.ndarray:
     """Area [N] of the boxes that a choice keeps of the detector's, in pictures of side x side, times the best region's score."""
     scores = regions.scores.numpy()
@@ -196,7 +217,7 @@ def values(run: Run, name: str, rows: np.ndarray, choices: dict[str, Choice]) ->
     pixels, regions = run.pixels(name)[rows], run.regions(name).rows(rows)
     images = run.records(name).images.iloc[rows]
     boxes = run.letterboxes(images)
-    picture = np.array([b.width * b.height * (b.scale / b.side) ** 2 for b in boxes])  # its share of the padded square
+    picture = np.array([share(b) for b in boxes])
     here, seen = find_lungs(run, pixels), look(run, detectors(run), pixels, choices["detector"])
     table = pd.DataFrame(of_look(seen, here, picture), index=images["image"])
     table["detector: image, one"] = seen.image[0]
@@ -384,3 +405,30 @@ def by_input(run: Run, name: str, rows: np.ndarray, choices: dict[str, Choice]) 
     folder, _ = run.cache.stage(f"inputs-{name}", models, rows.tolist(), modules, make=make)
     table = pd.read_parquet(folder / "inputs.parquet")
     return {way: rows.set_index("image") for way, rows in table.groupby("way", sort=False)}
+
+
+def by_share(
+    run: Run, names: list[str], choices: dict[str, Choice]
+) -> Iterator[tuple[float, dict[str, int], str, pd.DataFrame]]:
+    """Detectors trained on shares of the training images: share, how many images (and how many boxed), set, read-outs by image.
+
+    Beside the sets' scored images come the validation images of the detector's set, with 'truth' and 'patient'. One detector alone,
+    the run's own, is the whole share; nothing is trained where the preset names no shares.
+    """
+    home = run.title(run.preset.roles.detector)
+    boxes, training = run.true_boxes(home), run.rows(home, "train")
+    shown = {name: run.rows(name, "test") for name in names} | {home: run.rows(home, "validate")}
+    for part in (*run.preset.severity.shares, 1.0) if run.preset.severity.shares else ():
+        rows = np.sort(generator(run.seed, 301).permutation(training)[: round(part * len(training))])
+        counts = {"images": len(rows), "boxed": sum(len(boxes[i]) > 0 for i in rows)}
+        detector = run.detector if part == 1 else _trained(run, f"detector-share-{round(part * 100)}", rows, run.seed)
+        for name, wanted in shown.items():
+            images, pixels = run.records(name).images.iloc[wanted], run.pixels(name)[wanted]
+            here = find_lungs(run, pixels)
+            picture = np.array([share(b) for b in run.letterboxes(images)])
+            found = of_look(look(run, [detector], pixels, choices["detector"], mirrored=False), here, picture)
+            table = pd.DataFrame(found, index=images["image"]).assign(patient=images["patient"].to_numpy())
+            if name == home:
+                boxed = [boxes[i] / run.preset.detector.side for i in wanted]
+                table["truth"] = in_lungs(covered(boxed, here.boxes), here.boxes)
+            yield part, counts, name, table

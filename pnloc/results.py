@@ -302,7 +302,7 @@ def severity_sets(run: Run) -> list[str]:
 def severity_table(run: Run) -> pd.DataFrame:
     """`tables/severity.csv` (dataset, readout, score, fit, statistic, value, low, high, n), which it returns.
 
-    Beside it: predictions of the read-outs, and the tables severity_choice, _differences, _zones, _confounders, _inputs and _lungs.
+    Beside it: predictions of the read-outs, and the tables severity_choice, _differences, _zones, _confounders, _inputs, _lungs and _detectors.
     """
     choices = severity_choices(run)
     tables = {name: readouts.scored(run, name, choices) for name in severity_sets(run)}
@@ -316,6 +316,7 @@ def severity_table(run: Run) -> pd.DataFrame:
     severity_tables.confounders(run, tables, chosen)
     severity_tables.inputs(run, tables, choices)
     severity_tables.lung_finder(run, tables)
+    severity_tables.detectors(run, tables, choices)
     return severity_tables.associations(run, tables)
 
 

@@ -283,3 +283,14 @@ def mean_difference(fitted: np.ndarray, score: np.ndarray) -> tuple[float, float
     gap = np.asarray(fitted, float) - np.asarray(score, float)
     spread = 1.96 * gap.std(ddof=1) if len(gap) > 1 else 0.0
     return float(gap.mean()), float(gap.mean() - spread), float(gap.mean() + spread)
+
+
+def calibrated(readout: pd.Series, score: pd.Series, patients: pd.Series) -> pd.Series:
+    """Each image's score from a line fitted on all other patients, by image as `score` is."""
+    return pd.Series(leave_one_patient_out(*_aligned(readout, score, patients)), score.index)
+
+
+def classes(score: pd.Series, most: float) -> pd.Series:
+    """'none' (below 0.5), and thirds of the score's range 0 to `most`: 'mild', 'moderate', 'severe'."""
+    edges = [-np.inf, 0.5, most / 3, most * 2 / 3, np.inf]
+    return pd.cut(score, edges, labels=["none", "mild", "moderate", "severe"], right=False).astype(str)

@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from pnloc import lungs, readouts, severity
+from pnloc import lungs, published, readouts, severity
 from pnloc.boxes import iou
 from pnloc.datasets import covid19
 from pnloc.files import write_table
@@ -17,6 +17,7 @@ SCORES = ("geographic_extent", "opacity", "brixia")
 LEAST = 10  # scored images that an association needs
 AGAINST = "no image"
 TEXT = (("pneumonia (text)", "pneumonia (labels only)"), ("attended area", "attended area (labels only)"))
+BESIDE = ("choice", "differences", "zones", "confounders", "inputs", "lungs", "detectors")  # tables severity_*.csv
 READERS = {"senior": "brixia", "junior": "brixia_junior"}
 
 
@@ -186,6 +187,49 @@ def lung_finder(run: Run, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
                 parts.append(pd.DataFrame([(name, finder, side, middle, low, high, len(overlaps))],
                              columns=["dataset", "finder", "side", "iou", "low", "high", "n"]))  # fmt: skip
     return _written(run, "severity_lungs", parts, "dataset finder side iou low high n")
+
+
+def detectors(run: Run, tables: dict[str, pd.DataFrame], choices: dict[str, Choice]) -> pd.DataFrame:
+    """`severity_detectors.csv`: dataset, share, images, boxed, readout, score, statistic, value, low, high, n, by training images of the detector.
+
+    Zero-shot, one detector without mirroring; of the detector's own set: with the boxed share of the lungs of its validation images.
+    """
+    parts, options = [], {"resamples": min(run.preset.resamples, 300), "seed": run.seed}
+    for share, counts, name, found in readouts.by_share(run, list(tables), choices):
+        truth = found["truth"] if name not in tables else None
+        for score in ["boxed share"] if name not in tables else known(tables[name])[:1]:
+            rows = found.assign(**{score: truth}) if truth is not None else of_score(tables[name], score)
+            for readout in ("detector: image", "detector: mask in the lungs"):
+                measured = severity.associations(found[readout], rows[score], rows["patient"], **options)
+                measured = measured[measured["fit"] == "zero-shot"]
+                parts.append(measured.assign(dataset=name, share=share, **counts, readout=readout, score=score))
+    columns = "dataset share images boxed readout score statistic value low high n"
+    return _written(run, "severity_detectors", parts, columns)
+
+
+def bars(table: pd.DataFrame, gaps: pd.DataFrame, zoned: pd.DataFrame, chosen: str) -> pd.DataFrame:
+    """What was asked of the real collection beforehand: line, value, bar, met. Empty where the tables do not hold it."""
+    real = [t[t["dataset"] == "covid19"] for t in (table, gaps, zoned)]
+    if any(t.empty for t in real):
+        return pd.DataFrame(columns=["line", "value", "bar", "met"])
+    table, gaps, zoned = real
+    mine = table[table["readout"] == chosen].set_index(["fit", "score", "statistic"])["value"]
+    ours = zoned[(zoned["what"] == "ours") & (zoned["against"] == "senior")].set_index("statistic")["value"]
+    rows = [
+        ("zero-shot, Pearson with extent", mine["zero-shot", "geographic_extent", "pearson"], 0.75),
+        ("zero-shot, Pearson with opacity", mine["zero-shot", "opacity", "pearson"], 0.70),
+        ("zero-shot, Spearman with Brixia", mine["zero-shot", "brixia", "spearman"], 0.68),
+        ("zones, pooled Spearman", ours["pooled"], 0.60),
+        ("zones, within an image", ours["within"], 0.50),
+        ("50/50 protocol, r with extent", mine["cohen-50-50", "geographic_extent", "pearson"], 0.77),
+        ("aim: r of Cohen et al.", mine["cohen-50-50", "geographic_extent", "pearson"], published.COHEN["pearson"]),
+        ("aim: r of BS-Net", mine["cohen-50-50", "geographic_extent", "pearson"], published.BS_NET),
+    ]
+    against = gaps[(gaps["readout"] == chosen) & (gaps["statistic"] == "spearman")]
+    for row in against.itertuples():
+        rows.append((f"lower end of the difference in Spearman, {row.score}, to {row.against}", row.low, 0.0))
+    found = pd.DataFrame(rows, columns=["line", "value", "bar"])
+    return found.assign(met=found["value"] >= found["bar"])
 
 
 def _written(run: Run, name: str, parts: list[pd.DataFrame], columns: str) -> pd.DataFrame:
