@@ -184,7 +184,7 @@ def severity_agreement(
     ax.scatter((fitted + score) / 2, fitted - score, s=18, alpha=0.6, color=OURS)
     for value, dash in zip(limits, ("-", "--", "--"), strict=True):
         ax.axhline(value, color="#444444", lw=1.2, ls=dash)
-        ax.annotate(f"{value:+.1f}", (1.01, value), xycoords=("axes fraction", "data"), fontsize=9, va="center")
+        ax.annotate(f"{round(value, 1) + 0.0:+.1f}", (1.01, value), xycoords=("axes fraction", "data"), fontsize=9, va="center")
     ax.set(xlabel=f"mean of fit and experts, {unit}", ylabel="fit minus experts")
     return ax
 

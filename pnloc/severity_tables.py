@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from pnloc import lungs, published, readouts, severity
+from pnloc import looks, lungs, published, readouts, severity
 from pnloc.boxes import iou
 from pnloc.datasets import covid19
 from pnloc.files import write_table
@@ -172,7 +172,7 @@ def lung_finder(run: Run, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
         if len(rows) == 0:
             continue
         chosen = images.iloc[rows]
-        found = readouts.find_lungs(run, run.pixels(name)[rows]).boxes
+        found = looks.find_lungs(run, run.pixels(name)[rows]).boxes
         letterboxes = run.letterboxes(chosen)
         relative = [b.inverse(f * b.side) / ([b.width, b.height] * 2) for b, f in zip(letterboxes, found, strict=True)]
         relative = np.stack(relative)
@@ -225,7 +225,8 @@ def bars(table: pd.DataFrame, gaps: pd.DataFrame, zoned: pd.DataFrame, chosen: s
         ("aim: r of Cohen et al.", mine["cohen-50-50", "geographic_extent", "pearson"], published.COHEN["pearson"]),
         ("aim: r of BS-Net", mine["cohen-50-50", "geographic_extent", "pearson"], published.BS_NET),
     ]
-    against = gaps[(gaps["readout"] == chosen) & (gaps["statistic"] == "spearman")]
+    trivial = gaps["against"].isin([*TRIVIAL, AGAINST])
+    against = gaps[trivial & (gaps["statistic"] == "spearman")]
     for row in against.itertuples():
         rows.append((f"lower end of the difference in Spearman, {row.score}, to {row.against}", row.low, 0.0))
     found = pd.DataFrame(rows, columns=["line", "value", "bar"])

@@ -26,7 +26,7 @@ LAYERS = (
     "lexicon sentences scope reports phrases words",
     "train inputs detector regions shards model losses localize baselines lungs views",
     "metrics mesh severity published",
-    "provenance cache figures markup stages readouts severity_tables results",
+    "provenance cache figures markup stages looks readouts severity_tables results",
     "explorer notebook book cli __main__",
 )
 ORDER = [name for layer in LAYERS for name in layer.split()]

@@ -1,0 +1,109 @@
+"""Read-outs: areas inside lungs by hand, the combination, and the tables of a finished smoke run."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.special import expit, logit
+
+from pnloc import looks, readouts, severity_tables
+from pnloc.images import Letterbox
+from pnloc.localize import Choice
+from pnloc.regions import Regions
+
+LUNGS = np.array([[[0.0, 0.0, 0.5, 1.0], [0.5, 0.0, 1.0, 0.5]]])
+
+
+def test_the_covered_share_counts_overlapping_boxes_once():
+    boxes = np.array([[0.0, 0.0, 0.25, 1.0], [0.0, 0.0, 0.25, 0.5], [0.75, 0.25, 2.0, 9.0]])
+    assert looks.covered([boxes], LUNGS)[0] == pytest.approx([0.5, 0.25], abs=0.02)
+    assert looks.covered([np.zeros((0, 4))], LUNGS).tolist() == [[0, 0]]
+    assert looks.covered([np.array([[-1.0, -1, 2, 2]])], LUNGS).tolist() == [[1, 1]]
+
+
+def test_two_lungs_count_by_their_area():
+    assert looks.in_lungs(np.array([[0.3, 0.9]]), LUNGS) == pytest.approx([(0.3 * 0.5 + 0.9 * 0.25) / 0.75])
+    assert looks.in_lungs(np.array([[0.3, 0.9]]), np.zeros((1, 2, 4))).tolist() == [0]
+
+
+def test_the_mask_is_averaged_inside_each_place():
+    mask = np.zeros((1, 4, 4))
+    mask[0, :2, 2:] = 0.8
+    places = np.concatenate([LUNGS, [[[0.5, 0.0, 1.0, 1.0]]]], axis=1)
+    assert looks.within(mask, places)[0] == pytest.approx([0, 0.8, 0.4])
+
+
+def test_detected_area_is_that_of_the_kept_boxes_times_the_best_score():
+    boxes = torch.tensor([[[0.0, 0, 10, 10], [20, 20, 40, 40], [0, 0, 0, 0]], [[0, 0, 0, 0]] * 3])
+    scores = torch.tensor([[0.5, 0.4, 0.0], [0.0, 0, 0]])
+    regions = Regions(boxes, scores, boxes.sum(-1) > 0, torch.zeros(2, 3, 9), torch.zeros(2, 5, 5), torch.zeros(2))
+    area = looks.detected_area(regions, Choice(share=0.3, most=2, grouped=False), 40)
+    assert area == pytest.approx([(100 + 400) / 1600 * 0.5, 0])
+
+
+def test_the_mean_look_averages_log_odds_masks_and_areas():
+    look = looks.Look(np.array([[0.2], [0.9]]), np.array([[[[0.0]]], [[[1.0]]]]), np.array([[0.1], [0.3]]))
+    image, mask, area = look.mean()
+    assert (
+        image == pytest.approx(expit((logit(0.2) + logit(0.9)) / 2))
+        and mask[0, 0, 0] == 0.5
+        and area == pytest.approx(0.2)
+    )
+    assert look.mean(slice(0, 1))[0] == pytest.approx(0.2)
+    certain = looks.Look(np.array([[1.0], [1.0]]), np.zeros((2, 1, 1, 1)), np.zeros((2, 1)))
+    assert np.isfinite(certain.mean()[0]).all()
+
+
+def test_padding_does_not_count_as_picture():
+    assert looks.share(Letterbox(100, 50, 64)) == pytest.approx(0.5) and looks.share(Letterbox(9, 9, 64)) == 1
+
+
+def parts(count: int = 60, seed: int = 0) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    return pd.DataFrame(rng.random((count, len(readouts.PARTS))), columns=list(readouts.PARTS))
+
+
+def test_a_combination_finds_the_parts_that_make_up_the_truth():
+    table = parts()
+    truth = 0.7 * table[readouts.PARTS[1]] + 0.2 * table[readouts.PARTS[3]] - 0.3 * table[readouts.PARTS[0]]
+    found = readouts.combine(table, truth.to_numpy())
+    weights = dict(zip(readouts.PARTS, found.weights, strict=True))
+    assert (found.weights >= 0).all() and weights[readouts.PARTS[0]] == 0
+    assert weights[readouts.PARTS[1]] > 2 * weights[readouts.PARTS[3]] > 0
+    exact = readouts.combine(table, 0.7 * table[readouts.PARTS[1]].to_numpy())
+    assert np.corrcoef(exact(table), table[readouts.PARTS[1]])[0, 1] == pytest.approx(1)
+
+
+def test_a_combination_without_any_truth_weighs_all_parts_alike():
+    table = parts()
+    found = readouts.combine(table, np.zeros(len(table)))
+    assert found.weights == pytest.approx(np.full(len(readouts.PARTS), 1 / len(readouts.PARTS)))
+    flat = readouts.combine(table * 0 + 1, np.arange(60.0))
+    assert np.isfinite(flat(table)).all()
+
+
+# Bars -----------------------------------------------------------------------------------------------------
+
+
+def results_of(dataset: str, value: float) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    scores = [(s, t) for s in severity_tables.SCORES for t in ("pearson", "spearman")]
+    table = [(dataset, "ours", s, f, t, value) for s, t in scores for f in ("zero-shot", "cohen-50-50")]
+    table = pd.DataFrame(table, columns=["dataset", "readout", "score", "fit", "statistic", "value"])
+    gaps = [(dataset, "ours", a, "brixia", "spearman", low) for a, low in (("no image", 0.5), ("brightness", -0.1))]
+    gaps += [(dataset, "ours", "pneumonia (labels only)", "brixia", "spearman", -0.2)]
+    gaps = pd.DataFrame(gaps, columns=["dataset", "readout", "against", "score", "statistic", "low"])
+    zoned = [(dataset, "ours", "senior", "pooled", 0.61), (dataset, "ours", "senior", "within", 0.49)]
+    return table, gaps, pd.DataFrame(zoned, columns=["dataset", "what", "against", "statistic", "value"])
+
+
+def test_bars_are_met_from_their_value_on():
+    found = severity_tables.bars(*results_of("covid19", 0.77), "ours").set_index("line")
+    assert found.loc["zero-shot, Pearson with extent", "met"] and found.loc["50/50 protocol, r with extent", "met"]
+    assert not found.loc["aim: r of Cohen et al.", "met"] and not found.loc["aim: r of BS-Net", "met"]
+    assert found.loc["zones, pooled Spearman", "met"] and not found.loc["zones, within an image", "met"]
+    gaps = found[found.index.str.startswith("lower end")]["met"]
+    assert gaps.tolist() == [True, False], "what text adds is no trivial line"
+
+
+def test_there_are_no_bars_without_the_real_collection():
+    assert severity_tables.bars(*results_of("demo-covid19", 0.9), "ours").empty
