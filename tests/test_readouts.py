@@ -1,9 +1,12 @@
 """Read-outs: areas inside lungs by hand, the combination, and the tables of a finished smoke run."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from scipy.special import expit, logit
 
 from pnloc import looks, readouts, severity_tables
@@ -80,6 +83,23 @@ def test_a_combination_without_any_truth_weighs_all_parts_alike():
     assert found.weights == pytest.approx(np.full(len(readouts.PARTS), 1 / len(readouts.PARTS)))
     flat = readouts.combine(table * 0 + 1, np.arange(60.0))
     assert np.isfinite(flat(table)).all()
+
+
+def test_patients_who_share_a_radiograph_by_content_count_as_one():
+    rng = np.random.default_rng(0)
+    pictures = [
+        np.asarray(Image.fromarray(rng.integers(20, 250, (8, 8)).astype(np.uint8)).resize((64, 64))) for _ in range(3)
+    ]
+    pixels = np.stack([*pictures, np.maximum(pictures[0] // 2, 1), pictures[1]])
+    images = pd.DataFrame({"patient": ["p", "q", "r", "s", "s"], "width": 64, "height": 64})
+    run = SimpleNamespace(
+        records=lambda _: SimpleNamespace(images=images), pixels=lambda _: pixels,
+        letterboxes=lambda rows: [Letterbox(64, 64, 64)] * len(rows),
+    )  # fmt: skip
+    # The fourth is the first at half the exposure, the fifth the second: p, q and s are one person.
+    person = readouts.persons(run, "covid19").tolist()
+    assert person[0] == person[1] == person[3] == person[4] != person[2]
+    assert images["patient"].tolist() == ["p", "q", "r", "s", "s"]
 
 
 # Bars -----------------------------------------------------------------------------------------------------
