@@ -4,6 +4,8 @@ Three ways to look: zero-shot (nothing is fitted), a linear map fitted on the ot
 and the protocol of Cohen et al. 2020 (50 splits in halves by patient).
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 import pandas as pd
 from PIL import Image, ImageOps
@@ -160,13 +162,18 @@ def leave_one_patient_out(x: np.ndarray, y: np.ndarray, who: np.ndarray) -> np.n
     return fitted
 
 
-def _halves(x: np.ndarray, y: np.ndarray, who: np.ndarray, seed: int, correlation: bool) -> list[tuple]:
-    """Rows of the 50/50 protocol: a line is fitted on one half of the patients and measured on the other."""
+def halves(who: np.ndarray, seed: int) -> Iterator[np.ndarray]:
+    """Which images [n] are tested in each of the 50 splits: those of half of the patients `who` [n]."""
     rng = np.random.default_rng([seed, 50])
     count = who.max() + 1
-    found: dict[str, list[float]] = {"pearson": [], "r2": [], "mae": []}
     for _ in range(SPLITS):
-        test = np.isin(who, rng.permutation(count)[: count // 2])
+        yield np.isin(who, rng.permutation(count)[: count // 2])
+
+
+def _halves(x: np.ndarray, y: np.ndarray, who: np.ndarray, seed: int, correlation: bool) -> list[tuple]:
+    """Rows of the 50/50 protocol: a line is fitted on one half of the patients and measured on the other."""
+    found: dict[str, list[float]] = {"pearson": [], "r2": [], "mae": []}
+    for test in halves(who, seed):
         slope, intercept = _line(x[~test], y[~test])
         fitted, one = slope * x[test] + intercept, np.ones((1, test.sum()))
         found["pearson"].append(float(_pearson(fitted, y[test], one)[0]))
@@ -180,6 +187,46 @@ def _halves(x: np.ndarray, y: np.ndarray, who: np.ndarray, seed: int, correlatio
 def _mean(values: np.ndarray) -> float:
     finite = values[np.isfinite(values)]
     return float(finite.mean()) if len(finite) else float("nan")
+
+
+def ridge(
+    readouts: pd.DataFrame, score: pd.Series, patients: pd.Series, resamples: int = 1000, seed: int = 0
+) -> pd.DataFrame:
+    """What several read-outs (columns, by image) reach together: table as that of `associations`, without the zero-shot fit.
+
+    Each fit is a ridge regression on standardized read-outs, its penalty chosen by leave-one-out within the images that it is fitted on.
+    """
+    from sklearn.linear_model import RidgeCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    columns = [_aligned(readouts[name], score, patients) for name in readouts]
+    x, (_, y, who) = np.stack([c[0] for c in columns], axis=1), columns[0]
+
+    def fit(test: np.ndarray) -> np.ndarray:
+        model = make_pipeline(StandardScaler(), RidgeCV(np.logspace(-1, 4, 11)))
+        return model.fit(x[~test], y[~test]).predict(x[test])
+
+    fitted, one = np.empty(len(y)), np.ones((1, len(y)))
+    for patient in np.unique(who):
+        fitted[who == patient] = fit(who == patient)
+    drawn = weights(who.max() + 1, resamples, seed)[:, who].astype(float)
+    measures = {
+        "pearson": _pearson,
+        "spearman": _spearman,
+        "r2": lambda f, y, w: _r2(y, f, w),
+        "mae": lambda f, y, w: _mae(y, f, w),
+    }
+    rows = [
+        ("leave-one-patient-out", s, f(fitted, y, one)[0], *interval(f(fitted, y, drawn))) for s, f in measures.items()
+    ]
+    found: dict[str, list[float]] = {"pearson": [], "r2": [], "mae": []}
+    for test in halves(who, seed):
+        half, ones = fit(test), np.ones((1, test.sum()))
+        for statistic, values in found.items():
+            values.append(float(measures[statistic](half, y[test], ones)[0]))
+    rows += [("cohen-50-50", s, _mean(np.array(v)), *interval(np.array(v))) for s, v in found.items()]
+    return pd.DataFrame(rows, columns=["fit", "statistic", "value", "low", "high"]).assign(n=len(y))
 
 
 def no_data(score: pd.Series, patients: pd.Series, resamples: int = 1000, seed: int = 0) -> pd.DataFrame:

@@ -107,7 +107,8 @@ def test_patients_who_share_a_radiograph_by_content_count_as_one():
 
 def results_of(dataset: str, value: float) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     scores = [(s, t) for s in severity_tables.SCORES for t in ("pearson", "spearman")]
-    table = [(dataset, "ours", s, f, t, value) for s, t in scores for f in ("zero-shot", "cohen-50-50")]
+    lines = [("ours", "zero-shot"), ("ours", "cohen-50-50"), (severity_tables.TOGETHER, "cohen-50-50")]
+    table = [(dataset, r, s, f, t, value) for s, t in scores for r, f in lines]
     table = pd.DataFrame(table, columns=["dataset", "readout", "score", "fit", "statistic", "value"])
     gaps = [(dataset, "ours", a, "brixia", "spearman", low) for a, low in (("no image", 0.5), ("brightness", -0.1))]
     gaps += [(dataset, "ours", "pneumonia (labels only)", "brixia", "spearman", -0.2)]

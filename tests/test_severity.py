@@ -349,3 +349,35 @@ def test_calibrated_scores_come_from_the_other_patients():
     again = severity.calibrated(readout, changed, patients)
     assert again[patients == "p3"].to_numpy() == pytest.approx(fitted[patients == "p3"].to_numpy())
     assert (again != fitted)[patients != "p3"].all()
+
+
+# Several read-outs together -------------------------------------------------------------------------------
+
+
+def test_read_outs_that_make_up_the_score_together_are_found_and_noise_is_not():
+    rng = np.random.default_rng(0)
+    index, patients = (
+        [f"i{n}" for n in range(60)],
+        pd.Series([f"p{n % 20}" for n in range(60)], [f"i{n}" for n in range(60)]),
+    )
+    table = pd.DataFrame(rng.normal(0, 1, (60, 3)), index, ["a", "b", "noise"])
+    score = 2 * table["a"] - table["b"] + 4
+    found = rows_of(severity.ridge(table, score, patients, resamples=50))
+    assert found["leave-one-patient-out", "pearson"] > 0.99 and found["cohen-50-50", "r2"] > 0.95
+    assert found["leave-one-patient-out", "mae"] < 0.2 and {f for f, _ in found} == {
+        "leave-one-patient-out",
+        "cohen-50-50",
+    }
+    nothing = rows_of(severity.ridge(table[["noise"]], score, patients, resamples=50))
+    assert nothing["cohen-50-50", "r2"] < 0.1 and abs(nothing["cohen-50-50", "pearson"]) < 0.4
+
+
+def test_together_no_fit_sees_the_patients_that_it_is_measured_on():
+    """Read-outs that name the patient: they would tell the score, had it been seen."""
+    rng = np.random.default_rng(1)
+    who = np.repeat(np.arange(12), 3)
+    index = [f"i{n}" for n in range(36)]
+    score = pd.Series(rng.normal(0, 1, 12)[who], index)
+    table = pd.DataFrame(np.eye(12)[who], index, [f"p{n}" for n in range(12)])
+    found = rows_of(severity.ridge(table, score, pd.Series(who, index), resamples=20))
+    assert found["leave-one-patient-out", "r2"] <= 0 and found["cohen-50-50", "r2"] <= 0
