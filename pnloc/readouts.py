@@ -202,7 +202,7 @@ def persons(run: Run, name: str) -> pd.Series:
     return person
 
 
-def home(run: Run, name: str) -> Path:
+def folder(run: Run, name: str) -> Path:
     """The folder of a COVID-19 set."""
     return (run.folder if name.startswith("demo-") else run.data) / datasets.FOLDERS["covid19"]
 
@@ -241,25 +241,20 @@ def by_share(
 ) -> Iterator[tuple[float, dict[str, int], str, pd.DataFrame]]:
     """Detectors trained on shares of the training images: share, how many images (and how many boxed), set, read-outs by image.
 
-    Beside the sets' scored images come the validation images of the detector's set, with 'truth' and 'patient'. One detector alone,
-    the run's own, is the whole share; nothing is trained where the preset names no shares.
+    Of each set its test images are read, of the detector's own the validation images. One detector alone, the run's own, is the whole
+    share; nothing is trained where the preset names no shares.
     """
     home = run.title(run.preset.roles.detector)
     boxes, training = run.true_boxes(home), run.rows(home, "train")
-    shown = {name: run.rows(name, "test") for name in names} | {home: run.rows(home, "validate")}
     for part in (*run.preset.severity.shares, 1.0) if run.preset.severity.shares else ():
         rows = np.sort(generator(run.seed, 301).permutation(training)[: round(part * len(training))])
         counts = {"images": len(rows), "boxed": sum(len(boxes[i]) > 0 for i in rows)}
-        detector = (
-            run.detector if part == 1 else looks.trained(run, f"detector-share-{round(part * 100)}", rows, run.seed)
-        )
-        for name, wanted in shown.items():
+        title = f"detector-share-{round(part * 100)}"
+        detector = run.detector if part == 1 else looks.trained(run, title, rows, run.seed)
+        for name in names:
+            wanted = run.rows(name, "validate" if name == home else "test")
             images, pixels = run.records(name).images.iloc[wanted], run.pixels(name)[wanted]
-            here = looks.find_lungs(run, pixels)
             picture = np.array([looks.share(b) for b in run.letterboxes(images)])
-            found = of_look(looks.look(run, [detector], pixels, choices["detector"], mirrored=False), here, picture)
-            table = pd.DataFrame(found, index=images["image"]).assign(patient=images["patient"].to_numpy())
-            if name == home:
-                boxed = [boxes[i] / run.preset.detector.side for i in wanted]
-                table["truth"] = looks.in_lungs(looks.covered(boxed, here.boxes), here.boxes)
-            yield part, counts, name, table
+            seen = looks.look(run, [detector], pixels, choices["detector"], mirrored=False)
+            found = of_look(seen, looks.find_lungs(run, pixels), picture)
+            yield part, counts, name, pd.DataFrame(found, index=images["image"])

@@ -23,12 +23,21 @@ ALL = (
 )
 TEXT = (("pneumonia (text)", "pneumonia (labels only)"), ("attended area", "attended area (labels only)"))
 BESIDE = ("choice", "differences", "zones", "confounders", "inputs", "lungs", "detectors")  # tables severity_*.csv
+BOXED = "boxed share of the lungs"
+IMAGE_READOUTS = ("detector: image", "detector: mask in the lungs")
 READERS = {"senior": "brixia", "junior": "brixia_junior"}
 
 
 def known(table: pd.DataFrame) -> list[str]:
     """The scores that enough images of a table have."""
     return [s for s in SCORES if s in table and table[s].notna().sum() >= LEAST]
+
+
+def at(table: pd.DataFrame, **wanted: str) -> pd.DataFrame:
+    """The rows of a table whose columns have the wanted values."""
+    for column, value in wanted.items():
+        table = table[table[column] == value]
+    return table
 
 
 def of_score(table: pd.DataFrame, score: str) -> pd.DataFrame:
@@ -104,7 +113,7 @@ def zones(run: Run, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
 
 def facts(run: Run, name: str, table: pd.DataFrame) -> pd.DataFrame:
     """What may confound, per image: view, source (hosts of fewer than five images as 'other'), year, image size in megapixels."""
-    told = covid19.sources(readouts.home(run, name)).set_index("image").reindex(table["image"])
+    told = covid19.sources(readouts.folder(run, name)).set_index("image").reindex(table["image"])
     often = told["source"].value_counts()
     source = told["source"].where(told["source"].map(often) >= 5, "other").fillna("unknown")
     return pd.DataFrame({
@@ -145,25 +154,35 @@ def confounders(run: Run, tables: dict[str, pd.DataFrame], chosen: str) -> pd.Da
 def inputs(run: Run, tables: dict[str, pd.DataFrame], choices: dict[str, Choice]) -> pd.DataFrame:
     """`severity_inputs.csv`: dataset, input, readout, score, statistic, value, low, high, n, by way of showing the image (pnloc.views).
 
-    Zero-shot, one detector. 'same' is the rank correlation with the read-out of the padded square.
+    Zero-shot, one detector; 'same' is the rank correlation with the read-out of the padded square. The validation images of the detector's
+    set, with the boxed share of the lungs as their score, are those by which a way may be chosen.
     """
     parts, options = [], {"resamples": min(run.preset.resamples, 300), "seed": run.seed}
-    for name, table in tables.items():
+    for name, score, rows in (*_validation(run, choices), *_first_scores(tables)):
         place = pd.Series(np.arange(len(run.records(name).images)), index=run.records(name).images["image"])
-        ways = readouts.by_input(run, name, place[table["image"]].to_numpy(), choices)
-        for score, (way, found) in product(known(table)[:1], ways.items()):
-            rows = of_score(table, score)
-            for readout in ("detector: image", "detector: mask in the lungs", "detector: area"):
-                value = found[readout].reindex(rows.index)
-                measured = severity.associations(value, rows[score], rows["patient"], **options)
-                measured = measured[measured["fit"] == "zero-shot"].drop(columns="fit")
-                usual = ways["padded"][readout].reindex(rows.index)
-                same = severity.associations(value, usual, rows["patient"], **options).query(
-                    "fit == 'zero-shot' and statistic == 'spearman'"
-                )
-                measured = pd.concat([measured, same.drop(columns="fit").assign(statistic="same")])
-                parts.append(measured.assign(dataset=name, input=way, readout=readout, score=score))
+        ways = readouts.by_input(run, name, place[rows.index].to_numpy(), choices)
+        for (way, found), readout in product(ways.items(), IMAGE_READOUTS):
+            usual, patients = ways["padded"][readout], rows["patient"]
+            measured = severity.associations(found[readout], rows[score], patients, **options)
+            same = severity.associations(found[readout], usual, patients, **options)
+            same = at(same, statistic="spearman").assign(statistic="same")
+            measured = at(pd.concat([measured, same]), fit="zero-shot").drop(columns="fit")
+            parts.append(measured.assign(dataset=name, input=way, readout=readout, score=score))
     return _written(run, "severity_inputs", parts, "dataset input readout score statistic value low high n")
+
+
+def _first_scores(tables: dict[str, pd.DataFrame]) -> list[tuple[str, str, pd.DataFrame]]:
+    """Set, score and scored images, of the first score that each set has."""
+    return [(name, s, of_score(table, s)) for name, table in tables.items() for s in known(table)[:1]]
+
+
+def _validation(run: Run, choices: dict[str, Choice]) -> list[tuple[str, str, pd.DataFrame]]:
+    """The same of the detector's set's validation images, whose score is the share of the lungs that boxes cover."""
+    name = run.title(run.preset.roles.detector)
+    table, truth = readouts.validated(run, choices)
+    patients = run.records(name).images.set_index("image")["patient"]
+    rows = table.assign(**{BOXED: truth, "patient": patients.reindex(table.index)})
+    return [(name, BOXED, rows)] if rows["patient"].nunique() > 1 else []
 
 
 def lung_finder(run: Run, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
@@ -173,7 +192,7 @@ def lung_finder(run: Run, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """
     parts = []
     for name in tables:
-        truth = covid19.lung_boxes(readouts.home(run, name)).pivot(index="image", columns="side")
+        truth = covid19.lung_boxes(readouts.folder(run, name)).pivot(index="image", columns="side")
         images = run.records(name).images
         rows = np.flatnonzero(images["image"].isin(truth.index[truth.notna().all(axis=1)]))
         if len(rows) == 0:
@@ -202,14 +221,13 @@ def detectors(run: Run, tables: dict[str, pd.DataFrame], choices: dict[str, Choi
     Zero-shot, one detector without mirroring; of the detector's own set: with the boxed share of the lungs of its validation images.
     """
     parts, options = [], {"resamples": min(run.preset.resamples, 300), "seed": run.seed}
-    for share, counts, name, found in readouts.by_share(run, list(tables), choices):
-        truth = found["truth"] if name not in tables else None
-        for score in ["boxed share"] if name not in tables else known(tables[name])[:1]:
-            rows = found.assign(**{score: truth}) if truth is not None else of_score(tables[name], score)
-            for readout in ("detector: image", "detector: mask in the lungs"):
-                measured = severity.associations(found[readout], rows[score], rows["patient"], **options)
-                measured = measured[measured["fit"] == "zero-shot"]
-                parts.append(measured.assign(dataset=name, share=share, **counts, readout=readout, score=score))
+    measured = {name: (score, rows) for name, score, rows in (*_validation(run, choices), *_first_scores(tables))}
+    for share, counts, name, found in readouts.by_share(run, list(measured), choices):
+        score, rows = measured[name]
+        for readout in IMAGE_READOUTS:
+            one = severity.associations(found[readout], rows[score], rows["patient"], **options)
+            one = at(one, fit="zero-shot").drop(columns="fit")
+            parts.append(one.assign(dataset=name, share=share, **counts, readout=readout, score=score))
     columns = "dataset share images boxed readout score statistic value low high n"
     return _written(run, "severity_detectors", parts, columns)
 
