@@ -1,7 +1,7 @@
 """Read-outs of severity, from the image alone: what several detectors, the localizer and the lung finder say of it, per image and per zone.
 
-Nothing here has seen a severity score. What is fitted (the combination) or chosen (the read-out that speaks for the method) is so on validation
-patients of the detector's set, whose opacities are boxed: the truth there is the share of the lungs that the boxes cover.
+Nothing here has seen a severity score. The read-out that speaks for the method is chosen on validation patients of the detector's set, whose
+opacities are boxed: the truth there is the share of the lungs that the boxes cover.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from scipy.optimize import nnls
 from sklearn.metrics import roc_auc_score
 
 from pnloc import baselines, datasets, duplicates, looks, lungs, severity, views
@@ -23,6 +22,7 @@ from pnloc.train import generator
 
 READOUTS = (
     "combined",
+    "detector: combined",
     "detector: image",
     "detector: mask in the lungs",
     "detector: mask",
@@ -34,7 +34,8 @@ READOUTS = (
     "pneumonia (labels only)",
 )
 TRIVIAL = ("image-label classifier", "brightness in the lungs", "brightness", "fixed boxes")
-PARTS = ("detector: image", "detector: mask in the lungs", "detector: area", "attended area", "expected severity")
+DETECTED = ("detector: image", "detector: mask in the lungs", "detector: area")
+COMBINED = {"combined": (*DETECTED, "attended area", "expected severity"), "detector: combined": DETECTED}
 CHOICES = ("text-attention", "image-label-attention", "detector")  # what must be chosen on validation images before
 
 
@@ -109,28 +110,26 @@ def classify(run: Run, pixels: np.ndarray, batch: int = 32) -> np.ndarray:
     return np.concatenate(found)
 
 
-# Fitted and chosen where boxes are known ------------------------------------------------------------------
+# Combined and chosen where boxes are known ----------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Combination:
-    """A sum of standardized PARTS with weights of at least 0, fitted to the boxed share of the lungs."""
+    """The mean of some read-outs, each standardized as `mean` and `deviation` say (by read-out); no weight is fitted."""
 
-    mean: np.ndarray
-    deviation: np.ndarray
-    weights: np.ndarray
+    mean: pd.Series
+    deviation: pd.Series
 
-    def __call__(self, table: pd.DataFrame) -> np.ndarray:
-        """The combined read-out [N] of a table that has the PARTS."""
-        return ((table[list(PARTS)].to_numpy(float) - self.mean) / self.deviation) @ self.weights
+    def __call__(self, table: pd.DataFrame) -> pd.DataFrame:
+        """A table [N] of read-outs with the COMBINED ones."""
+        alike = (table[self.mean.index] - self.mean) / self.deviation
+        return table.assign(**{name: alike[list(parts)].mean(axis=1) for name, parts in COMBINED.items()})
 
 
-def combine(table: pd.DataFrame, truth: np.ndarray) -> Combination:
-    """Non-negative least squares of truth [N] on the PARTS, each at its own mean; equal weights where truth does not vary."""
-    parts = table[list(PARTS)].to_numpy(float)
-    mean, deviation = parts.mean(0), np.maximum(parts.std(0), 1e-9)
-    weights, _ = nnls((parts - mean) / deviation, truth - truth.mean())
-    return Combination(mean, deviation, weights if weights.any() else np.full(len(PARTS), 1 / len(PARTS)))
+def combine(table: pd.DataFrame) -> Combination:
+    """The combination that standardizes by the read-outs of these images."""
+    parts = table[list(dict.fromkeys(p for parts in COMBINED.values() for p in parts))]
+    return Combination(parts.mean(), parts.std(ddof=0).clip(lower=1e-9))
 
 
 def validated(run: Run, choices: dict[str, Choice]) -> tuple[pd.DataFrame, np.ndarray]:
@@ -138,6 +137,7 @@ def validated(run: Run, choices: dict[str, Choice]) -> tuple[pd.DataFrame, np.nd
     name = run.title(run.preset.roles.detector)
     rows = run.rows(name, "validate")
     table = saved(run, name, rows, choices)
+    table = combine(table)(table)
     here, truth = looks.find_lungs(run, run.pixels(name)[rows]), run.true_boxes(name)
     boxed = [truth[i] / run.preset.detector.side for i in rows]
     return table, looks.in_lungs(looks.covered(boxed, here.boxes), here.boxes)
@@ -160,14 +160,10 @@ def saved(run: Run, name: str, rows: np.ndarray, choices: dict[str, Choice]) -> 
 def comparison(run: Run, choices: dict[str, Choice]) -> pd.DataFrame:
     """How each read-out follows the truth of the validation images: readout, pearson, spearman, auc, n, positives, chosen.
 
-    pearson and spearman: with the boxed share of the lungs; auc: of a box's presence. The combined read-out of an image is that of weights
-    fitted on all others. Chosen, to speak for the method, is the read-out of ours with the highest sum of both correlations.
+    pearson and spearman: with the boxed share of the lungs; auc: of a box's presence. Chosen, to speak for the method, is the read-out of
+    ours with the highest sum of both correlations.
     """
     table, truth = validated(run, choices)
-    table = table.assign(combined=0.0)
-    for place in range(len(table)):
-        others = np.arange(len(table)) != place
-        table.iloc[place, table.columns.get_loc("combined")] = combine(table[others], truth[others])(table[~others])[0]
     one, rows = np.ones((1, len(truth))), []
     for readout in (*READOUTS, *TRIVIAL, "detector: image, one"):
         x = table[readout].to_numpy(float)
@@ -187,7 +183,7 @@ def scored(run: Run, name: str, choices: dict[str, Choice]) -> pd.DataFrame:
     table = records.scores.merge(facts, on="image")
     rows = pd.Series(np.arange(len(records.images)), index=records.images["image"])[table["image"]].to_numpy()
     found = saved(run, name, rows, choices)
-    found = found.assign(combined=combine(*validated(run, choices))(found))
+    found = combine(validated(run, choices)[0])(found)
     return table.join(found, on="image")
 
 

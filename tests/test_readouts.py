@@ -61,28 +61,27 @@ def test_padding_does_not_count_as_picture():
     assert looks.share(Letterbox(100, 50, 64)) == pytest.approx(0.5) and looks.share(Letterbox(9, 9, 64)) == 1
 
 
-def parts(count: int = 60, seed: int = 0) -> pd.DataFrame:
-    rng = np.random.default_rng(seed)
-    return pd.DataFrame(rng.random((count, len(readouts.PARTS))), columns=list(readouts.PARTS))
+def test_a_combination_is_the_mean_of_read_outs_on_one_scale():
+    rng = np.random.default_rng(0)
+    names = readouts.COMBINED["combined"]
+    table = pd.DataFrame(rng.random((50, len(names))) * [1, 100, 0.01, 5, 3], columns=list(names))
+    combination = readouts.combine(table)
+    found = combination(table)
+    alike = (table - table.mean()) / table.std(ddof=0)
+    assert found["combined"].to_numpy() == pytest.approx(alike.mean(axis=1).to_numpy())
+    assert found["detector: combined"].to_numpy() == pytest.approx(
+        alike[list(readouts.DETECTED)].mean(axis=1).to_numpy()
+    )
+    # Other images are put on the scale of these, whatever they are themselves.
+    other = combination(table.iloc[:2] + table.std(ddof=0))
+    assert other["combined"].to_numpy() == pytest.approx(found["combined"].iloc[:2].to_numpy() + 1)
 
 
-def test_a_combination_finds_the_parts_that_make_up_the_truth():
-    table = parts()
-    truth = 0.7 * table[readouts.PARTS[1]] + 0.2 * table[readouts.PARTS[3]] - 0.3 * table[readouts.PARTS[0]]
-    found = readouts.combine(table, truth.to_numpy())
-    weights = dict(zip(readouts.PARTS, found.weights, strict=True))
-    assert (found.weights >= 0).all() and weights[readouts.PARTS[0]] == 0
-    assert weights[readouts.PARTS[1]] > 2 * weights[readouts.PARTS[3]] > 0
-    exact = readouts.combine(table, 0.7 * table[readouts.PARTS[1]].to_numpy())
-    assert np.corrcoef(exact(table), table[readouts.PARTS[1]])[0, 1] == pytest.approx(1)
-
-
-def test_a_combination_without_any_truth_weighs_all_parts_alike():
-    table = parts()
-    found = readouts.combine(table, np.zeros(len(table)))
-    assert found.weights == pytest.approx(np.full(len(readouts.PARTS), 1 / len(readouts.PARTS)))
-    flat = readouts.combine(table * 0 + 1, np.arange(60.0))
-    assert np.isfinite(flat(table)).all()
+def test_read_outs_that_do_not_vary_add_nothing_to_a_combination():
+    table = pd.DataFrame(0.3, index=range(4), columns=list(readouts.COMBINED["combined"]))
+    table["detector: image"] = [0.1, 0.2, 0.3, 0.4]
+    found = readouts.combine(table)(table)["combined"].to_numpy()
+    assert np.isfinite(found).all() and (np.diff(found) > 0).all()
 
 
 def test_patients_who_share_a_radiograph_by_content_count_as_one():
