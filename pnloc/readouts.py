@@ -43,12 +43,13 @@ CHOICES = ("text-attention", "image-label-attention", "detector")  # what must b
 
 
 def values(run: Run, name: str, rows: np.ndarray, choices: dict[str, Choice]) -> pd.DataFrame:
-    """Every read-out but the combined one, for some rows of a set; with 'zone A' to 'zone F' (mean of the mask) and 'lungs found'."""
+    """Every read-out but the combined ones, for some rows of a set; with 'zone A' to 'zone F' (mean of the mask) and 'lungs found'."""
     pixels, regions = run.pixels(name)[rows], run.regions(name).rows(rows)
     images = run.records(name).images.iloc[rows]
     boxes = run.letterboxes(images)
     picture = np.array([looks.share(b) for b in boxes])
-    here, seen = looks.find_lungs(run, pixels), looks.look(run, looks.detectors(run), pixels, choices["detector"])
+    here, members = looks.find_lungs(run, pixels), looks.detectors(run)
+    seen = looks.look(run, members, pixels, choices["detector"])
     table = pd.DataFrame(of_look(seen, here, picture), index=images["image"])
     table["detector: image, one"] = seen.image[0]
     side = pixels.shape[-1]
@@ -222,8 +223,12 @@ def by_input(run: Run, name: str, rows: np.ndarray, choices: dict[str, Choice]) 
         ):
             pixels, picture = made()
             detector = fixed if way.startswith(views.FIXED) else run.detector
+            here = looks.find_lungs(run, pixels)
+            if way == views.PLACED:
+                pixels, here, scale = looks.in_place(pixels, here, looks.usual_span(run))
+                picture = picture / scale**2
             seen = looks.look(run, [detector], pixels, choices["detector"], mirrored=False)
-            table = pd.DataFrame(of_look(seen, looks.find_lungs(run, pixels), picture))
+            table = pd.DataFrame(of_look(seen, here, picture))
             found.append(table.assign(image=images["image"].to_numpy(), way=way))
         pd.concat(found).to_parquet(folder / "inputs.parquet")
 

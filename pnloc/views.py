@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pnloc.detector import Detector
 
 Made = Callable[[], tuple[np.ndarray, np.ndarray]]
+PLACED = "lungs in their usual place"  # the way that takes finding the lungs (pnloc.looks.in_place)
 FIXED = "not normalised"  # ways that begin so are for a detector without normalisation
 
 
@@ -45,6 +46,7 @@ def ways(squares: np.ndarray, boxes: list[Letterbox], paths: list[str]) -> dict[
         "padded": lambda: (squares, shares),
         "stretched": shape(lambda p: p),
         "centre crop": shape(lambda p: ImageOps.fit(p, (min(p.size),) * 2)),
+        PLACED: lambda: (squares, shares),
         "equalised": grey(equalised),
         "1st to 99th percentile": grey(clipped),
         FIXED: lambda: (squares, shares),

@@ -36,6 +36,23 @@ def test_the_mask_is_averaged_inside_each_place():
     assert looks.within(mask, places)[0] == pytest.approx([0, 0.8, 0.4])
 
 
+def test_lungs_are_brought_into_their_place_without_stretching():
+    pixels = np.zeros((2, 64, 64), np.uint8)
+    pixels[0, 16:48, 8:40] = 200  # lungs of half the side, at the left
+    pixels[1, 8:56, 8:56] = 200
+    halves = lambda x1, y1, x2, y2: [[x1, y1, (x1 + x2) / 2, y2], [(x1 + x2) / 2, y1, x2, y2]]  # noqa: E731
+    boxes = np.array([halves(0.125, 0.25, 0.625, 0.75), halves(0.125, 0.125, 0.875, 0.875)])
+    place = np.array([0.125, 0.125, 0.875, 0.875])
+    moved, there, scale = looks.in_place(pixels, looks.Lungs(boxes, np.ones((2, 2), bool)), place)
+    assert (
+        scale == pytest.approx([0.5 / 0.75, 1])
+        and there.boxes[0] == pytest.approx(boxes[1])
+        and (moved[1] == pixels[1]).all()
+    )
+    inside = moved[0, 10:54, 10:54]
+    assert (inside == 200).all() and moved[0, :6].max() == 0 and moved[0, :, :6].max() == 0
+
+
 def test_detected_area_is_that_of_the_kept_boxes_times_the_best_score():
     boxes = torch.tensor([[[0.0, 0, 10, 10], [20, 20, 40, 40], [0, 0, 0, 0]], [[0, 0, 0, 0]] * 3])
     scores = torch.tensor([[0.5, 0.4, 0.0], [0.0, 0, 0]])
