@@ -113,6 +113,13 @@ def find_lungs(run: Run, pixels: np.ndarray) -> Lungs:
     return Lungs(*lungs.boxes(lungs.masks(lung_finder(run), pixels), usual))
 
 
+def lung_pixels(run: Run, pixels: np.ndarray) -> np.ndarray:
+    """Which pixels of uint8 pictures [N, S, S] are lung, bool [N, S, S]; a picture without any is lung throughout."""
+    chances = torch.from_numpy(lungs.masks(lung_finder(run), pixels).max(1, keepdims=True))
+    inside = F.interpolate(chances, size=pixels.shape[1:], mode="bilinear")[:, 0].numpy() > 0.5
+    return inside | ~inside.any((1, 2), keepdims=True)
+
+
 # Looks ----------------------------------------------------------------------------------------------------
 
 

@@ -69,9 +69,7 @@ def values(run: Run, name: str, rows: np.ndarray, choices: dict[str, Choice]) ->
     pair = [b.boxes(prior * [b.width, b.height, b.width, b.height]) / side for b in boxes]
     table["fixed boxes"] = looks.in_lungs(looks.covered(pair, here.boxes), here.boxes)
     table["brightness"] = np.concatenate([severity.brightness(p[None], q) for p, q in zip(pixels, pair, strict=True)])
-    table["brightness in the lungs"] = np.concatenate(
-        [severity.brightness(p[None], q) for p, q in zip(pixels, here.boxes, strict=True)]
-    )
+    table["brightness in the lungs"] = severity.brightness_within(pixels, looks.lung_pixels(run, pixels))
     table["image-label classifier"] = classify(run, pixels)
     zoned = looks.within(seen.mean()[1], here.zones)
     for column, zone in enumerate(lungs.ZONES):

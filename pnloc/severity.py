@@ -51,9 +51,17 @@ def brightness(images: np.ndarray, regions: np.ndarray) -> np.ndarray:
         inside[y1:y2, x1:x2] = True
     if not inside.any():
         raise PnlocError("the fixed boxes have no area: there is no place to take the brightness of")
-    return np.array(
-        [np.asarray(ImageOps.equalize(Image.fromarray(i), mask=_content(i)))[inside].mean() / 255 for i in images]
-    )
+    return np.array([_equalized_mean(image, inside) for image in images])
+
+
+def brightness_within(images: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """The same [N] inside masks bool [N, S, S], such as those of the lungs; NaN where a mask is empty."""
+    return np.array([_equalized_mean(i, m) if m.any() else np.nan for i, m in zip(images, inside, strict=True)])
+
+
+def _equalized_mean(image: np.ndarray, inside: np.ndarray) -> float:
+    equal = ImageOps.equalize(Image.fromarray(image), mask=_content(image))
+    return float(np.asarray(equal)[inside].mean() / 255)
 
 
 def _content(image: np.ndarray) -> Image.Image | None:

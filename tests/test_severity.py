@@ -84,6 +84,15 @@ def test_brightness_does_not_depend_on_exposure_nor_on_black_bars():
     assert severity.brightness(barred[None], where)[0] == pytest.approx(one, abs=0.03)
 
 
+def test_brightness_within_a_mask_is_that_of_the_same_boxes():
+    images = np.random.default_rng(0).integers(1, 200, (3, 32, 32)).astype(np.uint8)
+    inside = np.zeros((3, 32, 32), dtype=bool)
+    inside[:, 8:24, 16:32] = True
+    boxed = severity.brightness(images, np.array([[0.5, 0.25, 1, 0.75]]))
+    assert severity.brightness_within(images, inside) == pytest.approx(boxed)
+    assert np.isnan(severity.brightness_within(images[:1], inside[:1] & False)).all()
+
+
 def test_brightness_of_a_flat_image_and_of_no_place():
     flat = np.full((1, 8, 8), 51, dtype=np.uint8)
     assert severity.brightness(flat, np.array([[0, 0, 1, 1]])) == pytest.approx([0.2])
