@@ -72,6 +72,16 @@ class ClassifierConfig:
 
 
 @dataclass(frozen=True)
+class SeverityConfig:
+    """What measures severity beside the localizer (pnloc.readouts, pnloc.lungs)."""
+
+    detectors: int = 1  # averaged; the first is the run's own
+    anatomies: int = 12  # generated, to train the lung finder on
+    epochs: int = 40  # of the lung finder
+    shares: tuple[float, ...] = ()  # of the detector's training images, to see what their number does
+
+
+@dataclass(frozen=True)
 class Roles:
     """Which data set plays which part; names are those of pnloc.datasets and of the tables."""
 
@@ -99,6 +109,7 @@ class Preset:
     words: WordConfig = field(default_factory=WordConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
+    severity: SeverityConfig = field(default_factory=SeverityConfig)
 
     def as_dict(self) -> dict:
         """Nested plain values, as written beside every run."""
@@ -126,6 +137,7 @@ _PRESETS = {
         words=replace(_DEMO.words, epochs=10),
         model=replace(_DEMO.model, epochs=6, batch=32),
         classifier=replace(_DEMO.classifier, epochs=2),
+        severity=SeverityConfig(anatomies=4, epochs=10),
     ),
     "demo": _DEMO,
     "public": Preset(
@@ -133,12 +145,14 @@ _PRESETS = {
         generated=False,
         roles=Roles("rsna", "covid19", "rsna", ("rsna", "chestxray8"), "covid19", "openi"),
         detector=replace(_DEMO.detector, epochs=36),
+        severity=SeverityConfig(detectors=3, anatomies=48, epochs=60, shares=(0.25, 0.5)),
     ),
     "mimic": Preset(
         name="mimic",
         generated=False,
         roles=Roles("rsna", "mimic", "", ("mimic", "chestxray8"), "covid19", ""),
         detector=replace(_DEMO.detector, side=256, width=64, epochs=20, anchor_sizes=((34.0, 48.0), (70.0, 98.0))),
+        severity=SeverityConfig(detectors=3, anatomies=48, epochs=60),
     ),
 }
 

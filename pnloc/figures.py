@@ -190,3 +190,69 @@ def overlay(image: np.ndarray, found: pd.DataFrame, path: str | Path) -> None:
         plt.rc_context({"savefig.bbox": "standard"}),
     ):  # not cut to what is drawn, as in the book
         figure.savefig(temporary, format="png")
+
+
+def severity_agreement(
+    fitted: np.ndarray, score: np.ndarray, limits: tuple[float, float, float], ax: Axes, unit: str
+) -> Axes:
+    """Bland and Altman: fitted minus score against their mean, with the mean difference and the limits of agreement."""
+    ax.scatter((fitted + score) / 2, fitted - score, s=18, alpha=0.6, color=OURS)
+    for value, dash in zip(limits, ("-", "--", "--"), strict=True):
+        ax.axhline(value, color="#444444", lw=1.2, ls=dash)
+        ax.annotate(f"{round(value, 1) + 0.0:+.1f}", (1.01, value), xycoords=("axes fraction", "data"), fontsize=9, va="center")
+    ax.set(xlabel=f"mean of fit and experts, {unit}", ylabel="fit minus experts")
+    return ax
+
+
+def severity_classes(table: pd.DataFrame, readout: str, label: str, ax: Axes, names: list[str]) -> Axes:
+    """A read-out by class (column `label`, in the order of `names`): boxes, every image a point, and how many there are."""
+    counts = table[label].value_counts()
+    shown = [name for name in names if counts.get(name, 0)]
+    sns.boxplot(data=table, x=label, y=readout, order=shown, ax=ax, color="#dddddd", showfliers=False, width=0.5)
+    sns.stripplot(
+        data=table, x=label, y=readout, order=shown, ax=ax, color=OURS, size=4, alpha=0.5, jitter=0.15, legend=False
+    )
+    ax.set_xticks(range(len(shown)), [f"{name}\nn={counts[name]}" for name in shown])
+    ax.set(xlabel="", ylabel=readout)
+    return ax
+
+
+def severity_readers(table: pd.DataFrame, readout: str, readers: tuple[str, str], ax: Axes, unit: str) -> Axes:
+    """A read-out against two readers' scores: a bar from one to the other, a point at their mean."""
+    one, other = (table[r] for r in readers)
+    ax.vlines(table[readout], np.minimum(one, other), np.maximum(one, other), color=_PALETTE[0], alpha=0.5, lw=1.5)
+    ax.scatter(table[readout], (one + other) / 2, s=16, color=OURS, alpha=0.7, zorder=3)
+    ax.set(xlabel=readout, ylabel=unit)
+    return ax
+
+
+def zone_map(
+    zones: np.ndarray, places: np.ndarray, outline: np.ndarray, ax: Axes, title: str, label: str, top: float
+) -> Axes:
+    """Six values, A to F, on the outline of the lungs: each fills its zone [6, 4] (relative) inside the outline [2, h, w] above one half."""
+    height, width = outline.shape[1:]
+    y, x = (np.arange(height) + 0.5) / height, (np.arange(width) + 0.5) / width
+    picture = np.full((height, width), np.nan)
+    for place, value in enumerate(zones):
+        x1, y1, x2, y2 = places[place]
+        inside = np.outer((y1 <= y) & (y < y2), (x1 <= x) & (x < x2)) & (outline[place // 3] > 0.5)
+        picture[inside] = value
+        ax.text((x1 + x2) / 2 * width - 0.5, (y1 + y2) / 2 * height - 0.5, f"{'ABCDEF'[place]}\n{value:.2f}",
+                ha="center", va="center", fontsize=9, color="white" if value > 0.55 * top else "black")  # fmt: skip
+    drawn = ax.imshow(picture, cmap="cividis_r", vmin=0, vmax=top)
+    for lung in outline:
+        ax.contour(lung, levels=[0.5], colors="#444444", linewidths=1)
+    ax.figure.colorbar(drawn, ax=ax, label=label, shrink=0.8)
+    ax.set_title(title)
+    ax.set_axis_off()
+    return ax
+
+
+def severity_overlay(image: np.ndarray, mask: np.ndarray, lungs: np.ndarray, ax: Axes, title: str) -> Axes:
+    """A radiograph [S, S] with the detectors' mask [h, w] over it, and the boxes of the lungs [2, 4] (relative)."""
+    side = image.shape[-1]
+    radiograph(image, ax, title)
+    ax.imshow(mask, cmap="inferno", alpha=0.6 * mask, vmin=0, vmax=1,
+              extent=(-0.5, side - 0.5, side - 0.5, -0.5), interpolation="bilinear")  # fmt: skip
+    boxes(lungs * side, ax, COLOURS["fixed-boxes"], dashed=True, width=1.2)
+    return ax

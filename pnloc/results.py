@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
 
-from pnloc import baselines, comparators, metrics, severity
+from pnloc import baselines, comparators, metrics, readouts, severity_tables
 from pnloc.bootstrap import holm
 from pnloc.boxes import iou, union_iou
 from pnloc.cache import source_digest
@@ -28,16 +28,6 @@ ATTENTION = ("detector", "image-label-attention", "text-attention", "report-give
 METHODS = (*comparators.BLIND, *comparators.CAMS, *ATTENTION, "best-proposal")
 NEED_REPORTS = ("report-anatomy", "report-given")  # at test; only where the set has reports
 BOX_TABLE = ["image", "x1", "y1", "x2", "y2", "score"]
-READOUTS = (
-    "expected severity",
-    "attended area",
-    "pneumonia (text)",
-    "pneumonia (labels only)",
-    "detector: image",
-    "detector: mask",
-    "detector: area",
-    "brightness",
-)
 
 
 def mass(run: Run, name: str, rows: np.ndarray, method: str) -> np.ndarray:
@@ -377,50 +367,14 @@ def _auc_interval(
     return tuple(np.quantile(values, [0.025, 0.975])) if values else (np.nan, np.nan)
 
 
+def severity_choices(run: Run) -> dict[str, Choice]:
+    """The choices that the read-outs of severity need, made on validation images."""
+    return {method: choose(run, method)[0] for method in readouts.CHOICES}
+
+
 def severity_readouts(run: Run, name: str) -> pd.DataFrame:
-    """One row per scored image of a set: image, patient, its scores, and the READOUTS, all from the image alone."""
-    records = run.records(name)
-    scored = records.scores.merge(records.images[["image", "patient", "width", "height"]], on="image")
-    rows = pd.Series(np.arange(len(records.images)), index=records.images["image"])[scored["image"]].to_numpy()
-    regions = run.regions(name).rows(rows)
-    model, _ = run.localizer(True)
-    beta, probabilities = image_mass(model, regions)
-    attended = boxes_table(run, name, rows, pick(regions, beta, choose(run, "text-attention")[0]))
-    detected = boxes_table(
-        run, name, rows, pick(regions, mass(run, name, rows, "detector"), choose(run, "detector")[0])
-    )
-    detector_scores = boxes_table(
-        run,
-        name,
-        rows,
-        [
-            (r.boxes[0].numpy().astype(float), r.scores[0].numpy())
-            for r in (regions.rows([i]) for i in range(len(rows)))
-        ],
-    )
-    probability = pd.DataFrame(probabilities, columns=list(NAMES), index=scored["image"])
-    sizes = scored[["image", "width", "height"]]
-    pneumonia = probability[NAMES[0]]
-    area = severity.box_area(attended.assign(score=1.0), sizes) * pneumonia
-    confident = detector_scores.groupby("image")["score"].max()
-    detector_area = severity.box_area(detected.assign(score=detected["image"].map(confident)), sizes)
-    training = run.title(run.preset.roles.detector)
-    lungs = baselines.fixed_pair(
-        np.concatenate([run.true_boxes(training)[i] for i in run.rows(training, "train")]) / run.preset.detector.side
-    )
-    values = {
-        "expected severity": severity.expected_severity(probability),
-        "attended area": area,
-        "pneumonia (text)": pneumonia,
-        "pneumonia (labels only)": image_mass(run.localizer(False)[0], regions)[1][:, 0],
-        "detector: image": regions.image.numpy(),
-        "detector: mask": regions.mask.float().mean((1, 2)).numpy(),
-        "detector: area": detector_area,
-        "brightness": severity.brightness(run.pixels(name)[rows], lungs),
-    }
-    for readout, value in values.items():
-        scored[readout] = value.reindex(scored["image"]).to_numpy() if isinstance(value, pd.Series) else value
-    return scored
+    """One row per scored image of a set: image, patient, its scores, and the read-outs, all from the image alone."""
+    return readouts.scored(run, name, severity_choices(run))
 
 
 def severity_sets(run: Run) -> list[str]:
@@ -429,26 +383,24 @@ def severity_sets(run: Run) -> list[str]:
 
 
 def severity_table(run: Run) -> pd.DataFrame:
-    """`tables/severity.csv`: dataset, readout, score, fit, statistic, value, low, high, n; and predictions of the read-outs."""
-    parts = []
-    for name in severity_sets(run):
-        table = severity_readouts(run, name)
+    """`tables/severity.csv` (dataset, readout, score, fit, statistic, value, low, high, n), which it returns.
+
+    Beside it: predictions of the read-outs, and the tables severity_choice, _differences, _zones, _confounders, _inputs, _lungs and _detectors.
+    """
+    choices = severity_choices(run)
+    tables = {name: readouts.scored(run, name, choices) for name in severity_sets(run)}
+    for name, table in tables.items():
         write_table(run.root / "predictions" / f"{name}--severity.csv", table)
-        for score in [
-            s for s in ("geographic_extent", "opacity", "brixia") if s in table and table[s].notna().sum() >= 10
-        ]:
-            known = table[table[score].notna()].set_index("image")
-            for readout in READOUTS:
-                found = severity.associations(
-                    known[readout], known[score], known["patient"], resamples=run.preset.resamples, seed=run.seed
-                )
-                parts.append(found.assign(dataset=name, readout=readout, score=score))
-            none = severity.no_data(known[score], known["patient"], seed=run.seed)
-            parts.append(none.assign(dataset=name, readout="no image", score=score))
-    columns = ["dataset", "readout", "score", "fit", "statistic", "value", "low", "high", "n"]
-    table = pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
-    write_table(run.root / "tables" / "severity.csv", table)
-    return table
+    compared = readouts.comparison(run, choices)
+    write_table(run.root / "tables" / "severity_choice.csv", compared)
+    chosen = compared.loc[compared["chosen"], "readout"].item()
+    severity_tables.differences(run, tables, chosen)
+    severity_tables.zones(run, tables)
+    severity_tables.confounders(run, tables, chosen)
+    severity_tables.inputs(run, tables, choices)
+    severity_tables.lung_finder(run, tables)
+    severity_tables.detectors(run, tables, choices)
+    return severity_tables.associations(run, tables)
 
 
 def checkpoint(run: Run) -> Localizer:

@@ -4,14 +4,16 @@ Three ways to look: zero-shot (nothing is fitted), a linear map fitted on the ot
 and the protocol of Cohen et al. 2020 (50 splits in halves by patient).
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 import pandas as pd
 from PIL import Image, ImageOps
 from scipy.stats import rankdata
 
+from pnloc.bootstrap import interval, weights
 from pnloc.boxes import as_boxes
 from pnloc.errors import PnlocError
-from pnloc.metrics import interval, weights
 
 LEVELS = {"severity:mild": 1.0, "severity:moderate": 2.0, "severity:severe": 3.0}
 SPLITS = 50
@@ -49,9 +51,17 @@ def brightness(images: np.ndarray, regions: np.ndarray) -> np.ndarray:
         inside[y1:y2, x1:x2] = True
     if not inside.any():
         raise PnlocError("the fixed boxes have no area: there is no place to take the brightness of")
-    return np.array(
-        [np.asarray(ImageOps.equalize(Image.fromarray(i), mask=_content(i)))[inside].mean() / 255 for i in images]
-    )
+    return np.array([_equalized_mean(image, inside) for image in images])
+
+
+def brightness_within(images: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """The same [N] inside masks bool [N, S, S], such as those of the lungs; NaN where a mask is empty."""
+    return np.array([_equalized_mean(i, m) if m.any() else np.nan for i, m in zip(images, inside, strict=True)])
+
+
+def _equalized_mean(image: np.ndarray, inside: np.ndarray) -> float:
+    equal = ImageOps.equalize(Image.fromarray(image), mask=_content(image))
+    return float(np.asarray(equal)[inside].mean() / 255)
 
 
 def _content(image: np.ndarray) -> Image.Image | None:
@@ -160,13 +170,18 @@ def leave_one_patient_out(x: np.ndarray, y: np.ndarray, who: np.ndarray) -> np.n
     return fitted
 
 
-def _halves(x: np.ndarray, y: np.ndarray, who: np.ndarray, seed: int, correlation: bool) -> list[tuple]:
-    """Rows of the 50/50 protocol: a line is fitted on one half of the patients and measured on the other."""
+def halves(who: np.ndarray, seed: int) -> Iterator[np.ndarray]:
+    """Which images [n] are tested in each of the 50 splits: those of half of the patients `who` [n]."""
     rng = np.random.default_rng([seed, 50])
     count = who.max() + 1
-    found: dict[str, list[float]] = {"pearson": [], "r2": [], "mae": []}
     for _ in range(SPLITS):
-        test = np.isin(who, rng.permutation(count)[: count // 2])
+        yield np.isin(who, rng.permutation(count)[: count // 2])
+
+
+def _halves(x: np.ndarray, y: np.ndarray, who: np.ndarray, seed: int, correlation: bool) -> list[tuple]:
+    """Rows of the 50/50 protocol: a line is fitted on one half of the patients and measured on the other."""
+    found: dict[str, list[float]] = {"pearson": [], "r2": [], "mae": []}
+    for test in halves(who, seed):
         slope, intercept = _line(x[~test], y[~test])
         fitted, one = slope * x[test] + intercept, np.ones((1, test.sum()))
         found["pearson"].append(float(_pearson(fitted, y[test], one)[0]))
@@ -182,6 +197,46 @@ def _mean(values: np.ndarray) -> float:
     return float(finite.mean()) if len(finite) else float("nan")
 
 
+def ridge(
+    readouts: pd.DataFrame, score: pd.Series, patients: pd.Series, resamples: int = 1000, seed: int = 0
+) -> pd.DataFrame:
+    """What several read-outs (columns, by image) reach together: table as that of `associations`, without the zero-shot fit.
+
+    Each fit is a ridge regression on standardized read-outs, its penalty chosen by leave-one-out within the images that it is fitted on.
+    """
+    from sklearn.linear_model import RidgeCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    columns = [_aligned(readouts[name], score, patients) for name in readouts]
+    x, (_, y, who) = np.stack([c[0] for c in columns], axis=1), columns[0]
+
+    def fit(test: np.ndarray) -> np.ndarray:
+        model = make_pipeline(StandardScaler(), RidgeCV(np.logspace(-1, 4, 11)))
+        return model.fit(x[~test], y[~test]).predict(x[test])
+
+    fitted, one = np.empty(len(y)), np.ones((1, len(y)))
+    for patient in np.unique(who):
+        fitted[who == patient] = fit(who == patient)
+    drawn = weights(who.max() + 1, resamples, seed)[:, who].astype(float)
+    measures = {
+        "pearson": _pearson,
+        "spearman": _spearman,
+        "r2": lambda f, y, w: _r2(y, f, w),
+        "mae": lambda f, y, w: _mae(y, f, w),
+    }
+    rows = [
+        ("leave-one-patient-out", s, f(fitted, y, one)[0], *interval(f(fitted, y, drawn))) for s, f in measures.items()
+    ]
+    found: dict[str, list[float]] = {"pearson": [], "r2": [], "mae": []}
+    for test in halves(who, seed):
+        half, ones = fit(test), np.ones((1, test.sum()))
+        for statistic, values in found.items():
+            values.append(float(measures[statistic](half, y[test], ones)[0]))
+    rows += [("cohen-50-50", s, _mean(np.array(v)), *interval(np.array(v))) for s, v in found.items()]
+    return pd.DataFrame(rows, columns=["fit", "statistic", "value", "low", "high"]).assign(n=len(y))
+
+
 def no_data(score: pd.Series, patients: pd.Series, resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
     """What predicting the training mean without an image reaches: table fit, statistic (r2, mae), value, low, high, n."""
     x, y, who = _aligned(score * 0.0, score, patients)
@@ -193,3 +248,104 @@ def no_data(score: pd.Series, patients: pd.Series, resamples: int = 1000, seed: 
     ]
     rows += _halves(x, y, who, seed, correlation=False)
     return pd.DataFrame(rows, columns=["fit", "statistic", "value", "low", "high"]).assign(n=len(y))
+
+
+def differences(
+    first: pd.Series, second: pd.Series, score: pd.Series, patients: pd.Series, resamples: int = 1000, seed: int = 0
+) -> pd.DataFrame:
+    """Correlation of the first read-out with the score minus that of the second: table statistic, value, low, high, n.
+
+    Paired: each bootstrap sample of patients measures both. A read-out that does not vary, as without an image, counts as a correlation of 0.
+    """
+    a, y, who = _aligned(first, score, patients)
+    b, _, _ = _aligned(second, score, patients)
+    drawn, one = weights(who.max() + 1, resamples, seed)[:, who].astype(float), np.ones((1, len(y)))
+    rows = []
+    for statistic, function in (("pearson", _pearson), ("spearman", _spearman)):
+        found = [np.nan_to_num(function(a, y, w)) - np.nan_to_num(function(b, y, w)) for w in (one, drawn)]
+        rows.append((statistic, found[0][0], *interval(found[1])))
+    return pd.DataFrame(rows, columns=["statistic", "value", "low", "high"]).assign(n=len(y))
+
+
+def partial(
+    readout: pd.Series,
+    score: pd.Series,
+    patients: pd.Series,
+    confounder: pd.Series,
+    resamples: int = 300,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Correlations of read-out and score once a confounder is taken out of both: table statistic, value, low, high, n.
+
+    A confounder of numbers is taken out by a line, one of names by the mean of each; for Spearman from the ranks (numbers of it are ranked,
+    too). Intervals are bootstrapped over patients, with the regressions done anew in each sample.
+    """
+    x, y, who = _aligned(readout, score, patients)
+    known = confounder.reindex(score.index)
+    numeric = pd.api.types.is_numeric_dtype(known)
+    rows = []
+    drawn = weights(who.max() + 1, resamples, seed)[:, who].astype(float)
+    for statistic, ranked in (("pearson", False), ("spearman", True)):
+        order = rankdata if ranked else np.asarray
+        taken = order(known)[:, None] if numeric else pd.get_dummies(known).to_numpy(float)
+        design = np.column_stack([np.ones(len(y)), taken]).astype(float)
+        values = [_partial(order(x), order(y), design, w) for w in (np.ones(len(y)), *drawn)]
+        rows.append((statistic, values[0], *interval(np.array(values[1:]))))
+    return pd.DataFrame(rows, columns=["statistic", "value", "low", "high"]).assign(n=len(y))
+
+
+def _partial(x: np.ndarray, y: np.ndarray, design: np.ndarray, w: np.ndarray) -> float:
+    """Weighted correlation [of x and y, both n] of what a weighted least-squares fit on design [n, k] leaves."""
+    root, both = np.sqrt(w)[:, None], np.column_stack([x, y]).astype(float)
+    rest = both - design @ np.linalg.lstsq(design * root, both * root, rcond=None)[0]
+    rest[:, np.square(rest * root).sum(0) <= 1e-12 * np.square(both * root).sum(0)] = 0.0
+    return float(_pearson(rest[:, 0], rest[:, 1], w[None])[0])
+
+
+def zone_associations(
+    ours: np.ndarray, theirs: np.ndarray, patients: np.ndarray, resamples: int = 1000, seed: int = 0
+) -> pd.DataFrame:
+    """How far zone scores [n, Z] of n images follow a reader's [n, Z]: table zone, statistic, value, low, high, n.
+
+    'pooled': Spearman over all zones of all images. 'within': the mean over images of the Spearman correlation of an image's zones, of the images
+    whose zones differ for the reader; an image whose zones are all alike for us counts 0. Then each zone over the images. n counts zones
+    for the pooled line, else images; intervals are bootstrapped over patients.
+    """
+    who = np.unique(np.asarray(patients).astype(str), return_inverse=True)[1]
+    drawn = weights(who.max() + 1, resamples, seed)[:, who].astype(float)
+    count, zones = ours.shape
+    one, rows = np.ones((1, count)), []
+
+    def pooled(w: np.ndarray) -> np.ndarray:
+        return _spearman(ours.ravel(), theirs.ravel(), np.repeat(w, zones, axis=1))
+
+    rows.append(("all", "pooled", pooled(one)[0], *interval(pooled(drawn)), count * zones))
+    varied = np.flatnonzero(np.ptp(theirs, axis=1) > 0)
+    each = [np.nan_to_num(_spearman(ours[i], theirs[i], np.ones((1, zones)))[0]) for i in varied]
+    if len(each):
+        mass = drawn[:, varied].sum(1)
+        sums = drawn[:, varied] @ np.array(each)
+        means = np.divide(sums, mass, out=np.full(len(mass), np.nan), where=mass > 0)
+        rows.append(("all", "within", float(np.mean(each)), *interval(means), len(each)))
+    for zone in range(zones):
+        x, y = ours[:, zone], theirs[:, zone]
+        rows.append((zone, "spearman", _spearman(x, y, one)[0], *interval(_spearman(x, y, drawn)), count))
+    return pd.DataFrame(rows, columns=["zone", "statistic", "value", "low", "high", "n"])
+
+
+def mean_difference(fitted: np.ndarray, score: np.ndarray) -> tuple[float, float, float]:
+    """Bland and Altman 1986: mean of fitted minus score, and the limits of agreement at 1.96 standard deviations of it."""
+    gap = np.asarray(fitted, float) - np.asarray(score, float)
+    spread = 1.96 * gap.std(ddof=1) if len(gap) > 1 else 0.0
+    return float(gap.mean()), float(gap.mean() - spread), float(gap.mean() + spread)
+
+
+def calibrated(readout: pd.Series, score: pd.Series, patients: pd.Series) -> pd.Series:
+    """Each image's score from a line fitted on all other patients, by image as `score` is."""
+    return pd.Series(leave_one_patient_out(*_aligned(readout, score, patients)), score.index)
+
+
+def classes(score: pd.Series, most: float) -> pd.Series:
+    """'none' (below 0.5), and thirds of the score's range 0 to `most`: 'mild', 'moderate', 'severe'."""
+    edges = [-np.inf, 0.5, most / 3, most * 2 / 3, np.inf]
+    return pd.cut(score, edges, labels=["none", "mild", "moderate", "severe"], right=False).astype(str)

@@ -197,9 +197,18 @@ class Run:
         return [Letterbox(int(w), int(h), side) for w, h in zip(images["width"], images["height"], strict=True)]
 
     def may_show(self, name: str) -> bool:
-        """Whether a page may show images of a set: never credentialed ones, nor the real COVID-19 collection's, whose
-        licence differs from image to image."""
+        """Whether a page may show any image of a set: never credentialed ones, nor the real COVID-19 collection's, whose
+        licence differs from image to image (`credits`)."""
         return self.records(name).access != "credentialed" and name != "covid19"
+
+    def credits(self, name: str) -> pd.DataFrame:
+        """Per image of a set, by name: shown (whether a page may show it) and credit (the line that then stands beside it)."""
+        images = self.records(name).images["image"]
+        if name == "covid19" and self.records(name).access != "credentialed":
+            told = datasets.covid19.sources(self.data / datasets.FOLDERS[name]).set_index("image")
+            return told[["shown", "credit"]].reindex(images)
+        credit = images + (", generated" if self.records(name).access == "generated" else "")
+        return pd.DataFrame({"shown": self.may_show(name), "credit": credit.to_numpy()}, index=images.to_numpy())
 
     def may_show_text(self, name: str) -> bool:
         """Whether a page may show report text of a set; the rule is that of its images."""

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from pnloc import comparators, metrics, processes, results
+from pnloc import comparators, metrics, processes, readouts, results, severity_tables
 from pnloc.cli import main
 from pnloc.errors import PnlocError
 from pnloc.files import read_json
@@ -70,6 +70,11 @@ def test_tables_have_the_columns_that_other_things_rely_on(artifacts):
     assert list(severity.columns) == SEVERITY
     assert set(severity["fit"]) == {"zero-shot", "leave-one-patient-out", "cohen-50-50"}
     assert set(severity["score"]) == {"geographic_extent", "opacity"}
+    assert {"combined", "attended area", "no image", *readouts.TRIVIAL} <= set(severity["readout"])
+    for name in severity_tables.BESIDE:
+        assert set(table(artifacts, f"severity_{name}").columns) >= {"n"}, name
+    choice = table(artifacts, "severity_choice")
+    assert choice["chosen"].sum() == 1 and choice.loc[choice["chosen"], "readout"].item() in readouts.READOUTS
     assert list(pd.read_csv(artifacts / "smoke" / "timing.csv").columns) == ["stage", "seconds", "peak_mib"]
 
 

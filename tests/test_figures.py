@@ -220,3 +220,51 @@ def test_an_overlay_draws_its_boxes_where_they_are(tmp_path):
     assert (columns.min(), columns.max()) == pytest.approx((227, 677), abs=4)
     assert rows.max() == pytest.approx(362, abs=4)
     assert pixels[270, 450].tolist() == [80, 80, 80], "a frame, not a filled box"
+
+
+def test_agreement_shows_differences_against_means_and_three_lines(ax):
+    figures.severity_agreement(np.array([1.0, 4.0]), np.array([3.0, 2.0]), (0.0, -4.0, 4.0), ax, "extent")
+    assert np.asarray(ax.collections[0].get_offsets()).tolist() == [[2, -2], [3, 2]]
+    assert [line.get_ydata()[0] for line in ax.lines] == [0, -4, 4]
+    assert [text.get_text() for text in ax.texts] == ["+0.0", "-4.0", "+4.0"]
+
+
+def test_classes_stand_in_their_order_with_their_numbers_and_absent_ones_are_left_out(ax):
+    table = pd.DataFrame({"grade": ["severe", "none", "none"], "value": [0.9, 0.1, 0.2]})
+    figures.severity_classes(table, "value", "grade", ax, ["none", "mild", "severe"])
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["none\nn=2", "severe\nn=1"]
+    points = [tuple(p) for c in ax.collections for p in np.asarray(c.get_offsets())[:, 1:]]
+    assert sorted(v for (v,) in points) == [0.1, 0.2, 0.9]
+
+
+def test_two_readers_are_a_bar_with_their_mean(ax):
+    table = pd.DataFrame({"x": [0.5], "senior": [4.0], "junior": [8.0]})
+    figures.severity_readers(table, "x", ("senior", "junior"), ax, "Brixia")
+    bars, points = ax.collections
+    assert bars.get_segments()[0].tolist() == [[0.5, 4], [0.5, 8]]
+    assert np.asarray(points.get_offsets()).tolist() == [[0.5, 6]]
+
+
+def test_a_zone_map_fills_the_zones_inside_the_outline(ax):
+    outline = np.zeros((2, 24, 24))
+    outline[0, 3:21, 2:10], outline[1, 3:21, 14:22] = 1, 1
+    places = np.array([[x, y, x + 8 / 24, y + 6 / 24] for x in (2 / 24, 14 / 24) for y in (3 / 24, 9 / 24, 15 / 24)])
+    figures.zone_map(np.arange(6.0), places, outline, ax, "mean", "score", 6.0)
+    picture = np.ma.filled(ax.images[0].get_array(), np.nan)
+    assert picture[4, 3] == 0 and picture[19, 5] == 2 and picture[4, 15] == 3 and picture[12, 20] == 4
+    assert np.isnan(picture[12, 12]) and np.isfinite(picture).sum() == 2 * 18 * 8
+    assert [text.get_text() for text in ax.texts] == [f"{z}\n{v:.2f}" for v, z in enumerate("ABCDEF")]
+
+
+def test_a_severity_overlay_has_the_mask_over_the_whole_picture_and_two_lungs(ax):
+    mask = np.zeros((6, 6))
+    mask[2, 2] = 0.8
+    lungs = np.array([[0.1, 0.1, 0.4, 0.9], [0.6, 0.1, 0.9, 0.9]])
+    figures.severity_overlay(np.full((48, 48), 90, np.uint8), mask, lungs, ax, "x")
+    assert ax.images[1].get_extent() == [-0.5, 47.5, 47.5, -0.5] and np.max(ax.images[1].get_alpha()) == pytest.approx(
+        0.48
+    )
+    assert [p.get_bbox().bounds for p in ax.patches] == [
+        pytest.approx((4.8, 4.8, 14.4, 38.4)),
+        pytest.approx((28.8, 4.8, 14.4, 38.4)),
+    ]

@@ -84,6 +84,15 @@ def test_brightness_does_not_depend_on_exposure_nor_on_black_bars():
     assert severity.brightness(barred[None], where)[0] == pytest.approx(one, abs=0.03)
 
 
+def test_brightness_within_a_mask_is_that_of_the_same_boxes():
+    images = np.random.default_rng(0).integers(1, 200, (3, 32, 32)).astype(np.uint8)
+    inside = np.zeros((3, 32, 32), dtype=bool)
+    inside[:, 8:24, 16:32] = True
+    boxed = severity.brightness(images, np.array([[0.5, 0.25, 1, 0.75]]))
+    assert severity.brightness_within(images, inside) == pytest.approx(boxed)
+    assert np.isnan(severity.brightness_within(images[:1], inside[:1] & False)).all()
+
+
 def test_brightness_of_a_flat_image_and_of_no_place():
     flat = np.full((1, 8, 8), 51, dtype=np.uint8)
     assert severity.brightness(flat, np.array([[0, 0, 1, 1]])) == pytest.approx([0.2])
@@ -248,3 +257,136 @@ def test_no_data_by_hand():
     halves = table[table["fit"] == "cohen-50-50"].set_index("statistic")
     assert halves.loc["mae", ["low", "high"]].tolist() == [0, 4.5] and 2 < halves.loc["mae", "value"] < 4
     assert np.isnan(halves.loc["r2", "value"])
+
+
+# Differences, confounders, zones --------------------------------------------------------------------------
+
+
+def test_a_difference_is_that_of_the_two_correlations_and_is_paired():
+    readout, score, patients = study()
+    noise = pd.Series(np.random.default_rng(1).normal(0, 1, 24), readout.index)
+    table = severity.differences(readout, noise, score, patients, resamples=300).set_index("statistic")
+    expected = stats.pearsonr(readout, score).statistic - stats.pearsonr(noise, score).statistic
+    assert table.loc["pearson", "value"] == pytest.approx(expected) and table.loc["pearson", "low"] > 0
+    expected = stats.spearmanr(readout, score).statistic - stats.spearmanr(noise, score).statistic
+    assert table.loc["spearman", "value"] == pytest.approx(expected)
+    # The same read-out twice differs in no sample.
+    same = severity.differences(readout, readout, score, patients, resamples=50)
+    assert same[["value", "low", "high"]].to_numpy() == pytest.approx(0)
+    back = severity.differences(noise, readout, score, patients, resamples=300).set_index("statistic")
+    assert back.loc["pearson", "value"] == pytest.approx(-table.loc["pearson", "value"])
+
+
+def test_without_an_image_the_difference_is_the_correlation():
+    readout, score, patients = study()
+    table = severity.differences(readout, readout * 0, score, patients, resamples=200)
+    whole = severity.associations(readout, score, patients, resamples=200).query("fit == 'zero-shot'")
+    assert table[["value", "low", "high"]].to_numpy() == pytest.approx(whole[["value", "low", "high"]].to_numpy())
+
+
+def test_what_a_confounder_explains_is_taken_out():
+    rng = np.random.default_rng(0)
+    index = pd.Index([f"i{n}" for n in range(200)])
+    group = pd.Series(rng.integers(0, 3, 200), index)
+    readout, score = (pd.Series(3.0 * group + rng.normal(0, 1, 200), index) for _ in range(2))
+    patients = pd.Series(range(200), index)
+    raw = severity.associations(readout, score, patients, resamples=50).query("fit == 'zero-shot'")
+    left = severity.partial(readout, score, patients, group.map(lambda g: f"view {g}"), resamples=50)
+    assert (raw["value"] > 0.7).all() and (left["value"].abs() < 0.15).all()
+    assert (left["low"] < left["value"]).all() and (left["value"] < left["high"]).all()
+
+
+def test_a_partial_correlation_is_that_of_the_residuals():
+    rng = np.random.default_rng(2)
+    readout, score, patients = study()
+    other = pd.Series(rng.normal(0, 1, 24) + score.to_numpy(), score.index)
+    found = severity.partial(readout, score, patients, other, resamples=10).set_index("statistic")["value"]
+    for statistic, order in (("pearson", np.asarray), ("spearman", stats.rankdata)):
+        x, y, z = (order(v) for v in (readout, score, other))
+        rest = [v - np.polyval(np.polyfit(z, v, 1), z) for v in (x, y)]
+        assert found[statistic] == pytest.approx(stats.pearsonr(*rest).statistic)
+    # One group for all takes nothing out; one group per image takes out everything.
+    plain = severity.partial(readout, score, patients, pd.Series("same", score.index), resamples=5)
+    assert plain.loc[0, "value"] == pytest.approx(stats.pearsonr(readout, score).statistic)
+    assert (
+        severity.partial(readout, score, patients, pd.Series(score.index, score.index), resamples=5)["value"]
+        .isna()
+        .all()
+    )
+
+
+def test_zones_pooled_and_within_an_image_by_hand():
+    theirs = np.array([[0, 1, 2], [2, 2, 2], [2, 1, 0]], dtype=float)
+    ours = np.array([[0.1, 0.2, 0.3], [0.9, 0.1, 0.5], [0.1, 0.2, 0.3]])
+    table = severity.zone_associations(ours, theirs, np.array(["p", "q", "r"]), resamples=20)
+    rows = table.set_index(["zone", "statistic"])
+    assert rows.loc[("all", "pooled"), "value"] == pytest.approx(
+        stats.spearmanr(ours.ravel(), theirs.ravel()).statistic
+    )
+    # The middle image has equal zones and does not count: (1 - 1) / 2.
+    assert rows.loc[("all", "within"), ["value", "n"]].tolist() == [0, 2] and rows.loc[("all", "pooled"), "n"] == 9
+    assert rows.loc[(0, "spearman"), "value"] == pytest.approx(stats.spearmanr(ours[:, 0], theirs[:, 0]).statistic)
+    assert np.isnan(severity.zone_associations(ours * 0, theirs, np.array(["p", "q", "r"]), 20)["value"].iloc[0])
+    alike = severity.zone_associations(ours, theirs * 0, np.array(["p", "q", "r"]), resamples=20)
+    assert "within" not in set(alike["statistic"])
+
+
+def test_an_image_without_differences_of_ours_counts_as_none():
+    theirs = np.array([[0, 1, 2], [0, 1, 2]], dtype=float)
+    table = severity.zone_associations(np.array([[1, 2, 3], [1, 1, 1.0]]), theirs, np.array([1, 2]), resamples=10)
+    assert table.set_index("statistic").loc["within", "value"] == pytest.approx(0.5)
+
+
+def test_limits_of_agreement_by_hand():
+    mean, low, high = severity.mean_difference(np.array([1.0, 2, 4]), np.array([0.0, 2, 2]))
+    assert (mean, low, high) == pytest.approx((1, 1 - 1.96, 1 + 1.96))
+    assert severity.mean_difference(np.array([2.0]), np.array([1.0])) == (1, 1, 1)
+
+
+def test_classes_are_thirds_of_the_range_and_none():
+    score = pd.Series([0, 0.4, 0.5, 2.6, 2.7, 5.3, 5.4, 8])
+    expected = ["none", "none", "mild", "mild", "moderate", "moderate", "severe", "severe"]
+    assert severity.classes(score, 8).tolist() == expected
+
+
+def test_calibrated_scores_come_from_the_other_patients():
+    readout, score, patients = study()
+    fitted = severity.calibrated(readout, score, patients)
+    assert fitted.index.equals(score.index)
+    changed = score.copy()
+    changed[patients == "p3"] += 100
+    again = severity.calibrated(readout, changed, patients)
+    assert again[patients == "p3"].to_numpy() == pytest.approx(fitted[patients == "p3"].to_numpy())
+    assert (again != fitted)[patients != "p3"].all()
+
+
+# Several read-outs together -------------------------------------------------------------------------------
+
+
+def test_read_outs_that_make_up_the_score_together_are_found_and_noise_is_not():
+    rng = np.random.default_rng(0)
+    index, patients = (
+        [f"i{n}" for n in range(60)],
+        pd.Series([f"p{n % 20}" for n in range(60)], [f"i{n}" for n in range(60)]),
+    )
+    table = pd.DataFrame(rng.normal(0, 1, (60, 3)), index, ["a", "b", "noise"])
+    score = 2 * table["a"] - table["b"] + 4
+    found = rows_of(severity.ridge(table, score, patients, resamples=50))
+    assert found["leave-one-patient-out", "pearson"] > 0.99 and found["cohen-50-50", "r2"] > 0.95
+    assert found["leave-one-patient-out", "mae"] < 0.2 and {f for f, _ in found} == {
+        "leave-one-patient-out",
+        "cohen-50-50",
+    }
+    nothing = rows_of(severity.ridge(table[["noise"]], score, patients, resamples=50))
+    assert nothing["cohen-50-50", "r2"] < 0.1 and abs(nothing["cohen-50-50", "pearson"]) < 0.4
+
+
+def test_together_no_fit_sees_the_patients_that_it_is_measured_on():
+    """Read-outs that name the patient: they would tell the score, had it been seen."""
+    rng = np.random.default_rng(1)
+    who = np.repeat(np.arange(12), 3)
+    index = [f"i{n}" for n in range(36)]
+    score = pd.Series(rng.normal(0, 1, 12)[who], index)
+    table = pd.DataFrame(np.eye(12)[who], index, [f"p{n}" for n in range(12)])
+    found = rows_of(severity.ridge(table, score, pd.Series(who, index), resamples=20))
+    assert found["leave-one-patient-out", "r2"] <= 0 and found["cohen-50-50", "r2"] <= 0

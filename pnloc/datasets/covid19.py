@@ -21,6 +21,7 @@ from pnloc.datasets.common import (
     years,
 )
 from pnloc.errors import PnlocError
+from pnloc.files import read_json
 from pnloc.records import REPORT_COLUMNS, Records, assign_splits
 
 WHERE = "get the COVID-19 image data collection of Cohen et al. (ieee8023/covid-chestxray-dataset)"
@@ -29,6 +30,9 @@ OLD_NAMES = {"Patientid": "patientid", "clinical notes": "clinical_notes", "pO2 
 ZONES = "ABCDEF"
 READERS = {"S": "brixia", "J": "brixia_junior"}  # column prefix in the file -> prefix of the score columns
 EXTENT, OPACITY = 8, 6  # the most of each
+# Licences under which a picture may be drawn, with credit.
+SHOWN = re.compile(r"(?:cc0|cc[ -]by(?:[ -]sa|[ -]nc[ -]sa)?)(?:\s+\d(?:\.\d)?)?", re.IGNORECASE)
+LUNGS = {"right lung": "right", "left lung": "left"}
 
 
 def read(folder: Path, brixia: Path | None = None) -> Records:
@@ -81,6 +85,56 @@ def read(folder: Path, brixia: Path | None = None) -> Records:
         "covid19", access(folder, "open"), images, no_boxes(), reports, quarantine,
         tally={"images": ledger.counts(), **score_rows}, scores=scores, notes=notes + score_notes,
     )  # fmt: skip
+
+
+def sources(folder: Path) -> pd.DataFrame:
+    """Where each image comes from: image, source (host of its page), year, licence, credit (a line), shown (bool).
+
+    `shown` is True only for the licences CC0, CC BY, CC BY-SA and CC BY-NC-SA, written plainly in the column `license`: what is unknown or forbids
+    derivatives is not drawn. The year is that of the radiograph's date (NaN: unknown).
+    """
+    path = need(Path(folder), "metadata.csv", where=WHERE)
+    table = _renamed(read_rows(path, encoding_errors="replace"), path).dropna(subset="filename")
+    table = table.drop_duplicates("filename")
+    url, doi, licence, date = (
+        table[c].fillna("").astype(str).str.strip() if c in table else pd.Series("", index=table.index)
+        for c in ("url", "doi", "license", "date")
+    )
+    page = url.where(url != "", ("https://doi.org/" + doi).where(doi != "", "source not named"))
+    return pd.DataFrame({
+        "image": table["filename"],
+        "source": url.str.extract(r"^https?://(?:www\.)?([^/:]+)", expand=False).fillna("unknown"),
+        "year": date.str.extract(r"((?:19|20)\d\d)", expand=False).astype(float),
+        "licence": licence,
+        "credit": table["filename"] + ", " + page + ", " + licence.where(licence != "", "licence not named"),
+        "shown": licence.str.fullmatch(SHOWN).astype(bool),
+    }).reset_index(drop=True)  # fmt: skip
+
+
+def lung_boxes(folder: Path) -> pd.DataFrame:
+    """Boxes of lungs that people drew (`annotations/lung-boxes.json`, COCO): image, side, x1, y1, x2, y2, relative to the picture.
+
+    An empty table where the file is not there. A lung of several boxes gets the box around them.
+    """
+    columns = ["image", "side", "x1", "y1", "x2", "y2"]
+    path = Path(folder) / "annotations" / "lung-boxes.json"
+    if not path.exists():
+        return pd.DataFrame(columns=columns)
+    try:
+        told = read_json(path)
+        images = {i["id"]: i for i in told["images"]}
+        sides = {c["id"]: LUNGS.get(str(c["name"]).lower(), "") for c in told["categories"]}
+        rows = []
+        for one in told["annotations"]:
+            image, (x, y, w, h) = images[one["image_id"]], one["bbox"]
+            sizes = [image["width"], image["height"]] * 2
+            edges = [float(v) / s for v, s in zip((x, y, x + w, y + h), sizes, strict=True)]
+            rows.append((image["file_name"], sides[one["category_id"]], *edges))
+    except (KeyError, TypeError, ValueError, ZeroDivisionError, AttributeError) as error:
+        raise PnlocError(f"{path}: not a COCO file of lung boxes ({type(error).__name__}: {error})") from None
+    table = pd.DataFrame(rows, columns=columns)
+    around = {"x1": "min", "y1": "min", "x2": "max", "y2": "max"}
+    return table[table["side"] != ""].groupby(["image", "side"], as_index=False).agg(around)
 
 
 def _renamed(table: pd.DataFrame, path: Path) -> pd.DataFrame:
