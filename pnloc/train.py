@@ -8,6 +8,8 @@ weights as one that was never stopped.
 """
 
 import json
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -158,7 +160,7 @@ def fit(
     processes.wait()  # all have read the checkpoint before one is written
     saved = time.monotonic()
     module.train()
-    with processes.whole_batch(module, *encoders):
+    with processes.whole_batch(module, *encoders), _stoppable() as stop:
         for epoch in bar(range(len(done.history), schedule.epochs), desc=title, unit="epoch"):
             if not resumed:
                 torch.manual_seed(seed * 100_003 + epoch)
@@ -172,6 +174,7 @@ def fit(
                         raise PnlocError(f"{title}: the {error}, in epoch {epoch}, step {done.step}; {kept}") from None
                     cycle.step()
                     done.step += 1
+                    stop()
                     for name, value in terms.items():
                         done.sums[name] = done.sums.get(name, 0.0) + value / schedule.steps
                     if done.step < schedule.steps and time.monotonic() - saved >= EVERY:
@@ -216,6 +219,35 @@ def _step(
         raise FloatingPointError("gradient is not finite")
     optimizer.step()
     return dict(zip(terms, values.tolist(), strict=True))
+
+
+@contextmanager
+def _stoppable() -> Iterator[Callable[[], None]]:
+    """Ctrl-C waits for the end of a step: a function to call there, which raises KeyboardInterrupt if it was pressed.
+
+    Python raises it wherever it happens to be, and loses it where that is a destructor or a callback from C. A second
+    Ctrl-C does not wait. Signals reach the main thread only; in another one, and where they are ignored, this does nothing.
+    """
+    before, asked = signal.getsignal(signal.SIGINT), []
+    if threading.current_thread() is not threading.main_thread() or before in (None, signal.SIG_IGN):
+        yield lambda: None
+        return
+
+    def remember(number: int, frame: object) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    def stop() -> None:
+        if asked:
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, remember)
+    try:
+        yield stop
+        stop()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _ahead(batches: Iterable) -> Iterator:

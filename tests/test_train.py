@@ -1,9 +1,12 @@
 """The training loop: resume equals never stopping, the same seed the same weights, bad losses end clearly."""
 
+import signal
+
 import pytest
 import torch
 from torch import nn
 
+from pnloc import train
 from pnloc.errors import PnlocError
 from pnloc.train import Schedule, fit, load_module, load_tensors, save_module
 
@@ -67,3 +70,22 @@ def test_weights_survive_the_disk_and_a_broken_file_is_named(tmp_path):
         load_tensors(tmp_path / "b.safetensors")
     with pytest.raises(PnlocError, match="no such file"):
         load_tensors(tmp_path / "c.safetensors")
+
+
+def test_control_c_waits_for_the_end_of_a_step_and_is_never_lost():
+    before = signal.getsignal(signal.SIGINT)
+    steps = []
+    with pytest.raises(KeyboardInterrupt), train._stoppable() as stop:
+        for step in range(3):
+            if step == 1:
+                signal.raise_signal(signal.SIGINT)
+            steps.append(step)
+            stop()
+    assert steps == [0, 1] and signal.getsignal(signal.SIGINT) is before
+    with pytest.raises(KeyboardInterrupt), train._stoppable():
+        signal.raise_signal(signal.SIGINT)  # after the last step
+    with pytest.raises(KeyboardInterrupt), train._stoppable():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)  # the second does not wait
+        raise AssertionError("not reached")
+    assert signal.getsignal(signal.SIGINT) is before
