@@ -168,6 +168,7 @@ def test_a_kill_while_the_checkpoint_is_written_leaves_the_old_one_or_the_new_on
 def commanded(folder, begun):
     """The command line, whose training is a small one; its exit status becomes the process's."""
     train.EVERY = 0.0
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 
     def small(given):
         begun.send(True)

@@ -72,7 +72,15 @@ def test_weights_survive_the_disk_and_a_broken_file_is_named(tmp_path):
         load_tensors(tmp_path / "c.safetensors")
 
 
-def test_control_c_waits_for_the_end_of_a_step_and_is_never_lost():
+@pytest.fixture
+def interruptible():
+    """SIGINT as in a terminal: a shell's background jobs, and what they start, ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_control_c_waits_for_the_end_of_a_step_and_is_never_lost(interruptible):
     before = signal.getsignal(signal.SIGINT)
     steps = []
     with pytest.raises(KeyboardInterrupt), train._stoppable() as stop:
