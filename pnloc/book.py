@@ -10,9 +10,12 @@ import re
 import shutil
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pnloc.cache import source_digest
 from pnloc.errors import PnlocError
@@ -22,9 +25,13 @@ from pnloc.notebook import check_types, refuse_unknown
 try:
     import nbformat
     import yaml
+    from jupyter_core.utils import run_sync
     from nbformat import NotebookNode
 except ModuleNotFoundError as error:
     raise PnlocError(f"running notebooks needs {error.name}: pip install 'pnloc[notebooks]', or make env") from None
+
+if TYPE_CHECKING:
+    from jupyter_client.manager import AsyncKernelManager
 
 PACKAGE = Path(__file__).parent
 ROOT = PACKAGE.parent
@@ -32,6 +39,7 @@ NOT_IN_NOTEBOOKS = {"book", "cli", "__main__"}  # modules that no notebook's res
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 BAR = re.compile(r"\d+%\|.*\|\s*\d+/\d+ \[|\d+\w* \[\d\d:\d\d")  # what tqdm draws
 WIDGET = "application/vnd.jupyter.widget-view+json"
+AHEAD = "__import__('pnloc.notebook').notebook.imports()"  # what a kernel does while it waits for its notebook
 NO_KERNEL = "*Controls stand here when the notebook runs in JupyterLab.*"
 
 
@@ -52,25 +60,28 @@ def execute(notebooks: Path, pages: Path, parameters: dict[str, object], publish
     pages.mkdir(parents=True, exist_ok=True)
     for stale in [p for p in pages.glob("*.ipynb") if p.name not in {s.name for s in sources}]:
         stale.unlink()
-    key, ran = digest(parameters, package_digest(), listing(str(parameters.get("DATA", "")))), []
-    width = max(len(s.stem) for s in sources)
+    key, keys = digest(parameters, package_digest(), listing(str(parameters.get("DATA", "")))), {}
     for source in sources:
-        page = pages / source.name
-        key = digest(key, source.read_text(encoding="utf-8"))
-        if _key_of(page) == key:
-            print(f"{source.stem:<{width}}  unchanged", flush=True)
-            continue
-        started = time.perf_counter()
-        print(f"{source.stem:<{width}}  running", flush=True)
-        try:
-            _run(source, page, parameters, key)
-        except BaseException:
-            for old in [page, *([published / source.name] if published else [])]:
-                old.unlink(missing_ok=True)
-            raise
-        print(f"{source.stem:<{width}}  {time.perf_counter() - started:.1f} s", flush=True)
-        ran.append(source.stem)
-    return ran
+        key = keys[source] = digest(key, source.read_text(encoding="utf-8"))
+    changed = [s for s in sources if _key_of(pages / s.name) != keys[s]]
+    width = max(len(s.stem) for s in sources)
+    with _Kernels(changed) as kernels:
+        for source in sources:
+            page = pages / source.name
+            if source not in changed:
+                print(f"{source.stem:<{width}}  unchanged", flush=True)
+                continue
+            started = time.perf_counter()
+            print(f"{source.stem:<{width}}  running", flush=True)
+            try:
+                with kernels.of(source) as kernel:
+                    _run(source, page, parameters, keys[source], kernel)
+            except BaseException:
+                for old in [page, *([published / source.name] if published else [])]:
+                    old.unlink(missing_ok=True)
+                raise
+            print(f"{source.stem:<{width}}  {time.perf_counter() - started:.1f} s", flush=True)
+    return [source.stem for source in changed]
 
 
 def check_parameters(sources: list[Path], parameters: dict[str, object]) -> None:
@@ -105,10 +116,9 @@ def listing(folder: str) -> list:
     return [[str(p.relative_to(folder)), p.stat().st_size, p.stat().st_mtime_ns] for p in entries if p.exists()]
 
 
-def _run(source: Path, page: Path, parameters: dict[str, object], key: str) -> None:
-    """Run one notebook into its page with this process's own Python."""
+def _run(source: Path, page: Path, parameters: dict[str, object], key: str, kernel: "AsyncKernelManager") -> None:
+    """Run one notebook into its page."""
     import papermill
-    from jupyter_client.kernelspec import NoSuchKernel
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
     try:
@@ -120,34 +130,61 @@ def _run(source: Path, page: Path, parameters: dict[str, object], key: str) -> N
                 kernel_name="python3",
                 cwd=str(source.parent),
                 progress_bar=sys.stderr.isatty(),
-                kernel_manager_class=_own_kernel(),
+                km=kernel,
             )
             done.metadata["pnloc"] = {**done.metadata.get("pnloc", {}), "key": key}
             nbformat.write(done, temporary)
     except papermill.PapermillExecutionError as error:
         raise PnlocError(f"{source.name}: {cause(error)}") from None
-    except (DeadKernelError, CellTimeoutError, NoSuchKernel, RuntimeError) as error:
+    except (DeadKernelError, CellTimeoutError, RuntimeError) as error:
         raise PnlocError(
             f"{source.name}: the kernel did not finish ({_one_line(str(error)) or type(error).__name__})"
         ) from None
 
 
-def _own_kernel() -> type:
-    """A kernel manager that starts this very Python with this very package, whatever kernels the machine has."""
-    from ipykernel.kernelspec import get_kernel_dict
-    from jupyter_client.kernelspec import KernelSpec
-    from jupyter_client.manager import AsyncKernelManager
+class _Kernels:
+    """Kernels for some notebooks, one after the other; the next one starts, and imports what takes long, while one is at work."""
 
-    class OwnKernel(AsyncKernelManager):
-        @property
-        def kernel_spec(self) -> KernelSpec:
-            spec = KernelSpec(**get_kernel_dict())
-            spec.argv = [sys.executable, *spec.argv[1:], "--IPKernelApp.log_level=40"]
-            paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-            spec.env = {"PYTHONHASHSEED": "0", "PYTHONPATH": os.pathsep.join(paths)}
-            return spec
+    def __init__(self, sources: list[Path]) -> None:
+        self.waiting, self.ready = list(sources), []
 
-    return OwnKernel
+    def __enter__(self) -> "_Kernels":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for kernel in self.ready:
+            run_sync(kernel.shutdown_kernel)(now=True)
+
+    @contextmanager
+    def of(self, source: Path) -> Iterator["AsyncKernelManager"]:
+        """The kernel of a notebook, which must be the next one; it ends with the block."""
+        while self.waiting and len(self.ready) < 2:
+            self.ready.append(self._start(self.waiting.pop(0)))
+        try:
+            yield self.ready[0]
+        finally:
+            run_sync(self.ready.pop(0).shutdown_kernel)(now=True)
+
+    def _start(self, source: Path) -> "AsyncKernelManager":
+        """A kernel of this very Python with this very package, whatever kernels the machine has."""
+        from ipykernel.kernelspec import get_kernel_dict
+        from jupyter_client.kernelspec import KernelSpec
+        from jupyter_client.manager import AsyncKernelManager
+
+        class OwnKernel(AsyncKernelManager):
+            @property
+            def kernel_spec(self) -> KernelSpec:
+                spec = KernelSpec(**get_kernel_dict())
+                spec.argv = [sys.executable, *spec.argv[1:], "--IPKernelApp.log_level=40"]
+                if "pnloc.notebook" in source.read_text(encoding="utf-8"):
+                    spec.argv.append(f"--IPKernelApp.exec_lines={AHEAD}")
+                paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+                spec.env = {"PYTHONHASHSEED": "0", "PYTHONPATH": os.pathsep.join(paths)}
+                return spec
+
+        kernel = OwnKernel()
+        run_sync(kernel.start_kernel)(cwd=str(source.parent))
+        return kernel
 
 
 def cause(error: Exception) -> str:

@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from pnloc.errors import PnlocError
@@ -44,13 +45,19 @@ def start(namespace: MutableMapping[str, object]) -> "Run":
         raise PnlocError(f"{', '.join(missing)} not set; run the notebook's parameters cell first")
     given = {name: namespace[name] for name in PARAMETERS}
     check_types(given)
-    from pnloc import figures, stages
-
+    figures, stages = imports()
     figures.style()
     limit_threads()
     run = stages.open_run(given["PRESET"], given["DATA"], given["SEED"], given["ARTIFACTS"])
     namespace[_STARTED] = True
     return run
+
+
+def imports() -> tuple[ModuleType, ModuleType]:
+    """pnloc.figures and pnloc.stages, whose imports take seconds."""
+    from pnloc import figures, stages
+
+    return figures, stages
 
 
 def refuse_unknown(names: list[str]) -> None:

@@ -5,21 +5,21 @@ share of the best score on) are made on validation images; the tables are made f
 """
 
 import re
+import shutil
 from collections.abc import Iterable
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import roc_auc_score
 
-from pnloc import baselines, comparators, metrics, readouts, severity_tables
+from pnloc import baselines, bootstrap, comparators, looks, metrics, readouts, severity_tables
 from pnloc.bootstrap import holm
 from pnloc.boxes import iou, union_iou
 from pnloc.cache import source_digest
 from pnloc.comparators import Found, boxed_rows, kinds, mean_union
 from pnloc.errors import PnlocError
-from pnloc.files import read_csv, write_table
+from pnloc.files import atomic, read_csv, write_table
 from pnloc.localize import Choice, Localizer, image_mass, pick, report_mass
 from pnloc.stages import NAMES, Run
 
@@ -27,6 +27,10 @@ SHARES, MOST = (0.3, 0.5, 0.7, 0.85), (1, 2, 3)
 ATTENTION = ("detector", "image-label-attention", "text-attention", "report-given")
 METHODS = (*comparators.BLIND, *comparators.CAMS, *ATTENTION, "best-proposal")
 NEED_REPORTS = ("report-anatomy", "report-given")  # at test; only where the set has reports
+SEVERITY = (  # modules that the tables of severity depend on
+    *("results", "readouts", "looks", "severity", "severity_tables", "lungs", "views", "datasets", "localize", "regions"),
+    *("boxes", "baselines", "metrics", "bootstrap", "published"),
+)
 BOX_TABLE = ["image", "x1", "y1", "x2", "y2", "score"]
 
 
@@ -344,27 +348,14 @@ def attributes(run: Run) -> pd.DataFrame:
             "n": len(truth),
         }
         if min(truth.sum(), len(truth) - truth.sum()) >= 5:
-            row["auc"] = roc_auc_score(truth, scores)
-            row["low"], row["high"] = _auc_interval(truth, scores, who, min(run.preset.resamples, 300), run.seed)
+            _, index = np.unique(who, return_inverse=True)
+            drawn = bootstrap.weights(index.max() + 1, run.preset.resamples, run.seed)[:, index]
+            row["auc"] = metrics.auc(truth, scores, np.ones((1, len(truth))))[0]
+            row["low"], row["high"] = bootstrap.interval(metrics.auc(truth, scores, drawn))
         found.append(row)
     table = pd.DataFrame(found)
     write_table(run.root / "tables" / "attributes.csv", table)
     return table
-
-
-def _auc_interval(
-    truth: np.ndarray, scores: np.ndarray, patients: np.ndarray, resamples: int, seed: int
-) -> tuple[float, float]:
-    """Percentile interval of the AUC, bootstrapped over patients."""
-    rng = np.random.default_rng(seed)
-    _, index = np.unique(patients, return_inverse=True)
-    drawn = rng.multinomial(index.max() + 1, np.full(index.max() + 1, 1 / (index.max() + 1)), size=resamples)
-    values = []
-    for counts in drawn:
-        weight = counts[index]
-        if len(np.unique(truth[weight > 0])) == 2:
-            values.append(roc_auc_score(truth, scores, sample_weight=weight))
-    return tuple(np.quantile(values, [0.025, 0.975])) if values else (np.nan, np.nan)
 
 
 def severity_choices(run: Run) -> dict[str, Choice]:
@@ -385,8 +376,30 @@ def severity_sets(run: Run) -> list[str]:
 def severity_table(run: Run) -> pd.DataFrame:
     """`tables/severity.csv` (dataset, readout, score, fit, statistic, value, low, high, n), which it returns.
 
-    Beside it: predictions of the read-outs, and the tables severity_choice, _differences, _zones, _confounders, _inputs, _lungs and _detectors.
+    Beside it: predictions of the read-outs, and the tables severity_choice, _differences, _zones, _confounders, _inputs, _lungs and
+    _detectors. All are made once for the same models.
     """
+
+    def make(folder: Path, _: str) -> None:
+        _severity(run)
+        for path in (*run.root.glob("tables/severity*.csv"), *run.root.glob("predictions/*--severity.csv")):
+            shutil.copy(path, folder)
+
+    members = run.preset.severity.detectors
+    upstream = [looks.lungs_stage(run)[1], *(looks.member_stage(run, n)[1] for n in range(1, members))]
+    upstream += [run._regions_stage(name)[1] for name in (run.title(run.preset.roles.detector), *severity_sets(run))]
+    upstream += [run._localizer_stage(True)[1], run._localizer_stage(False)[1], run._classifier_stage[1]]
+    inputs = (upstream, run.preset.severity, run.preset.resamples, run.seed, source_digest(*SEVERITY))
+    folder, _ = run.cache.stage("severity", *inputs, make=make)
+    for path in folder.glob("*.csv"):
+        home = run.root / ("tables" if path.name.startswith("severity") else "predictions")
+        with atomic(home / path.name) as temporary:
+            shutil.copy(path, temporary)
+    return read_csv(folder / "severity.csv", float_precision="round_trip")
+
+
+def _severity(run: Run) -> pd.DataFrame:
+    """The tables of severity, made and written."""
     choices = severity_choices(run)
     tables = {name: readouts.scored(run, name, choices) for name in severity_sets(run)}
     for name, table in tables.items():

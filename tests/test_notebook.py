@@ -6,6 +6,7 @@ import sys
 from types import SimpleNamespace
 
 import nbformat
+import psutil
 import pytest
 
 import pnloc
@@ -145,6 +146,30 @@ def test_a_kernel_that_dies_is_an_error_of_one_line(folders):
     write(folders[0], "01_a", "import os; os._exit(1)")
     with pytest.raises(PnlocError, match=r"^01_a.ipynb: the kernel did not finish"):
         book.execute(*folders, PARAMETERS)
+
+
+def test_the_next_kernel_is_ready_before_its_notebook_and_ends_when_that_never_comes(folders, tmp_path):
+    mark = tmp_path / "running"
+    waits = (
+        f"import pathlib, psutil, time; mark = pathlib.Path({str(mark)!r}); mine = psutil.Process()",
+        "for _ in range(600):\n    others = [p for p in mine.parent().children() if p.pid != mine.pid and 'ipykernel' in str(p.cmdline())]\n"
+        "    if others: break\n    time.sleep(0.1)",
+        "mark.write_text(str(others[0].pid)); assert False",
+    )
+    write(folders[0], "01_a", *waits)
+    write(folders[0], "02_b", "1")
+    with pytest.raises(PnlocError, match=r"^01_a.ipynb: cell \d+: AssertionError"):
+        book.execute(*folders, PARAMETERS)
+    assert not psutil.pid_exists(int(mark.read_text())), "a kernel outlives the notebooks it was started for"
+
+
+def test_a_kernel_has_imported_the_package_before_its_notebook_asks(folders):
+    code = "import sys; print('pnloc.stages' in sys.modules, 'pnloc' in globals())"
+    write(folders[0], "01_a", code + "  # pnloc.notebook")
+    write(folders[0], "02_b", code)
+    book.execute(*folders, PARAMETERS)
+    assert texts(folders[1] / "01_a.ipynb").split() == ["True", "False"]
+    assert texts(folders[1] / "02_b.ipynb").split() == ["False", "False"], "only notebooks of this project need it"
 
 
 def test_parameters_that_a_notebook_lacks_are_refused_before_anything_runs(folders):
