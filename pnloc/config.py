@@ -18,6 +18,7 @@ class DetectorConfig:
     pyramid: int = 64  # channels of the feature pyramid
     anchor_sizes: tuple[tuple[float, float], ...] = ((25.0, 36.0), (52.0, 74.0))  # on strides 16 and 32
     aspect_ratios: tuple[float, ...] = (0.8, 1.3, 2.1)  # height / width
+    start: str = "random"  # or 'imagenet', which needs width 64 (pnloc.pretrained)
     epochs: int = 24
     batch: int = 16
     rate: float = 2e-3
@@ -151,7 +152,9 @@ _PRESETS = {
         name="mimic",
         generated=False,
         roles=Roles("rsna", "mimic", "", ("mimic", "chestxray8"), "covid19", ""),
-        detector=replace(_DEMO.detector, side=256, width=64, epochs=20, anchor_sizes=((34.0, 48.0), (70.0, 98.0))),
+        detector=replace(
+            _DEMO.detector, side=256, width=64, start="imagenet", epochs=20, anchor_sizes=((34.0, 48.0), (70.0, 98.0))
+        ),
         severity=SeverityConfig(detectors=3, anatomies=48, epochs=60),
     ),
 }

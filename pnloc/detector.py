@@ -22,7 +22,7 @@ from torchvision.models.detection.retinanet import RetinaNet, RetinaNetHead
 from torchvision.models.resnet import BasicBlock, ResNet
 from torchvision.ops import FeaturePyramidNetwork
 
-from pnloc import processes
+from pnloc import pretrained, processes
 from pnloc.config import DetectorConfig
 from pnloc.inputs import augment, normalize
 from pnloc.train import Losses, Schedule, autocast, device, fit, generator
@@ -196,7 +196,9 @@ def train_detector(
     """
     where = device()
     torch.manual_seed(seed)
-    detector = Detector(config).to(where, memory_format=torch.channels_last)
+    detector = Detector(config)
+    pretrained.start(detector.backbone, config.start)
+    detector.to(where, memory_format=torch.channels_last)
     positive = np.array([i for i, b in enumerate(boxes) if len(b)], dtype=int)
     negative = np.array([i for i, b in enumerate(boxes) if not len(b)], dtype=int)
     drawn = min(len(negative), len(positive))

@@ -24,7 +24,7 @@ LAYERS = (
     "duplicates audit",
     "demo",
     "lexicon sentences scope reports phrases words",
-    "train inputs detector regions shards model losses localize baselines heatmaps priors lungs views",
+    "train inputs pretrained detector regions shards model losses localize baselines heatmaps priors lungs views",
     "bootstrap detection metrics evaluation mesh severity published",
     "provenance cache figures markup stages comparators looks readouts severity_tables results",
     "explorer notebook book cli __main__",
