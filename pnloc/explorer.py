@@ -30,6 +30,7 @@ except ModuleNotFoundError as error:
 ACCEPTED = ".png,.jpg,.jpeg,.dcm,.dicom"
 WARNING = "<b>Not a medical device.</b> Research software; nothing here is meant for the care of a patient."
 ASKED = "A chest radiograph of your own, frontal, as PNG, JPEG or DICOM. It stays with this kernel."
+STYLE = "<style>.pnloc-readout p { margin: 0.3rem 0; line-height: 1.45; } .pnloc-readout :is(td, th) { padding: 0 0.6rem 0 0; line-height: 1.45; text-align: right; }</style>"
 SHOWN = 0.5  # attributes from this probability on are named first
 Reader = Callable[[Path], tuple[Study, pd.DataFrame, pd.Series]]
 
@@ -45,7 +46,7 @@ class View(anywidget.AnyWidget):
 
 
 class Explorer(widgets.VBox):
-    """The view, and below it an image of one's own. `read` makes a study of a file; without it nothing can be loaded.
+    """The view, and above it an image of one's own. `read` makes a study of a file; without it nothing can be loaded.
 
     Where there is no kernel the same view stands as HTML, but only if a page may show every study; else the output is marked.
     """
@@ -54,11 +55,12 @@ class Explorer(widgets.VBox):
         """`found` may be empty where `read` is given: the view begins with the first image that is loaded."""
         self.studies, self.read = list(found), read
         self.view = View(studies=[wordview.values(s) for s in found], starts=starts, state=self._begin(0, starts))
-        self.upload = widgets.FileUpload(accept=ACCEPTED, multiple=False, description="load an image")
+        wide = widgets.Layout(width="auto")
+        self.upload = widgets.FileUpload(accept=ACCEPTED, multiple=False, description="load an image", layout=wide)
         self.message, self.readout = widgets.HTML(ASKED), widgets.HTML()
         self.upload.observe(self._loaded, "value")
         own = [widgets.HBox([self.upload, self.message], layout=widgets.Layout(flex_flow="row wrap")), self.readout]
-        super().__init__([widgets.HTML(WARNING), self.view, *(own if read else [])])
+        super().__init__([widgets.HTML(WARNING), *(own if read else []), self.view])
 
     def _begin(self, study: int, starts: Starts) -> dict:
         share, most = starts["attribute"]
@@ -81,6 +83,7 @@ class Explorer(widgets.VBox):
         """A file was chosen in the browser: show it, or say in one line why not."""
         for file in change["new"]:
             self.load(file["name"], bytes(file["content"]))
+        self.upload.value = ()  # so that the same file may be chosen again
 
     def load(self, name: str, content: bytes) -> None:
         """Show an image of one's own: its boxes, attributes and severity; what cannot be read leaves a message and changes nothing."""
@@ -119,12 +122,12 @@ def readout(boxes: pd.DataFrame, attributes: pd.Series, letterbox: Letterbox) ->
     likely = attributes.iloc[1:].sort_values(ascending=False)
     named = likely[likely >= SHOWN] if (likely >= SHOWN).any() else likely.head(3)
     table = boxes.round({"x1": 0, "y1": 0, "x2": 0, "y2": 0, "score": 3}).astype({c: int for c in ("x1", "y1", "x2", "y2")})
-    rows = table.to_html(index=False, border=0) if len(table) else "<p>No box.</p>"
+    rows = f"<p><b>Boxes</b>, in pixels of the file:</p>{table.to_html(index=False, border=0)}" if len(table) else "<p>No box.</p>"
     return (
-        f"<p><b>Pneumonia</b>: probability {attributes.iloc[0]:.2f}. "
+        f"{STYLE}<div class='pnloc-readout'><p><b>Pneumonia</b>: probability {attributes.iloc[0]:.2f}. "
         f"<b>Severity</b>: expected grade {grade:.2f} of 3 (0 none, 1 mild, 2 moderate, 3 severe); "
         f"boxes times scores cover {share:.1%} of the picture.</p>"
-        f"<p><b>Attributes</b>: {', '.join(f'{escape(a)} {p:.2f}' for a, p in named.items())}.</p>{rows}"
+        f"<p><b>Attributes</b>: {', '.join(f'{escape(a)} {p:.2f}' for a, p in named.items())}.</p>{rows}</div>"
     )
 
 
