@@ -12,7 +12,6 @@ from pathlib import Path
 import pandas as pd
 
 from pnloc import studies, wordview
-from pnloc.boxes import group, select
 from pnloc.errors import PnlocError
 from pnloc.heatmaps import heat_boxes
 from pnloc.images import Letterbox, size
@@ -64,7 +63,9 @@ class Explorer(widgets.VBox):
 
     def _begin(self, study: int, starts: Starts) -> dict:
         share, most = starts["attribute"]
-        return dict(study=study, other=-1, source="attribute", item=0, label=NAMES[0], share=share, most=most, truth=True)
+        return dict(
+            study=study, other=-1, source="attribute", item=0, label=NAMES[0], share=share, most=most, truth=True
+        )
 
     @property
     def boxes(self) -> pd.DataFrame:
@@ -75,8 +76,8 @@ class Explorer(widgets.VBox):
             if state["source"] == "cam":
                 kept = [] if one.heat is None else heat_boxes(one.heat, state["share"], state["most"])[0]
             else:
-                grouped = group(one.boxes, one.mass(state["source"], state["item"]), one.scores)
-                kept = one.boxes[select(one.boxes, grouped, state["share"], state["most"], wordview.OVERLAP)]
+                order = wordview.ranked(one.boxes, one.mass(state["source"], state["item"]), one.scores)
+                kept = wordview.keep(order, state["share"], state["most"])
         return pd.DataFrame(kept, columns=["x1", "y1", "x2", "y2"], dtype=float)
 
     def _loaded(self, change: dict) -> None:
@@ -121,8 +122,14 @@ def readout(boxes: pd.DataFrame, attributes: pd.Series, letterbox: Letterbox) ->
     grade, share = studies.severity(boxes, attributes, letterbox)
     likely = attributes.iloc[1:].sort_values(ascending=False)
     named = likely[likely >= SHOWN] if (likely >= SHOWN).any() else likely.head(3)
-    table = boxes.round({"x1": 0, "y1": 0, "x2": 0, "y2": 0, "score": 3}).astype({c: int for c in ("x1", "y1", "x2", "y2")})
-    rows = f"<p><b>Boxes</b>, in pixels of the file:</p>{table.to_html(index=False, border=0)}" if len(table) else "<p>No box.</p>"
+    table = boxes.round({"x1": 0, "y1": 0, "x2": 0, "y2": 0, "score": 3}).astype(
+        {c: int for c in ("x1", "y1", "x2", "y2")}
+    )
+    rows = (
+        f"<p><b>Boxes</b>, in pixels of the file:</p>{table.to_html(index=False, border=0)}"
+        if len(table)
+        else "<p>No box.</p>"
+    )
     return (
         f"{STYLE}<div class='pnloc-readout'><p><b>Pneumonia</b>: probability {attributes.iloc[0]:.2f}. "
         f"<b>Severity</b>: expected grade {grade:.2f} of 3 (0 none, 1 mild, 2 moderate, 3 severe); "

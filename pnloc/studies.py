@@ -18,7 +18,7 @@ from pnloc.localize import Choice, Localizer, make_batch, pad_words
 from pnloc.phrases import ASSERTED, CELLS, Phrase, padded, phrases
 from pnloc.regions import Regions, extract
 from pnloc.severity import box_area, expected_severity
-from pnloc.stages import NAMES, Run
+from pnloc.stages import Run
 
 if TYPE_CHECKING:
     from pnloc.baselines import Classifier
@@ -152,7 +152,9 @@ def read(
 def severity(boxes: pd.DataFrame, attributes: pd.Series, letterbox: Letterbox) -> tuple[float, float]:
     """Expected grade, 0 to 3, and the share of the picture that the boxes cover, each times its score (pnloc.severity)."""
     size = pd.DataFrame({"image": [""], "width": [letterbox.width], "height": [letterbox.height]})
-    return float(expected_severity(attributes.to_frame().T).iloc[0]), float(box_area(boxes.assign(image=""), size).iloc[0])
+    return float(expected_severity(attributes.to_frame().T).iloc[0]), float(
+        box_area(boxes.assign(image=""), size).iloc[0]
+    )
 
 
 def distinct(found: list[Phrase]) -> list[Phrase]:
@@ -187,9 +189,11 @@ def starts(run: Run) -> Starts:
 
 def spans(text: str, words: list[str], splitter: "Splitter | None" = None) -> list[tuple[int, int]]:
     """Start and end in a report of each of the first `words` of its asserting sentences; (-1, -1) for one that is not found."""
-    lowered, at, places = "".join(c.lower() if len(c.lower()) == 1 else c for c in text), 0, []
+    lowered, at, places = "".join(c.lower()[:1] for c in text), 0, []  # as long as the text
     tokens = reports.tokens(text)
-    for token in tokens:  # what lies between tokens has no letter, digit or underscore, so the next hit is the token itself
+    for (
+        token
+    ) in tokens:  # what lies between tokens has no letter, digit or underscore, so the next hit is the token itself
         start = lowered.find(token, at)
         at = start + len(token)
         places.append((start, at))

@@ -29,14 +29,17 @@ OVERLAP = 0.3  # that of pnloc.boxes.select
 
 
 def ranked(boxes: np.ndarray, mass: np.ndarray, scores: np.ndarray) -> list[list[float]]:
-    """Region and score relative to the best, best first, of the regions that stay after grouping and suppression.
-
-    Those at or above a threshold, up to a number, are what pnloc.boxes.select keeps.
-    """
+    """Score relative to the best and box (x1, y1, x2, y2), best first, of the regions that stay after grouping and suppression."""
     grouped = group(boxes, mass, scores)
     kept = suppress(boxes, grouped, OVERLAP)
     best = grouped[kept[0]] if len(kept) else 0.0
-    return [[int(k), round(float(grouped[k] / best), 6) if best > 0 else 1.0] for k in kept]
+    relative = grouped[kept] / best if best > 0 else np.ones(len(kept))
+    return [[round(float(r), 6), *map(float, box.round(1))] for r, box in zip(relative, boxes[kept], strict=True)]
+
+
+def keep(order: list[list[float]], share: float, most: int) -> np.ndarray:
+    """The boxes [n, 4] that a threshold and a number leave of what `ranked` gave: those of pnloc.boxes.select, to a tenth of a pixel."""
+    return np.array([box for relative, *box in order if relative >= share - 1e-6][:most]).reshape(-1, 4)
 
 
 def values(study: Study) -> dict:

@@ -142,7 +142,7 @@ class Panel {
       rect.style.strokeOpacity = strength > 0.02 ? (0.75 * strength).toFixed(3) : 0;
     });
     let boxes = [];
-    if (one) boxes = one.ranked.filter(([, relative]) => relative >= chosen.share - 1e-6).slice(0, chosen.most).map(([k]) => study.boxes[k]);
+    if (one) boxes = one.ranked.filter(([relative]) => relative >= chosen.share - 1e-6).slice(0, chosen.most).map(([, ...box]) => box);
     if (cam) boxes = cam.boxes[Math.round(chosen.share * 20) - 1].slice(0, chosen.most);
     this.kept.replaceChildren(...boxes.map(([x1, y1, x2, y2]) => make("svg:rect", { x: x1, y: y1, width: x2 - x1, height: y2 - y1 })));
     this.truth.style.display = chosen.truth ? "" : "none";

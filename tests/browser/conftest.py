@@ -29,7 +29,9 @@ class Watched:
         self.page, self.errors, self.left = page, [], []
         page.on("console", lambda m: self.errors.append(m.text) if m.type == "error" else None)
         page.on("pageerror", lambda e: self.errors.append(str(e)))
-        page.on("requestfailed", lambda r: self.errors.append(f"{r.url}: {r.failure}") if r.url.startswith(OWN) else None)
+        page.on(
+            "requestfailed", lambda r: self.errors.append(f"{r.url}: {r.failure}") if r.url.startswith(OWN) else None
+        )
 
         def route(asked):
             outside = not asked.request.url.startswith((*OWN, home))
@@ -61,9 +63,13 @@ def opened(chromium) -> Iterator[Callable]:
     """Opens pages: opened(url, width=.., height=.., dark=.., touch=..) -> Watched."""
     contexts = []
 
-    def open_page(url: str, width: int = 1300, height: int = 900, dark: bool = False, touch: bool = False, home: str = "file:") -> Watched:
+    def open_page(
+        url: str, width: int = 1300, height: int = 900, dark: bool = False, touch: bool = False, home: str = "file:"
+    ) -> Watched:
         scheme = "dark" if dark else "light"
-        contexts.append(chromium.new_context(viewport={"width": width, "height": height}, color_scheme=scheme, has_touch=touch))
+        contexts.append(
+            chromium.new_context(viewport={"width": width, "height": height}, color_scheme=scheme, has_touch=touch)
+        )
         watched = Watched(contexts[-1].new_page(), home)
         watched.page.goto(url)
         return watched

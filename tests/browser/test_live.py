@@ -31,7 +31,9 @@ def live(request, workplace, opened):
             run_all(page)
         show(page)
         yield page
-        icons = ("font-awesome", "fontawesome") if request.param == "voila" else ()  # of Voila's own template; it does without
+        icons = (
+            ("font-awesome", "fontawesome") if request.param == "voila" else ()
+        )  # of Voila's own template; it does without
         left = [url for url in watched.left if not any(name in url for name in icons)]
         assert left == [], "the explorer asks for nothing from elsewhere"
 
@@ -57,7 +59,9 @@ def show(page) -> None:
     for _ in range(LOADED // 500):
         if panel.is_visible():
             return panel.scroll_into_view_if_needed()
-        page.evaluate("document.querySelectorAll('.jp-WindowedPanel-outer').forEach(e => e.scrollTo(0, e.scrollHeight))")
+        page.evaluate(
+            "document.querySelectorAll('.jp-WindowedPanel-outer').forEach(e => e.scrollTo(0, e.scrollHeight))"
+        )
         page.wait_for_timeout(500)
     raise AssertionError("the explorer did not appear: " + page.locator("body").inner_text()[-1500:])
 
@@ -79,7 +83,9 @@ def test_a_word_moves_the_attention_and_an_image_of_ones_own_is_read(live, tmp_p
     Image.fromarray(rng.integers(40, 200, (300, 260), dtype=np.uint8)).save(own)
     load(live, own)
     live.get_by_text("Loaded mine.png, 260 × 300 pixels.").wait_for()
-    live.wait_for_function("was => document.querySelector('svg.pnloc-picture image').getAttribute('href') !== was", arg=picture)
+    live.wait_for_function(
+        "was => document.querySelector('svg.pnloc-picture image').getAttribute('href') !== was", arg=picture
+    )
     said = live.locator(".pnloc-readout").inner_text()
     assert "Severity: expected grade" in said and "Pneumonia: probability" in said and "Attributes:" in said
     assert live.locator(".pnloc-readout tbody tr").count() >= 1 or "No box." in said

@@ -70,7 +70,7 @@ def test_an_attribute_a_threshold_and_a_number_of_boxes_change_the_boxes_kept(pa
     for share, most in ((0.05, 5), (0.5, 5), (1.0, 5), (0.05, 1)):
         page.get_by_label("threshold, as").fill(str(share))
         page.get_by_label("number of boxes").fill(str(most))
-        wanted = min(most, sum(relative >= share - 1e-6 for _, relative in ranked))
+        wanted = min(most, sum(relative >= share - 1e-6 for relative, *_ in ranked))
         assert page.locator(KEPT).count() == wanted, (share, most)
 
 
@@ -109,5 +109,7 @@ def test_it_reads_in_the_dark_as_in_the_light(site, opened):
             ".map(c => c.match(/[0-9.]+/g).slice(0, 3).map(Number).reduce((a, b) => a + b) / 3)"
         )
         assert abs(colour - ground) > 120, (dark, colour, ground)
-        behind = page.evaluate("getComputedStyle(document.querySelector('.text_html:has(.pnloc-view)')).backgroundColor")
+        behind = page.evaluate(
+            "getComputedStyle(document.querySelector('.text_html:has(.pnloc-view)')).backgroundColor"
+        )
         assert behind == "rgba(0, 0, 0, 0)", "the view stands on the ground of the page"
