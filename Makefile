@@ -14,15 +14,17 @@ BOOK_DONE := _build/pnloc-built
 SOURCES = _config.yml $(wildcard book/*.md book/*.bib book/*.yml book/_static/* book/pages/*.ipynb)
 
 .DELETE_ON_ERROR:
-.PHONY: help env book html test bench lab clean
+.PHONY: help env book html test browse bench lab voila clean
 MAKEFLAGS += --no-print-directory
 
 help:
 	@echo "make book [PRESET=smoke|demo|public|mimic] [DATA=FOLDER] [SEED=0]   run all notebooks and build the book"
 	@echo "make test                                                          run the tests"
+	@echo "make browse                                                        look at the built smoke book and the explorer in Chromium"
 	@echo "make env [PYTHON=python3.12]                                       build $(VENV) and nothing else"
 	@echo "make bench [BENCH=NAME]                                            measure speed, as ratios in one run"
 	@echo "make lab                                                           open JupyterLab on the notebooks"
+	@echo "make voila [PRESET=demo] [DATA=FOLDER]                             serve the explorer alone, without its code"
 	@echo "make clean                                                         remove the built book and all results"
 
 env: $(ENV_DONE)
@@ -52,13 +54,26 @@ $(BOOK_DONE): $(ENV_DONE) $(SOURCES)
 
 test: env
 	$(VENV)/bin/ruff check .
-	OMP_NUM_THREADS=1 $(PY) -m pytest $(PYTEST_FLAGS)
+	OMP_NUM_THREADS=1 $(PY) -m pytest $(PYTEST_FLAGS) --ignore tests/browser
+
+# What needs a built book, its results and a Chromium: make book PRESET=smoke, then apt-get install chromium fonts-dejavu.
+browse: $(VENV)/pnloc-voila
+	OMP_NUM_THREADS=1 $(PY) -m pytest tests/browser
 
 bench: env
 	$(PY) -m bench $(BENCH)
 
 lab: env
 	$(VENV)/bin/jupyter lab notebooks
+
+voila: $(VENV)/pnloc-voila
+	@mkdir -p _build
+	$(VENV)/bin/papermill --prepare-only -k python3 notebooks/08_explorer.ipynb _build/explorer.ipynb -p PRESET '$(PRESET)' -p DATA '$(DATA)' -p SEED '$(SEED)'
+	$(VENV)/bin/voila _build/explorer.ipynb
+
+$(VENV)/pnloc-voila: $(ENV_DONE)
+	$(PY) -m pip install --disable-pip-version-check -q -e '.[voila]'
+	@touch $@
 
 clean:
 	rm -rf _build book/pages artifacts

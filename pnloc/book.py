@@ -106,6 +106,7 @@ def package_digest() -> str:
     modules = sorted(p.stem for p in PACKAGE.iterdir() if p.suffix == ".py" or (p.is_dir() and any(p.glob("*.py"))))
     return digest(
         source_digest(*(m for m in modules if m not in NOT_IN_NOTEBOOKS)),
+        [p.read_text(encoding="utf-8") for p in sorted((PACKAGE / "static").iterdir())],
         [version(p) for p in ("torch", "torchvision", "numpy", "pandas")],
     )
 
@@ -275,8 +276,10 @@ def clean(page: NotebookNode) -> NotebookNode:
 
 
 def _plain(output: NotebookNode, folders: set[str]) -> NotebookNode:
-    """An output without machine paths and progress bars, a widget replaced by a line of text."""
-    if WIDGET in output.get("data", {}):
+    """An output without machine paths and progress bars, a widget replaced by its own HTML or by a line of text."""
+    if WIDGET in output.get("data", {}) and "text/html" in output.data:  # a widget that brings what stands without a kernel
+        output.data.pop(WIDGET)
+    elif WIDGET in output.get("data", {}):
         return nbformat.v4.new_output("display_data", {"text/markdown": NO_KERNEL, "text/plain": NO_KERNEL.strip("*")})
     if output.output_type == "stream":
         output.text = "".join(line for line in re.split(r"(?<=[\n\r])", output.text) if not BAR.search(line))
@@ -288,7 +291,7 @@ def _plain(output: NotebookNode, folders: set[str]) -> NotebookNode:
 
 def _without(text: str, folders: set[str]) -> str:
     """A text in which each of some folders is reduced to its last name, and a cell's temporary file to 'cell'."""
-    text = re.sub(r"[^\s\"']*ipykernel_\d+[/\\]\d+\.py", "cell", text)
+    text = re.sub(r"(?<![^\s\"'])[^\s\"']*ipykernel_\d+[/\\]\d+\.py", "cell", text)
     for folder in sorted((f for f in folders if len(f) > 1 and os.sep in f), key=len, reverse=True):
         text = text.replace(folder, Path(folder).name)
     return text

@@ -1,136 +1,147 @@
-"""The explorer: choose a study, a report word or an attribute, and see where the attention lies (ipywidgets).
+"""The explorer: choose a study, a word of its report or an attribute, and see where the attention lies; or load an image of one's own.
 
-`study` gathers what is drawn from a run; `draw` makes the picture, with or without a kernel's widgets; `explore`
-puts the controls around it. Research only, not a medical device.
+The picture is drawn in the browser (static/wordview.js), the same as in the page without a kernel; with a kernel come images of one's
+own, and `boxes` tells what is kept at the moment. Research only, not a medical device.
 """
 
-import io
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Callable
+from html import escape
+from pathlib import Path
 
-import ipywidgets as widgets
-import numpy as np
-import torch
-from matplotlib.figure import Figure
+import pandas as pd
 
-from pnloc import figures, reports
-from pnloc.boxes import group, select
-from pnloc.localize import make_batch
+from pnloc import studies, wordview
+from pnloc.errors import PnlocError
+from pnloc.heatmaps import heat_boxes
+from pnloc.images import Letterbox, size
+from pnloc.localize import Choice, Localizer
 from pnloc.stages import NAMES, Run
+from pnloc.studies import Starts, Study
 
-SOURCES = {"report word": "word", "attribute, image alone": "attribute", "detector alone": "detector"}
+try:
+    import anywidget
+    import ipywidgets as widgets
+    import traitlets
+except ModuleNotFoundError as error:
+    raise PnlocError(f"the explorer needs {error.name}: pip install 'pnloc[notebooks]', or make env") from None
+
+ACCEPTED = ".png,.jpg,.jpeg,.dcm,.dicom"
+WARNING = "<b>Not a medical device.</b> Research software; nothing here is meant for the care of a patient."
+ASKED = "A chest radiograph of your own, frontal, as PNG, JPEG or DICOM. It stays with this kernel."
+STYLE = "<style>.pnloc-readout p { margin: 0.3rem 0; line-height: 1.45; } .pnloc-readout :is(td, th) { padding: 0 0.6rem 0 0; line-height: 1.45; text-align: right; }</style>"
+SHOWN = 0.5  # attributes from this probability on are named first
+Reader = Callable[[Path], tuple[Study, pd.DataFrame, pd.Series]]
 
 
-@dataclass(frozen=True)
-class Study:
-    """One study as drawn: R regions, W words of the report's asserting sentences, A attributes.
+class View(anywidget.AnyWidget):
+    """The word-to-region view as a widget: `studies` and `starts` are what it draws, `state` what is chosen in it."""
 
-    image uint8 [S, S]; boxes [R, 4] in its pixels; scores [R]; alpha [W, R]; beta [A, R]; probabilities [A]; truth [n, 4].
+    _esm = wordview.STATIC / "wordview.js"
+    _css = wordview.STATIC / "wordview.css"
+    studies = traitlets.List().tag(sync=True)
+    starts = traitlets.Dict().tag(sync=True)
+    state = traitlets.Dict().tag(sync=True)
+
+
+class Explorer(widgets.VBox):
+    """The view, and above it an image of one's own. `read` makes a study of a file; without it nothing can be loaded.
+
+    Where there is no kernel the same view stands as HTML, but only if a page may show every study; else the output is marked.
     """
 
-    name: str
-    report: str
-    image: np.ndarray
-    boxes: np.ndarray
-    scores: np.ndarray
-    words: list[str]
-    alpha: np.ndarray
-    beta: np.ndarray
-    probabilities: np.ndarray
-    truth: np.ndarray
+    def __init__(self, found: list[Study], starts: Starts, read: Reader | None = None) -> None:
+        """`found` may be empty where `read` is given: the view begins with the first image that is loaded."""
+        self.studies, self.read = list(found), read
+        self.view = View(studies=[wordview.values(s) for s in found], starts=starts, state=self._begin(0, starts))
+        wide = widgets.Layout(width="auto")
+        self.upload = widgets.FileUpload(accept=ACCEPTED, multiple=False, description="load an image", layout=wide)
+        self.message, self.readout = widgets.HTML(ASKED), widgets.HTML()
+        self.upload.observe(self._loaded, "value")
+        own = [widgets.HBox([self.upload, self.message], layout=widgets.Layout(flex_flow="row wrap")), self.readout]
+        super().__init__([widgets.HTML(WARNING), *(own if read else []), self.view])
 
-    def mass(self, source: str, item: int) -> np.ndarray:
-        """Weights [R] of the chosen word or attribute; the detector's scores, to a sum of one, where there is no word."""
-        if source == "word" and len(self.words):
-            return self.alpha[item]
-        if source == "attribute":
-            return self.beta[item]
-        return self.scores / max(float(self.scores.sum()), 1e-9)
-
-
-@torch.no_grad()
-def study(run: Run, name: str, row: int, truth: np.ndarray | None = None) -> Study:
-    """Gather one image row of a set of a run."""
-    model, _ = run.localizer(True)
-    regions = run.regions(name).rows([row])
-    n = int(regions.valid[0].sum())
-    text = run.texts(name)[row]
-    words = reports.asserting_words(text, run.splitter)[: run.preset.words.most]
-    batch = make_batch(regions, run.vectors.index(words)[None] if words else None)
-    beta, logits = model.image_only(batch)
-    alpha = model.text_attention(batch)[0, :, :n].cpu().numpy() if words else np.zeros((0, n))
-    return Study(
-        str(run.records(name).images["image"].iloc[row]),
-        text,
-        run.pixels(name)[row],
-        regions.boxes[0, :n].numpy().astype(float),
-        regions.scores[0, :n].numpy(),
-        words,
-        alpha,
-        beta[0, :, :n].cpu().numpy(),
-        torch.sigmoid(logits)[0].cpu().numpy(),
-        np.zeros((0, 4)) if truth is None else truth,
-    )
-
-
-def draw(
-    one: Study, source: str = "attribute", item: int = 0, share: float = 0.5, most: int = 2, show_truth: bool = True
-) -> Figure:
-    """The study with its attention (left) and the boxes that would be reported (right)."""
-    mass = one.mass(source, item)
-    grouped = group(one.boxes, mass, one.scores)
-    kept = select(one.boxes, grouped, share, most)
-    figure = Figure(figsize=(8.4, 4.2), dpi=100, layout="constrained")
-    left, right = figure.subplots(1, 2)
-    figures.attention(one.image, one.boxes, mass, left, "attention over the regions")
-    figures.radiograph(one.image, right, "boxes kept" + (" (truth dashed)" if show_truth else ""))
-    figures.boxes(one.boxes[kept], right, figures.OURS)
-    if show_truth:
-        figures.boxes(one.truth, right, figures.TRUTH, dashed=True)
-    return figure
-
-
-def png(figure: Figure) -> bytes:
-    """A figure as the bytes of a PNG."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", bbox_inches=None)
-    return buffer.getvalue()
-
-
-def explore(studies: list[Study]) -> widgets.Widget:
-    """Controls and picture for some studies; every change redraws the picture."""
-    chosen = widgets.Dropdown(options=[(s.name, i) for i, s in enumerate(studies)], description="study")
-    source = widgets.ToggleButtons(options=list(SOURCES.items()), value="attribute")
-    item = widgets.Select(description="look for", rows=8)
-    share = widgets.FloatSlider(
-        value=0.5, min=0.1, max=1.0, step=0.05, description="threshold", continuous_update=False
-    )
-    most = widgets.IntSlider(value=2, min=1, max=5, description="boxes")
-    truth = widgets.Checkbox(value=True, description="show truth")
-    picture = widgets.Image(format="png", layout=widgets.Layout(max_width="100%"))
-    report = widgets.HTML()
-
-    def options(_: object = None) -> None:
-        one = studies[chosen.value]
-        listed = {
-            "word": [(word, i) for i, word in enumerate(one.words)],
-            "attribute": [(f"{n} ({p:.2f})", i) for i, (n, p) in enumerate(zip(NAMES, one.probabilities, strict=True))],
-            "detector": [],
-        }[source.value]
-        item.options = listed or [("(nothing to choose)", 0)]
-        item.value = item.options[0][1]
-        plain = one.report.replace("&", "&amp;").replace("<", "&lt;").replace("\n", "<br>")
-        report.value = f"<b>Report</b> (never read for the attributes)<br>{plain or '(none)'}"
-        redraw()
-
-    def redraw(_: object = None) -> None:
-        picture.value = png(
-            draw(studies[chosen.value], source.value, item.value or 0, share.value, most.value, truth.value)
+    def _begin(self, study: int, starts: Starts) -> dict:
+        share, most = starts["attribute"]
+        return dict(
+            study=study, other=-1, source="attribute", item=0, label=NAMES[0], share=share, most=most, truth=True
         )
 
-    for control in (chosen, source):
-        control.observe(options, "value")
-    for control in (item, share, most, truth):
-        control.observe(redraw, "value")
-    options()
-    controls = widgets.VBox([chosen, source, item, share, most, truth])
-    return widgets.VBox([widgets.HBox([controls, picture], layout=widgets.Layout(flex_flow="row wrap")), report])
+    @property
+    def boxes(self) -> pd.DataFrame:
+        """What is kept at the moment: x1, y1, x2, y2 (pixels of the square input) of the study that is shown."""
+        state, kept = self.view.state, []
+        if self.studies:
+            one = self.studies[state["study"]]
+            if state["source"] == "cam":
+                kept = [] if one.heat is None else heat_boxes(one.heat, state["share"], state["most"])[0]
+            else:
+                order = wordview.ranked(one.boxes, one.mass(state["source"], state["item"]), one.scores)
+                kept = wordview.keep(order, state["share"], state["most"])
+        return pd.DataFrame(kept, columns=["x1", "y1", "x2", "y2"], dtype=float)
+
+    def _loaded(self, change: dict) -> None:
+        """A file was chosen in the browser: show it, or say in one line why not."""
+        for file in change["new"]:
+            self.load(file["name"], bytes(file["content"]))
+        self.upload.value = ()  # so that the same file may be chosen again
+
+    def load(self, name: str, content: bytes) -> None:
+        """Show an image of one's own: its boxes, attributes and severity; what cannot be read leaves a message and changes nothing."""
+        name, self.readout.value = Path(name.replace("\\", "/")).name or "image", ""
+        self.message.value = f"reading {escape(name)} …"
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / name
+            try:
+                path.write_bytes(content)
+                study, boxes, attributes = self.read(path)
+                letterbox = Letterbox(*size(path), study.side)
+            except (PnlocError, OSError, ValueError) as error:
+                said = str(error).replace(str(path), name)
+                self.message.value = f'<span role="alert"><b>Not loaded.</b> {escape(said)}</span>'
+                return
+        self.studies.append(study)
+        self.view.studies = [*self.view.studies, wordview.values(study)]
+        self.view.state = {**self._begin(len(self.studies) - 1, self.view.starts), "other": self.view.state["other"]}
+        self.message.value = f"Loaded {escape(name)}, {letterbox.width} × {letterbox.height} pixels."
+        self.readout.value = readout(boxes, attributes, letterbox)
+
+    def _repr_mimebundle_(self, **given: object) -> tuple[dict, dict]:
+        """The widget; beside it HTML for who has no kernel, or a mark that keeps the output from being published."""
+        found = super()._repr_mimebundle_(**given) or {}
+        data, metadata = found if isinstance(found, tuple) else (found, {})
+        if not all(study.shown for study in self.studies):
+            return data, {**metadata, "pnloc": "credentialed"}
+        if self.studies:
+            data = {**data, "text/html": wordview.html(self.studies, self.view.starts)}
+        return data, metadata
+
+
+def readout(boxes: pd.DataFrame, attributes: pd.Series, letterbox: Letterbox) -> str:
+    """Boxes in pixels of the file, attributes and severity of one image, as HTML."""
+    grade, share = studies.severity(boxes, attributes, letterbox)
+    likely = attributes.iloc[1:].sort_values(ascending=False)
+    named = likely[likely >= SHOWN] if (likely >= SHOWN).any() else likely.head(3)
+    table = boxes.round({"x1": 0, "y1": 0, "x2": 0, "y2": 0, "score": 3}).astype(
+        {c: int for c in ("x1", "y1", "x2", "y2")}
+    )
+    rows = (
+        f"<p><b>Boxes</b>, in pixels of the file:</p>{table.to_html(index=False, border=0)}"
+        if len(table)
+        else "<p>No box.</p>"
+    )
+    return (
+        f"{STYLE}<div class='pnloc-readout'><p><b>Pneumonia</b>: probability {attributes.iloc[0]:.2f}. "
+        f"<b>Severity</b>: expected grade {grade:.2f} of 3 (0 none, 1 mild, 2 moderate, 3 severe); "
+        f"boxes times scores cover {share:.1%} of the picture.</p>"
+        f"<p><b>Attributes</b>: {', '.join(f'{escape(a)} {p:.2f}' for a, p in named.items())}.</p>{rows}</div>"
+    )
+
+
+def explore(run: Run, found: list[Study]) -> Explorer:
+    """The explorer of a run: some of its studies, and images of one's own through its localizer and its Grad-CAM."""
+    starts, layer = studies.starts(run), str(int(studies.choices(run).loc[studies.SOURCES["cam"], "layer"]))
+    model, _ = run.localizer(True)
+    choice = Choice(*starts["attribute"])
+    localizer = Localizer(run.detector, model, NAMES, run.vectors, choice, run.preset.regions)
+    return Explorer(found, starts, lambda path: studies.read(path, localizer, run.classifier, layer))

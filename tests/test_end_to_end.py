@@ -11,10 +11,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from pnloc import comparators, metrics, processes, readouts, results, severity_tables
+from pnloc import comparators, explorer, metrics, processes, readouts, results, severity_tables, studies, wordview
 from pnloc.cli import main
 from pnloc.errors import PnlocError
 from pnloc.files import read_json
+from pnloc.localize import Localizer
 from pnloc.stages import open_run
 
 LOCALIZATION = ["dataset", "method", "metric", "threshold", "value", "low", "high", "n", "seed"]
@@ -285,3 +286,31 @@ def test_data_check_counts_and_quarantines(artifacts, tmp_path, capsys):
     assert main(["data", "check", "--preset", "smoke", "--artifacts", str(artifacts)]) == 0
     said = capsys.readouterr().out
     assert "mimic" in said and "0 in quarantine" in said
+
+
+def test_the_explorer_shows_a_run_without_a_kernel_and_reads_an_image_as_the_command_does(run, artifacts, tmp_path):
+    name, rows = studies.examples(run)
+    found = studies.gather(run, name, rows)
+    assert len(found) == 6 and all(len(s.truth) and s.words and s.alpha.shape == (len(s.words), len(s.boxes)) for s in found)
+    assert all([s.report[a:b].lower() for a, b in s.spans] == s.words for s in found)
+    assert np.allclose(np.concatenate([np.concatenate([s.alpha, s.gamma, s.beta]).sum(1) for s in found]), 1, atol=1e-4)
+    assert len(wordview.html(found, studies.starts(run))) < 3e6
+    path = tmp_path / "own.png"
+    shutil.copy(run.records(name).images["path"].iloc[rows[0]], path)
+    shown = explorer.explore(run, found)
+    shown.load("own.png", path.read_bytes())
+    boxes, _ = Localizer.load(artifacts / "smoke")(path)
+    assert "Loaded own.png" in shown.message.value and shown.readout.value.count("<tr") == len(boxes) + 1
+    assert all(f"<td>{round(v)}</td>" in shown.readout.value for v in boxes[["x1", "y1", "x2", "y2"]].to_numpy().ravel())
+
+
+def test_what_is_declared_credentialed_is_neither_an_example_nor_in_a_page(run, monkeypatch):
+    monkeypatch.setattr(run.records(run.pairs), "access", "credentialed")
+    name, _ = studies.examples(run)
+    assert name not in ("", run.pairs)
+    hidden = studies.gather(run, run.pairs, [int(run.rows(run.pairs, "test")[0])])
+    assert not any(s.shown for s in hidden)
+    with pytest.raises(PnlocError, match="no page may show this study"):
+        wordview.html(hidden, studies.starts(run))
+    data, metadata = explorer.explore(run, hidden)._repr_mimebundle_()
+    assert "text/html" not in data and metadata["pnloc"] == "credentialed"
