@@ -197,12 +197,12 @@ def _reports(given: argparse.Namespace) -> int:
 
 
 def _reproduce(given: argparse.Namespace) -> int:
-    from pnloc import book
+    from pnloc import book, publishing
 
     run = _open(given)  # wrong presets and folders end here, before a kernel starts
     parameters = {"PRESET": given.preset, "DATA": str(run.data or ""), "SEED": given.seed, "ARTIFACTS": given.artifacts}
     parameters |= dict(given.parameter)
     root = Path(__file__).parents[1]
     book.execute(root / "notebooks", run.root / "pages", parameters)
-    book.publish(run.root / "pages", root / "book" / "pages")
+    publishing.publish(run.root / "pages", root / "book" / "pages")
     return 0

@@ -44,9 +44,10 @@ def start(namespace: MutableMapping[str, object]) -> "Run":
         raise PnlocError(f"{', '.join(missing)} not set; run the notebook's parameters cell first")
     given = {name: namespace[name] for name in PARAMETERS}
     check_types(given)
-    from pnloc import figures, stages
+    from pnloc import display, figures, stages
 
     figures.style()
+    display.install()
     limit_threads()
     run = stages.open_run(given["PRESET"], given["DATA"], given["SEED"], given["ARTIFACTS"])
     namespace[_STARTED] = True
