@@ -14,11 +14,13 @@ BOOK_DONE := _build/pnloc-built
 SOURCES = _config.yml $(wildcard book/*.md book/*.bib book/*.yml book/_static/* book/pages/*.ipynb)
 
 .DELETE_ON_ERROR:
-.PHONY: help env book html test browse bench lab voila clean
+.PHONY: help env book html publish pdf test browse bench lab voila clean
 MAKEFLAGS += --no-print-directory
 
 help:
 	@echo "make book [PRESET=smoke|demo|public|mimic] [DATA=FOLDER] [SEED=0]   run all notebooks and build the book"
+	@echo "make publish [PRESET=...]                                           the same, and refuse what must not leave this machine"
+	@echo "make pdf [CHROMIUM=path]                                            the book as one PDF, by Chromium or Chrome"
 	@echo "make test                                                          run the tests"
 	@echo "make browse                                                        look at the built smoke book and the explorer in Chromium"
 	@echo "make env [PYTHON=python3.12]                                       build $(VENV) and nothing else"
@@ -45,12 +47,20 @@ book: env
 
 # A second make, so that it sees the pages that `reproduce` has just put into book/pages.
 html: $(BOOK_DONE)
-	@$(PY) -m pnloc.book
+	@$(PY) -m pnloc.site
 
 $(BOOK_DONE): $(ENV_DONE) $(SOURCES)
 	@rm -f $@
-	$(VENV)/bin/jupyter-book build book -W -n --keep-going --all
+	PYTHONPATH=. $(VENV)/bin/jupyter-book build book -W -n --keep-going --all
 	@touch $@
+
+# Refuses a book that shows or stores anything credentialed, and names page and cell.
+publish: book
+	@$(PY) -m pnloc.site publish 'artifacts/$(PRESET)'
+
+pdf: html
+	PYTHONPATH=. $(VENV)/bin/jupyter-book build book --builder singlehtml --quiet --all
+	@CHROMIUM='$(CHROMIUM)' $(PY) -m pnloc.site pdf
 
 test: env
 	$(VENV)/bin/ruff check .

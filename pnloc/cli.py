@@ -1,4 +1,4 @@
-"""The command line: `python -m pnloc {data check, train, localize, evaluate, reports, reproduce}`.
+"""The command line: `python -m pnloc {data check, train, localize, evaluate, reports, gather, reproduce}`.
 
 Every error of input is one line on standard error and exit status 2. `data check` ends with 0 where all is well, 1 where
 something lies in quarantine, 2 where a set is unusable, 3 where only an image leaks from a test set into training.
@@ -32,7 +32,7 @@ def _parser() -> argparse.ArgumentParser:
         "reproduce", help="run all notebooks with papermill and hand their pages to the book"
     )
     for command in (check, train, reproduce):
-        command.add_argument("--preset", default="demo", help=f"{PRESETS} (default: demo)")
+        command.add_argument("--preset", default="demo", help=f"{PRESETS}, or with a number changed: demo+model.epochs=40")
         command.add_argument("--data", default="", help="folder that holds the real data sets")
         command.add_argument("--seed", type=int, default=0, help="whole number from 0 on (default: 0)")
         command.add_argument("--artifacts", default="", help="where results go (default: artifacts/ of the repository)")
@@ -56,6 +56,11 @@ def _parser() -> argparse.ArgumentParser:
     measure.add_argument("--out", metavar="FILE", help="write the table there, as CSV")
     measure.add_argument("--resamples", type=int, default=2000, help="of the bootstrap (default: 2000)")
     measure.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
+    several = commands.add_parser("gather", help="the tables of several runs as one, and means over their seeds")
+    several.add_argument("runs", nargs="+", metavar="RUN_DIR", help="folders of finished runs")
+    several.add_argument("--table", default="localization", help="localization or differences (default: localization)")
+    several.add_argument("--metric", default="miou", help="what to print means of (default: miou)")
+    several.add_argument("--out", metavar="FILE", help="write every row of every run there, as CSV")
     texts = commands.add_parser("reports", help="what reports assert: findings, assertions, attributes")
     texts.add_argument("files", nargs="+", metavar="FILE", help="text files of one report each; - reads standard input")
     return parser
@@ -66,7 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     try:
         run = {"data": _check, "train": _train, "localize": _localize, "evaluate": _evaluate, "reports": _reports}
-        return (run | {"reproduce": _reproduce})[given.command](given)
+        return (run | {"gather": _gather, "reproduce": _reproduce})[given.command](given)
     except PnlocError as error:
         print(f"pnloc: {error}", file=sys.stderr)
         return 2
@@ -179,6 +184,17 @@ def _evaluate(given: argparse.Namespace) -> int:
     return 0
 
 
+def _gather(given: argparse.Namespace) -> int:
+    from pnloc.files import write_table
+    from pnloc.sweep import gather, summary
+
+    table = gather(given.runs, given.table)
+    if given.out:
+        write_table(given.out, table)
+    print(summary(table, given.metric).to_string(index=False, na_rep="", float_format=lambda v: f"{v:.4f}"))
+    return 0
+
+
 def _reports(given: argparse.Namespace) -> int:
     from pnloc.reports import describe
 
@@ -197,12 +213,12 @@ def _reports(given: argparse.Namespace) -> int:
 
 
 def _reproduce(given: argparse.Namespace) -> int:
-    from pnloc import book
+    from pnloc import book, publishing
 
     run = _open(given)  # wrong presets and folders end here, before a kernel starts
     parameters = {"PRESET": given.preset, "DATA": str(run.data or ""), "SEED": given.seed, "ARTIFACTS": given.artifacts}
     parameters |= dict(given.parameter)
     root = Path(__file__).parents[1]
     book.execute(root / "notebooks", run.root / "pages", parameters)
-    book.publish(run.root / "pages", root / "book" / "pages")
+    publishing.publish(run.root / "pages", root / "book" / "pages")
     return 0

@@ -4,7 +4,8 @@
 stage's fingerprint is a digest of these values.
 """
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from math import isfinite
 
 from pnloc.errors import PnlocError
 
@@ -161,10 +162,35 @@ _PRESETS = {
 
 
 def preset(name: str) -> Preset:
-    """The preset of that name; an unknown one raises PnlocError that lists them."""
-    if name not in _PRESETS:
-        raise PnlocError(f"unknown preset '{name}'; use one of {', '.join(_PRESETS)}")
-    return _PRESETS[name]
+    """The preset of that name, such as 'demo', with other numbers where it says so: 'demo+model.distill_weight=0+detector.epochs=12'.
+
+    An unknown preset or field, or a value of another kind, raises PnlocError that lists what there is.
+    """
+    base, *settings = name.split("+")
+    if base not in _PRESETS:
+        raise PnlocError(f"unknown preset '{base}'; use one of {', '.join(_PRESETS)}")
+    made = _PRESETS[base]
+    for setting in settings:
+        path, _, value = setting.partition("=")
+        made = _with(made, path.split("."), value, setting)
+    return replace(made, name=name)
+
+
+def _with(part: object, path: list[str], value: str, setting: str) -> object:
+    """A dataclass with one number, at `path`, replaced."""
+    known = {f.name: getattr(part, f.name) for f in fields(part)}
+    numbers = [n for n, v in known.items() if is_dataclass(v) or (isinstance(v, int | float) and not isinstance(v, bool))]
+    if path[0] not in numbers or is_dataclass(known[path[0]]) != (len(path) > 1):
+        raise PnlocError(f"setting '{setting}': no number '{path[0]}' here; there are {', '.join(numbers)}")
+    old = known[path[0]]
+    if is_dataclass(old):
+        return replace(part, **{path[0]: _with(old, path[1:], value, setting)})
+    try:
+        if not isfinite(number := type(old)(value)):
+            raise ValueError
+        return replace(part, **{path[0]: number})
+    except ValueError:
+        raise PnlocError(f"setting '{setting}': {value!r} is no {'whole number' if isinstance(old, int) else 'number'}") from None
 
 
 def title(configuration: Preset, dataset: str) -> str:

@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from pnloc import access
 from pnloc.files import atomic
 
 _PALETTE = sns.color_palette("colorblind").as_hex()
@@ -63,8 +64,8 @@ def style() -> None:
 
 
 def radiograph(image: np.ndarray, ax: Axes, title: str = "") -> Axes:
-    """A grey image [H, W], without axes."""
-    ax.imshow(image, cmap="gray", vmin=0, vmax=255)
+    """A grey image [H, W], without axes; its access class (pnloc.access) goes with it."""
+    ax.imshow(image, cmap="gray", vmin=0, vmax=255).set_gid(access.of(image) or None)
     ax.set_axis_off()
     ax.set_title(title, fontsize=9)
     return ax

@@ -6,6 +6,7 @@ finding also carries its assertion as a word, so that no meaning hangs on colour
 
 from html import escape
 
+from pnloc import access
 from pnloc.reports import ASSERTIONS, findings
 from pnloc.sentences import Splitter
 
@@ -31,8 +32,11 @@ def legend() -> str:
     return f"<p>{' '.join(_mark(kind, kind) for kind in (*ASSERTIONS, 'attribute'))}</p>"
 
 
-def report(text: str, splitter: Splitter | None = None) -> str:
-    """A report as HTML: findings with their assertion, and the words that give attributes to a finding asserted of today."""
+def report(text: str, splitter: Splitter | None = None, kind: str = "") -> str:
+    """A report as HTML: findings with their assertion, and the words that give attributes to a finding asserted of today.
+
+    `kind` is the access class of a text that does not carry its own (pnloc.access); a credentialed text is marked as such.
+    """
     marks: dict[tuple[int, int], str] = {}
     found = findings(text, splitter)
     for finding in found:
@@ -46,4 +50,5 @@ def report(text: str, splitter: Splitter | None = None) -> str:
         if start >= at:
             parts += [escape(text[at:start]), marks[start, end]]
             at = end
-    return f'<div style="{_BLOCK}">{"".join(parts)}{escape(text[at:])}</div>'
+    marked = f" {access.MARK}" if (kind or access.of(text)) == access.CREDENTIALED else ""
+    return f'<div{marked} style="{_BLOCK}">{"".join(parts)}{escape(text[at:])}</div>'

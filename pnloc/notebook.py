@@ -46,7 +46,10 @@ def start(namespace: MutableMapping[str, object]) -> "Run":
     given = {name: namespace[name] for name in PARAMETERS}
     check_types(given)
     figures, stages = imports()
+    from pnloc import display
+
     figures.style()
+    display.install()
     limit_threads()
     run = stages.open_run(given["PRESET"], given["DATA"], given["SEED"], given["ARTIFACTS"])
     namespace[_STARTED] = True

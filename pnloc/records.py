@@ -24,6 +24,7 @@ from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
+from pnloc import access
 from pnloc.errors import PnlocError
 
 IMAGE_COLUMNS = ["image", "path", "patient", "study", "view", "sex", "age", "width", "height", "label", "split"]
@@ -48,6 +49,10 @@ class Records:
     scores: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["image"]))
     notes: list[str] = field(default_factory=list)  # what a reader should know, a sentence each
     tally: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.access == access.CREDENTIALED:
+            access.hold(self.name, self.images)
 
     def split(self, name: str) -> pd.DataFrame:
         """The image rows of one split."""

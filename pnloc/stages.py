@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from pnloc import datasets, duplicates, phrases, processes, reports, sentences, shards, words
+from pnloc import access, datasets, duplicates, phrases, processes, reports, sentences, shards, words
 from pnloc.baselines import Classifier, train_classifier
 from pnloc.cache import Cache, source_digest, tree_digest
 from pnloc.config import Preset, preset, title
@@ -164,7 +164,9 @@ class Run:
 
     def _pixels(self, name: str) -> np.ndarray:
         """Decoded images uint8 [N, S, S], padded to a square, one per row of `records(name).images`."""
-        return load_tensors(self._decoded(name)[0] / "pixels.safetensors")["pixels"].numpy()
+        folder, _ = self._decoded(name)
+        pixels = load_tensors(folder / "pixels.safetensors")["pixels"].numpy()
+        return access.tag(pixels, read_json(folder / "facts.json")["access"])
 
     def _decoded(self, name: str) -> tuple[Path, str]:
         side = self.preset.detector.side
@@ -292,7 +294,8 @@ class Run:
     def texts(self, name: str) -> list[str]:
         """The report of each image row of a set ('' where there is none)."""
         records = self.records(name)
-        by_study = dict(zip(records.reports["study"], records.reports["text"], strict=True))
+        texts = (access.tag(text, records.access) for text in records.reports["text"])
+        by_study = dict(zip(records.reports["study"], texts, strict=True))
         return [by_study.get(study, "") for study in records.images["study"]]
 
     @cached_property

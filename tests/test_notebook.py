@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 import pnloc
-from pnloc import book
+from pnloc import book, publishing, site
 from pnloc.errors import PnlocError
 from pnloc.notebook import PARAMETERS_CELL, cores, start
 
@@ -128,7 +128,7 @@ def test_a_notebook_that_fails_leaves_no_page_and_one_line(folders, tmp_path):
     write(folders[0], "02_b", "2")
     book.execute(*folders, PARAMETERS)
     published = tmp_path / "published"
-    book.publish(folders[1], published)
+    publishing.publish(folders[1], published)
     write(folders[0], "02_b", "def inner():\n    raise ValueError('seven\\nlines')", "inner()")
     with pytest.raises(PnlocError, match=r"^02_b.ipynb: cell \d+: ValueError: seven$"):
         book.execute(*folders, PARAMETERS, published)
@@ -193,8 +193,8 @@ def page(folder, name, *outputs, source="x", metadata=None, tags=()):
 
 
 def test_published_pages_hold_no_machine_path_no_bar_and_no_live_widget(tmp_path):
-    widget = {book.WIDGET: {"model_id": "1"}, "text/plain": "VBox(children=())"}
-    bar = {book.WIDGET: {"model_id": "2"}, "text/plain": "detector:   0%|          | 0/14 [00:00<?, ?epoch/s]"}
+    widget = {publishing.WIDGET: {"model_id": "1"}, "text/plain": "VBox(children=())"}
+    bar = {publishing.WIDGET: {"model_id": "2"}, "text/plain": "detector:   0%|          | 0/14 [00:00<?, ?epoch/s]"}
     page(
         tmp_path / "pages",
         "01_a",
@@ -209,13 +209,13 @@ def test_published_pages_hold_no_machine_path_no_bar_and_no_live_widget(tmp_path
         },
         tags=["injected-parameters"],
     )
-    book.publish(tmp_path / "pages", tmp_path / "book")
+    publishing.publish(tmp_path / "pages", tmp_path / "book")
     text = (tmp_path / "book" / "01_a.ipynb").read_text()
     assert "/here" not in text and "widget" not in text and "10%" not in text
     cell = nbformat.read(tmp_path / "book" / "01_a.ipynb", as_version=4).cells[0]
     assert cell.source == 'DATA = "data"'
     assert [o.get("text", o.get("data", {}).get("text/plain")) for o in cell.outputs] == [
-        book.NO_KERNEL.strip("*"),
+        publishing.NO_KERNEL.strip("*"),
         "read data/rsna\n",
     ]
 
@@ -227,7 +227,7 @@ def test_a_page_shows_the_parameters_that_were_used_and_not_the_defaults_above_t
         notebook.cells = [nbformat.v4.new_code_cell(f"SEED = {i}", metadata={"tags": [t]}) for i, t in enumerate(tags)]
         (tmp_path / "pages").mkdir(exist_ok=True)
         nbformat.write(notebook, tmp_path / "pages" / f"{name}.ipynb")
-    book.publish(tmp_path / "pages", tmp_path / "book")
+    publishing.publish(tmp_path / "pages", tmp_path / "book")
     published = [nbformat.read(tmp_path / "book" / f"{n}.ipynb", as_version=4).cells for n in ("01_a", "02_b")]
     assert [c.metadata["tags"] for c in published[0]] == [["parameters", "remove-cell"], ["injected-parameters"]]
     assert [c.metadata["tags"] for c in published[1]] == [["parameters"]]
@@ -236,10 +236,10 @@ def test_a_page_shows_the_parameters_that_were_used_and_not_the_defaults_above_t
 def test_publishing_again_touches_nothing_and_removes_what_is_gone(tmp_path):
     for name in ("01_a", "02_b"):
         page(tmp_path / "pages", name)
-    book.publish(tmp_path / "pages", tmp_path / "book")
+    publishing.publish(tmp_path / "pages", tmp_path / "book")
     before = (tmp_path / "book" / "01_a.ipynb").stat().st_mtime_ns
     (tmp_path / "pages" / "02_b.ipynb").unlink()
-    book.publish(tmp_path / "pages", tmp_path / "book")
+    publishing.publish(tmp_path / "pages", tmp_path / "book")
     assert [(p.name, p.stat().st_mtime_ns) for p in (tmp_path / "book").iterdir()] == [("01_a.ipynb", before)]
 
 
@@ -248,17 +248,17 @@ def test_nothing_is_published_where_anything_is_marked_as_credentialed(tmp_path)
     output = nbformat.v4.new_output("display_data", {"text/plain": "a report"}, metadata={"pnloc": "credentialed"})
     page(tmp_path / "pages", "02_b", output)
     with pytest.raises(PnlocError, match="02_b.ipynb, cell 1: its output is marked as credentialed"):
-        book.publish(tmp_path / "pages", tmp_path / "book")
+        publishing.publish(tmp_path / "pages", tmp_path / "book")
     page(tmp_path / "pages", "02_b", metadata={"pnloc": {"credentialed": True}})
     with pytest.raises(PnlocError, match="02_b.ipynb: marked as credentialed"):
-        book.publish(tmp_path / "pages", tmp_path / "book")
+        publishing.publish(tmp_path / "pages", tmp_path / "book")
     assert not (tmp_path / "book").exists()
 
 
 def test_a_page_with_a_stored_error_is_not_published(tmp_path):
     page(tmp_path / "pages", "01_a", nbformat.v4.new_output("error", ename="KeyError", evalue="x", traceback=[]))
     with pytest.raises(PnlocError, match="01_a.ipynb, cell 1: holds a stored error"):
-        book.publish(tmp_path / "pages", tmp_path / "book")
+        publishing.publish(tmp_path / "pages", tmp_path / "book")
 
 
 # Checking -------------------------------------------------------------------------------------------------
@@ -268,7 +268,7 @@ def test_the_table_of_contents_is_read_in_order(tmp_path):
     (tmp_path / "_toc.yml").write_text(
         "root: intro\nparts:\n- chapters:\n  - file: a\n    sections:\n    - file: b\n  - file: pages/c\n"
     )
-    assert book.toc(tmp_path / "_toc.yml") == ["intro", "a", "b", "pages/c"]
+    assert site.toc(tmp_path / "_toc.yml") == ["intro", "a", "b", "pages/c"]
 
 
 def test_a_book_with_a_missing_an_empty_or_a_broken_page_is_refused(tmp_path):
@@ -277,16 +277,16 @@ def test_a_book_with_a_missing_an_empty_or_a_broken_page_is_refused(tmp_path):
     full = "<article>" + "words " * 30 + "</article>"
     (tmp_path / "intro.html").write_text(full)
     with pytest.raises(PnlocError, match="a.html: the book was built without this page"):
-        book.check(tmp_path, contents)
+        site.check(tmp_path, contents)
     (tmp_path / "pages").mkdir()
     (tmp_path / "pages" / "a.html").write_text("<article><h1>Title</h1></article>")
     with pytest.raises(PnlocError, match="a.html: the page is empty"):
-        book.check(tmp_path, contents)
+        site.check(tmp_path, contents)
     (tmp_path / "pages" / "a.html").write_text(full + '<div class="output traceback highlight">KeyError</div>')
     with pytest.raises(PnlocError, match="a.html: the page holds the traceback"):
-        book.check(tmp_path, contents)
+        site.check(tmp_path, contents)
     (tmp_path / "pages" / "a.html").write_text(full)
-    assert book.check(tmp_path, contents) == tmp_path / "intro.html"
+    assert site.check(tmp_path, contents) == tmp_path / "intro.html"
 
 
 def test_an_error_in_a_kernel_is_shown_as_one_line():

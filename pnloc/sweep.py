@@ -1,0 +1,63 @@
+"""Several runs beside each other: what differs between them, and their tables as one. Reads files alone, no model.
+
+A run is a folder with `config.json` and `tables/`, as every run leaves it under `artifacts/`.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+
+from pnloc.errors import PnlocError
+from pnloc.files import read_csv, read_json
+
+TABLES = {
+    "localization": ["dataset", "method", "metric", "threshold"],
+    "differences": ["dataset", "method", "against", "metric"],
+}
+COLUMNS = ["dataset", "method", "metric", "value"]
+
+
+def gather(folders: Iterable[str | Path], table: str = "localization") -> pd.DataFrame:
+    """One table of some runs: run, preset, seed, a column for each setting that differs, then the columns of the runs' table.
+
+    Raises PnlocError for a folder that is no finished run, and where the runs' versions of a table have different columns.
+    """
+    if table not in TABLES:
+        raise PnlocError(f"unknown table '{table}'; one of {', '.join(TABLES)}")
+    runs = [Path(folder) for folder in folders]
+    if not runs:
+        raise PnlocError("no run to gather; name the folders of some, such as sweep/*/*")
+    for run in runs:
+        if not (run / "config.json").exists() or not (run / "tables" / f"{table}.csv").exists():
+            raise PnlocError(
+                f"{run}: no finished run (it needs config.json and tables/{table}.csv); python -m pnloc train makes one"
+            )
+    settings = pd.DataFrame([_flat(read_json(run / "config.json")) for run in runs]).rename(columns={"name": "preset"})
+    varied = [c for c in settings if c not in ("preset", "seed") and settings[c].map(str).nunique() > 1]
+    parts = []
+    for run, row in zip(runs, settings.to_dict("records"), strict=True):
+        found = read_csv(run / "tables" / f"{table}.csv", COLUMNS).drop(columns="seed", errors="ignore")
+        given = {"run": str(run), "preset": row["preset"], "seed": row["seed"], **{c: row[c] for c in varied}}
+        parts.append(pd.concat([pd.DataFrame([given] * len(found), index=found.index), found], axis=1))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _flat(value: dict, prefix: str = "") -> dict:
+    found = {}
+    for key, part in value.items():
+        found |= _flat(part, f"{prefix}{key}.") if isinstance(part, dict) else {f"{prefix}{key}": part}
+    return found
+
+
+def summary(gathered: pd.DataFrame, metric: str = "miou") -> pd.DataFrame:
+    """Of one metric, over the seeds: preset, what it is of (dataset, method, ...), seeds, mean, sd (NaN for one seed), lowest, highest."""
+    rows = gathered[gathered["metric"] == metric]
+    if rows.empty:
+        raise PnlocError(f"no row with the metric '{metric}'; there are {', '.join(gathered['metric'].unique())}")
+    # Of a metric with thresholds each is a row of its own.
+    keys = ["preset", *(c for c in ("dataset", "method", "against") if c in rows)]
+    keys += ["threshold"] if "threshold" in rows and rows["threshold"].notna().any() else []
+    grouped = rows.groupby(keys, sort=False)["value"]
+    made = grouped.agg(seeds="count", mean="mean", sd="std", lowest="min", highest="max")
+    return made.reset_index()

@@ -1,0 +1,226 @@
+"""Credentialed images, texts and rows: recognised where they are shown, marked, and refused."""
+
+import json
+import shutil
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+from IPython.display import HTML
+from matplotlib.figure import Figure
+
+from pnloc import access, datasets, display, figures, markup, publishing
+from pnloc.errors import PnlocError
+from pnloc.records import BOX_COLUMNS, IMAGE_COLUMNS, Records
+
+IMAGES = pd.DataFrame({"image": ["02aa804e-bde0afdd"], "patient": ["mimic:10000032"], "study": ["s50414267"]})
+IMAGE = np.full((8, 8), 90, dtype=np.uint8)
+REPORT = "There is a new patchy opacity in the right lower lobe, concerning for pneumonia."
+
+
+@pytest.fixture(autouse=True)
+def alone():
+    access.release()
+    yield
+    access.release()
+    plt.close("all")
+
+
+def records(kind: str) -> Records:
+    images = IMAGES.reindex(columns=IMAGE_COLUMNS)
+    empty = pd.DataFrame(columns=BOX_COLUMNS)
+    return Records("mimic", kind, images, empty, pd.DataFrame(columns=["study", "text"]), pd.DataFrame(), {})
+
+
+def figure(image: np.ndarray, draw=figures.radiograph) -> Figure:
+    made = Figure()
+    draw(image, made.subplots())
+    return made
+
+
+def kind(shown: object, **data: str) -> str:
+    return display.kind(shown, data)
+
+
+# Recognised -----------------------------------------------------------------------------------------------
+
+
+def test_an_image_keeps_its_class_in_its_parts_and_what_is_computed_from_it():
+    images = access.tag(np.zeros((3, 4, 4), np.uint8), "open")
+    assert {
+        access.of(part) for part in (images[0], images[[0, 2]], images[images.sum((1, 2)) == 0], images[0] / 2)
+    } == {"open"}
+    assert access.of(access.tag("a report", "generated")) == "generated"
+
+
+def test_what_has_no_class_of_its_own_is_credentialed_once_such_a_set_is_held_and_only_then():
+    assert access.of(IMAGE) == "" and access.of("text") == ""
+    records("open")
+    assert access.of(IMAGE) == ""
+    records("credentialed")
+    assert access.of(IMAGE) == access.of("text") == "credentialed"
+    assert access.of(access.tag(IMAGE, "open")) == "open"
+
+
+def test_names_are_found_in_paths_before_suffixes_and_without_the_name_of_their_set():
+    access.hold("mimic", IMAGES)
+    for text in ("x/02aa804e-bde0afdd.jpg", "<td>mimic:10000032</td>", "patient 10000032, left", "s50414267"):
+        assert access.named(text), text
+    assert access.named("1000003 and s5041426, 0.10000032 of 200 boxes") == ""
+
+
+def test_short_names_are_none_since_any_number_would_be_one():
+    assert access.identifiers(pd.DataFrame({"image": ["7"], "patient": ["mimic:12"]})) == {"mimic:12"}
+
+
+# Marked ---------------------------------------------------------------------------------------------------
+
+DRAWN = {
+    "radiograph": figures.radiograph,
+    "attention": lambda image, ax: figures.attention(image, np.zeros((0, 4)), np.zeros(0), ax),
+    "severity_overlay": lambda image, ax: figures.severity_overlay(image, np.zeros((2, 2)), np.zeros((2, 4)), ax, ""),
+    "by hand, grey": lambda image, ax: ax.imshow(image, cmap="gray"),
+    "by hand, in colour": lambda image, ax: ax.imshow(np.stack([image] * 3, -1)),
+}
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_no_image_of_a_credentialed_set_is_drawn_without_a_mark(name):
+    assert kind(figure(IMAGE, DRAWN[name])) == ""
+    records("credentialed")
+    assert kind(figure(IMAGE, DRAWN[name])) == "credentialed", "an image of unknown origin"
+    assert kind(figure(access.tag(IMAGE, "credentialed"), DRAWN[name])) == "credentialed"
+
+
+def test_open_images_and_maps_over_many_images_are_drawn_beside_credentialed_ones():
+    records("credentialed")
+    assert kind(figure(access.tag(IMAGE, "open"))) == ""
+    assert kind(figure(np.array([[0.1, 0.1, 0.5, 0.5]]), figures.place_map)) == ""
+
+
+def test_a_report_is_marked_in_its_html():
+    assert access.MARK not in markup.report(REPORT)
+    records("credentialed")
+    assert access.MARK in markup.report(REPORT) and access.MARK in markup.report(access.tag(REPORT, "credentialed"))
+    assert access.MARK not in markup.report(REPORT, kind="open") + markup.report(access.tag(REPORT, "open"))
+    assert kind(HTML(""), **{"text/html": markup.report(REPORT)}) == "credentialed"
+
+
+def test_a_table_with_a_row_of_an_image_is_marked_and_one_of_means_is_not():
+    records("credentialed")
+    rows = pd.DataFrame({"image": ["02aa804e-bde0afdd"], "score": [0.5]})
+    assert kind(rows, **{"text/html": rows.to_html()}) == "credentialed"
+    means = pd.DataFrame({"method": ["detector"], "value": [0.123456], "n": [10000]})
+    assert kind(means, **{"text/html": means.to_html(), "text/plain": str(means)}) == ""
+
+
+def test_the_mark_and_the_alternative_text_reach_the_metadata_of_the_output():
+    formatted = display._marking(
+        lambda shown, include=None, exclude=None: ({"image/png": "x", "text/plain": "<Figure>"}, {})
+    )
+    _, metadata = formatted(figure(IMAGE))
+    assert metadata == {"image/png": {"alt": "radiograph."}}
+    records("credentialed")
+    assert formatted(figure(IMAGE))[1]["pnloc"] == "credentialed"
+
+
+# Refused, from end to end ---------------------------------------------------------------------------------
+
+SHOWING = {
+    "drawn": "figures.radiograph(run.pixels(name)[0], plt.figure().add_subplot()); plt.show()",
+    "told": "from IPython.display import HTML; HTML(markup.report(next(t for t in run.texts(name) if t)))",
+    "listed": "run.records(name).images[['image', 'sex', 'view']].head(2)",
+    "printed": "print(run.records(name).images['patient'].iloc[0])",
+    "quoted": "print('Quoting:', next(t for t in run.texts(name) if len(t) > 160)[20:160])",
+}
+COUNTED = "run.records(name).images.groupby(['split', 'view']).size().reset_index(name='images')"
+
+
+@pytest.fixture(scope="module")
+def credentialed(tmp_path_factory):
+    """A generated tree, two pairs of image and report small, that says nothing of having been generated: MIMIC's reader takes it for real."""
+    from pnloc import demo
+
+    root = tmp_path_factory.mktemp("credentialed")
+    demo.generate(root / "data", demo.DemoSize(variants=3, rsna=12, mimic=12, chestxray8=6, covid=6), seed=0)
+    (root / "data" / "rates.json").unlink()
+    assert datasets.mimic_cxr.read(root / "data" / datasets.FOLDERS["mimic"]).access == "credentialed"
+    return root
+
+
+@pytest.fixture(scope="module")
+def executed(credentialed):
+    """One notebook per way to show something, run as a book's notebooks are, on that tree; the folder of the run."""
+    from pnloc import book
+    from pnloc.notebook import PARAMETERS_CELL
+
+    head = "from pnloc.notebook import start\nrun = start(globals())\nimport matplotlib.pyplot as plt\nfrom pnloc import figures, markup\nname = 'mimic'"
+    notebook = nbformat.v4.new_notebook(
+        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    )
+    notebook.cells = [
+        nbformat.v4.new_code_cell(PARAMETERS_CELL, metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell(head),
+    ]
+    notebook.cells += [nbformat.v4.new_code_cell(code) for code in (*SHOWING.values(), COUNTED)]
+    (credentialed / "notebooks").mkdir()
+    nbformat.write(notebook, credentialed / "notebooks" / "01_all.ipynb")
+    given = {
+        "PRESET": "mimic",
+        "DATA": str(credentialed / "data"),
+        "SEED": 0,
+        "ARTIFACTS": str(credentialed / "artifacts"),
+    }
+    run = credentialed / "artifacts" / "mimic"
+    book.execute(credentialed / "notebooks", run / "pages", given)
+    return run
+
+
+def only(executed: Path, tmp_path: Path, source: str, unmarked: bool = False) -> Path:
+    """The run with a page that has only the cell of some source; `unmarked`, as if nobody had marked it."""
+    page = nbformat.read(executed / "pages" / "01_all.ipynb", as_version=4)
+    page.cells = [c for c in page.cells if c.source == source]
+    assert len(page.cells) == 1 and page.cells[0].outputs
+    for output in page.cells[0].outputs if unmarked else ():
+        output.get("metadata", {}).pop("pnloc", None)
+        for kind, text in output.get("data", {}).items():
+            output.data[kind] = text.replace(access.MARK, "")
+    run = tmp_path / "run"
+    (run / "pages").mkdir(parents=True)
+    (run / "cache").symlink_to(executed / "cache")
+    shutil.copy(executed / "run.json", run / "run.json")
+    nbformat.write(page, run / "pages" / "01_one.ipynb")
+    return run
+
+
+@pytest.mark.parametrize("way", ["drawn", "told", "listed"])
+def test_a_page_that_shows_credentialed_data_is_refused_by_its_mark(executed, tmp_path, way):
+    run = only(executed, tmp_path, SHOWING[way])
+    with pytest.raises(PnlocError, match="01_one.ipynb, cell 1: its output is marked as credentialed"):
+        publishing.publish(run / "pages", tmp_path / "book")
+    assert not (tmp_path / "book").exists()
+
+
+@pytest.mark.parametrize(
+    ("way", "why"),
+    [
+        ("listed", "holds the name of a credentialed image"),
+        ("printed", "holds the name of a credentialed image"),
+        ("told", "quotes a credentialed report"),
+        ("quoted", "quotes a credentialed report"),
+    ],
+)
+def test_what_nobody_marked_is_found_by_what_it_says(executed, tmp_path, way, why):
+    run = only(executed, tmp_path, SHOWING[way], unmarked=True)
+    with pytest.raises(PnlocError, match=f"01_one.ipynb, cell 1: its output {why}"):
+        publishing.publish(run / "pages", tmp_path / "book")
+
+
+def test_a_table_of_counts_of_credentialed_data_is_published(executed, tmp_path):
+    run = only(executed, tmp_path, COUNTED)
+    publishing.publish(run / "pages", tmp_path / "book")
+    page = json.loads((tmp_path / "book" / "01_one.ipynb").read_text(encoding="utf-8"))
+    assert page["cells"][0]["outputs"]

@@ -1,0 +1,205 @@
+"""The built book: complete, small, described, and free of anything from elsewhere or credentialed; and what Sphinx does for it."""
+
+import base64
+import hashlib
+import json
+
+import nbformat
+import pytest
+
+from pnloc import access, extension, publishing, site
+from pnloc.errors import PnlocError
+
+TEXT = "words " * 30
+ALT = 'alt="A radiograph with one box."'
+
+
+@pytest.fixture
+def built(tmp_path):
+    """Writes a book of one page with some HTML in it; returns its folder and its table of contents."""
+
+    def write(inside="", head=""):
+        (tmp_path / "html" / "_images").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "html" / "_images" / "a.png").write_bytes(b"0" * 1000)
+        (tmp_path / "html" / "intro.html").write_text(
+            f"<html><head>{head}</head><article>{TEXT}{inside}</article></html>"
+        )
+        (tmp_path / "_toc.yml").write_text("root: intro\n")
+        return tmp_path / "html", tmp_path / "_toc.yml"
+
+    return write
+
+
+def test_a_page_with_described_pictures_links_and_its_own_scripts_is_good(built):
+    links = (
+        '<a href="https://example.org/x.js">x</a><script src="_static/a.js"></script><img src="data:image/png;base64,0" '
+        + ALT
+        + ">"
+    )
+    folder, contents = built(
+        f'<img src="_images/a.png" {ALT}>{links}<script type="application/json">"https://a.org/b.js"</script>'
+    )
+    assert site.check(folder, contents) == folder / "intro.html"
+
+
+@pytest.mark.parametrize("alt", ["", 'alt=""', 'alt="figure"', 'alt="_images/6101192cd716c4af98c0.png"'])
+def test_a_picture_without_a_text_is_named(built, alt):
+    with pytest.raises(PnlocError, match=r"intro.html: figure 1 \(a.png\) has no text for those who cannot see it"):
+        site.check(*built(f'<img src="_images/a.png" {alt}>'))
+
+
+def test_a_picture_that_is_not_there_is_named(built):
+    with pytest.raises(PnlocError, match="figure 1 .* is missing"):
+        site.check(*built(f'<img src="_images/gone.png" {ALT}>'))
+
+
+def test_a_page_counts_with_its_pictures(built):
+    folder, contents = built(f'<img src="_images/a.png" {ALT}>')
+    (folder / "_images" / "a.png").write_bytes(b"0" * (site.LARGEST + 1))
+    with pytest.raises(PnlocError, match="intro.html: 3.0 MB with its figures, more than 3 MB"):
+        site.check(folder, contents)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        '<script src="https://cdn.example.org/a.js"></script>',
+        '<script src="//cdn.example.org/a.js"></script>',
+        '<link rel="stylesheet" href="https://example.org/a.css">',
+        '<link rel="preconnect" href="https://fonts.example.org">',
+        f'<img src="http://example.org/a.png" {ALT}>',
+        '<script>const URL = "https://example.org/lib/index.js"</script>',
+        '<script type="module">import("https://example.org/lib/index.mjs")</script>',
+        "<style>@import 'https://example.org/a.css';</style>",
+        '<p style="background: url(https://example.org/a.png)"></p>',
+    ],
+)
+def test_whatever_comes_from_elsewhere_is_refused(built, head):
+    with pytest.raises(PnlocError, match=r"intro.html: loads .*example.org.*needs no network"):
+        site.check(*built(head=head))
+
+
+def test_a_style_sheet_that_loads_a_font_from_elsewhere_is_refused(built):
+    folder, contents = built()
+    (folder / "theme.css").write_text("@font-face { src: url('https://fonts.example.org/a.woff2') }")
+    with pytest.raises(PnlocError, match="theme.css: loads https://fonts.example.org/a.woff2"):
+        site.check(folder, contents)
+
+
+def notebook(path, **output):
+    made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# One"), nbformat.v4.new_code_cell("x")])
+    made.cells[1].outputs = [nbformat.v4.new_output("display_data", **output)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(made, path)
+
+
+@pytest.mark.parametrize("place", ["_sources/pages/01_a.ipynb", "_downloads/0f/01_a.ipynb"])
+def test_sources_and_downloads_of_a_built_book_are_looked_at_too(built, place):
+    folder, _ = built()
+    notebook(folder / place, data={"text/plain": "1"})
+    site.check_access(folder)
+    notebook(folder / place, data={"text/plain": "1"}, metadata={"pnloc": "credentialed"})
+    with pytest.raises(PnlocError, match=f"{place}, cell 2: its output is marked as credentialed"):
+        site.check_access(folder)
+
+
+def test_a_built_page_with_a_marked_element_is_refused(built):
+    with pytest.raises(PnlocError, match="intro.html: shows an element that is marked as credentialed"):
+        site.check_access(built(f"<div {access.MARK}>a report</div>")[0])
+
+
+def test_a_pdf_without_a_browser_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(site, "MAC", tmp_path / "none")
+    monkeypatch.delenv("CHROMIUM", raising=False)
+    with pytest.raises(
+        PnlocError, match="needs Chromium or Chrome, and neither is here; install one .* make pdf CHROMIUM=path"
+    ):
+        site.browser()
+    monkeypatch.setenv("CHROMIUM", "nowhere")
+    with pytest.raises(PnlocError, match="CHROMIUM=nowhere: no such program"):
+        site.browser()
+
+
+def test_a_browser_that_prints_nothing_is_an_error_with_its_last_words(tmp_path, monkeypatch):
+    fake = tmp_path / "chromium"
+    fake.write_text("#!/bin/sh\necho out of paper >&2\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("CHROMIUM", str(fake))
+    (tmp_path / "index.html").write_text("x")
+    with pytest.raises(PnlocError, match=r"made no PDF \(out of paper\)"):
+        site.pdf(tmp_path / "index.html", tmp_path / "book.pdf")
+
+
+# What Sphinx does -----------------------------------------------------------------------------------------
+
+
+def test_alternative_texts_are_found_by_the_bytes_of_the_figure(tmp_path):
+    data = b"\x89PNG one"
+    encoded = base64.b64encode(data).decode()
+    notebook(tmp_path / "a.ipynb", data={"image/png": encoded}, metadata={"image/png": {"alt": "A map."}})
+    assert extension.alternatives(tmp_path / "a.ipynb") == {hashlib.sha256(data).hexdigest(): "A map."}
+    notebook(tmp_path / "a.ipynb", data={"image/png": encoded})
+    assert extension.alternatives(tmp_path / "a.ipynb") == {}
+
+
+# What made a page -----------------------------------------------------------------------------------------
+
+MADE = {
+    "pnloc": "0.1.0",
+    "python": "3.12.1",
+    "commit": "0123456789abcdef+",
+    "packages": {"torch": "2.6.0", "scipy": "1"},
+}
+
+
+def page(tmp_path, made=None, duration=7.4):
+    notebook(
+        tmp_path / "run" / "pages" / "01_a.ipynb",
+        data={"text/markdown": "[6: What text adds](06_b.ipynb#What-text-adds)"},
+    )
+    path = tmp_path / "run" / "pages" / "01_a.ipynb"
+    read = nbformat.read(path, as_version=4)
+    read.metadata.papermill = {"duration": duration, "parameters": {"PRESET": "smoke", "SEED": 3}}
+    read.metadata.pnloc = {"made": made} if made else {}
+    nbformat.write(read, path)
+    (tmp_path / "notebooks").mkdir(exist_ok=True)
+    (tmp_path / "notebooks" / "01_a.ipynb").write_text("{}")
+    publishing.publish(tmp_path / "run" / "pages", tmp_path / "book" / "pages", tmp_path / "notebooks")
+    return json.loads((tmp_path / "book" / "pages" / "01_a.ipynb").read_text(encoding="utf-8"))
+
+
+def test_a_page_says_what_made_it_under_its_title(tmp_path, monkeypatch):
+    monkeypatch.setattr(publishing, "repository", lambda: "")
+    lines = "".join(page(tmp_path, MADE)["cells"][0]["source"]).splitlines()
+    assert lines[0] == "# One" and lines[2] == "::::{container} page-facts"
+    assert (
+        lines[3] == "{download}`source notebook <../../notebooks/01_a.ipynb>` · {download}`as it was run <01_a.ipynb>`"
+    )
+    assert lines[5] == "took **7 s** · preset **smoke** · seed **3** · commit `0123456789+`"
+    assert lines[7] == "pnloc 0.1.0, Python 3.12.1, torch 2.6.0"
+
+
+def test_an_older_page_takes_versions_from_its_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(publishing, "repository", lambda: "")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text(json.dumps({"preset": "demo", "seed": 0, "environments": {"x": MADE}}))
+    source = "".join(page(tmp_path)["cells"][0]["source"])
+    assert "commit `0123456789+`" in source and "preset **smoke**" in source and "torch 2.6.0" in source
+
+
+def test_a_link_to_a_section_of_a_notebook_leads_to_its_page(tmp_path, monkeypatch):
+    monkeypatch.setattr(publishing, "repository", lambda: "")
+    told = page(tmp_path, MADE)["cells"][1]["outputs"][0]["data"]["text/markdown"]
+    assert "".join(told) == "[6: What text adds](06_b.html#what-text-adds)"
+
+
+def test_a_public_repository_gives_links_to_binder_and_colab(monkeypatch, tmp_path):
+    monkeypatch.setenv("GITHUB_REPOSITORY", "someone/pnloc")
+    source, binder, colab = publishing.hosted("01_a.ipynb")
+    assert source == "[in the repository](https://github.com/someone/pnloc/blob/main/notebooks/01_a.ipynb)"
+    assert "mybinder.org/v2/gh/someone/pnloc/main?urlpath=lab/tree/notebooks/01_a.ipynb" in binder
+    assert "colab.research.google.com/github/someone/pnloc/blob/main/notebooks/01_a.ipynb" in colab
+    monkeypatch.delenv("GITHUB_REPOSITORY")
+    monkeypatch.setattr(publishing, "repository", lambda: "")
+    assert publishing.hosted("01_a.ipynb") == []

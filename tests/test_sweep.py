@@ -1,0 +1,162 @@
+"""Presets with a number changed, several runs beside each other, and the main numbers of one."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pnloc import cli, headlines, sweep
+from pnloc.config import preset
+from pnloc.errors import PnlocError
+
+# Presets with other numbers -------------------------------------------------------------------------------
+
+
+def test_a_presets_name_may_change_numbers_and_nothing_else():
+    plain, changed = preset("smoke"), preset("smoke+model.distill_weight=0+detector.epochs=2")
+    assert changed.name == "smoke+model.distill_weight=0+detector.epochs=2"
+    assert (changed.model.distill_weight, changed.detector.epochs) == (0.0, 2)
+    assert isinstance(changed.model.distill_weight, float) and isinstance(changed.detector.epochs, int)
+    before, after = plain.as_dict(), changed.as_dict()
+    before["model"]["distill_weight"], before["detector"]["epochs"], before["name"] = 0.0, 2, changed.name
+    assert before == after
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("smok+model.epochs=1", "unknown preset 'smok'; use one of smoke"),
+        ("smoke+model.epoch=1", "setting 'model.epoch=1': no number 'epoch' here; there are width, tau"),
+        ("smoke+model=1", "setting 'model=1': no number 'model' here"),
+        ("smoke+name=x", "setting 'name=x': no number 'name' here"),
+        ("smoke+detector.anchor_sizes=1", "no number 'anchor_sizes' here"),
+        ("smoke+model.epochs=2.5", "setting 'model.epochs=2.5': '2.5' is no whole number"),
+        ("smoke+model.tau=", "setting 'model.tau=': '' is no number"),
+        ("smoke+model.tau=nan", "'nan' is no number"),
+        ("smoke+", "setting '': no number '' here"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_named(name, message):
+    with pytest.raises(PnlocError) as error:
+        preset(name)
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+# Several runs ---------------------------------------------------------------------------------------------
+
+
+def run(folder, seed, value, weight=0.5, name="smoke"):
+    (folder / "tables").mkdir(parents=True)
+    (folder / "config.json").write_text(
+        json.dumps({"name": name, "seed": seed, "model": {"weight": weight, "width": 96}})
+    )
+    rows = [
+        ("s", "detector", "miou", np.nan, value, seed),
+        ("s", "detector", "acc", 0.3, 0.9, seed),
+        ("s", "cam", "miou", np.nan, 0.1, seed),
+    ]
+    table = pd.DataFrame(rows, columns=["dataset", "method", "metric", "threshold", "value", "seed"])
+    table.to_csv(folder / "tables" / "localization.csv", index=False)
+    return folder
+
+
+@pytest.fixture
+def runs(tmp_path):
+    return [
+        run(tmp_path / "a", 0, 0.2),
+        run(tmp_path / "b", 1, 0.4),
+        run(tmp_path / "c", 0, 0.3, weight=0.0, name="smoke+model.weight=0"),
+    ]
+
+
+def test_runs_are_gathered_with_what_differs_between_them(runs):
+    table = sweep.gather(runs)
+    assert list(table.columns) == [
+        "run",
+        "preset",
+        "seed",
+        "model.weight",
+        "dataset",
+        "method",
+        "metric",
+        "threshold",
+        "value",
+    ]
+    assert len(table) == 9 and table["seed"].tolist() == [0] * 3 + [1] * 3 + [0] * 3
+    assert table["model.weight"].tolist() == [0.5] * 6 + [0.0] * 3
+
+
+def test_the_summary_is_over_seeds_of_each_preset_and_method(runs):
+    table = sweep.summary(sweep.gather(runs)).set_index(["preset", "method"])
+    row = table.loc[("smoke", "detector")]
+    assert row["seeds"] == 2 and row["mean"] == pytest.approx(0.3) and row["sd"] == pytest.approx(0.2 / 2**0.5)
+    assert (row["lowest"], row["highest"]) == (0.2, 0.4)
+    single = table.loc[("smoke+model.weight=0", "detector")]
+    assert single["seeds"] == 1 and np.isnan(single["sd"])
+    assert sweep.summary(sweep.gather(runs), "acc")["threshold"].tolist() == [0.3, 0.3]
+
+
+def test_what_cannot_be_gathered_is_named(runs, tmp_path):
+    with pytest.raises(PnlocError, match="nothing: no finished run"):
+        sweep.gather([*runs, tmp_path / "nothing"])
+    with pytest.raises(PnlocError, match="no run to gather"):
+        sweep.gather([])
+    with pytest.raises(PnlocError, match="no row with the metric 'iou'; there are miou, acc"):
+        sweep.summary(sweep.gather(runs), "iou")
+    with pytest.raises(PnlocError, match="unknown table 'choices'"):
+        sweep.gather(runs, "choices")
+
+
+def test_the_command_prints_means_and_writes_every_row(runs, tmp_path, capsys):
+    assert cli.main(["gather", *map(str, runs), "--out", str(tmp_path / "all.csv")]) == 0
+    assert "0.3000" in capsys.readouterr().out
+    assert len(pd.read_csv(tmp_path / "all.csv")) == 9
+    assert cli.main(["gather", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.startswith("pnloc: ")
+
+
+# The main numbers -----------------------------------------------------------------------------------------
+
+
+def test_the_main_numbers_stand_with_the_section_that_made_them():
+    nan = float("nan")
+    compared = {
+        "dataset": ["s"],
+        "method": ["text-attention"],
+        "against": ["detector"],
+        "metric": ["miou"],
+        "value": [0.02],
+    }
+    tables = {
+        "differences": pd.DataFrame({**compared, "low": [-0.01], "high": [0.05], "n": [22]}),
+        "significance": pd.DataFrame({**compared, "p": [0.1], "p_holm": [0.2], "n": [22]}),
+        "recall": pd.DataFrame({"dataset": ["s", "s"], "regions": [5, 10], "threshold": [0.5, 0.5], "recall": [0.1, 0.75], "n": [8, 8]}),
+        "attributes": pd.DataFrame({"attribute": ["a", "b", "c"], "auc": [0.7, 0.5, nan], "low": [0.6, 0.4, nan], "n": [9, 9, 9]}),
+        "severity": pd.DataFrame({"dataset": ["c"], "readout": ["mass"], "score": ["opacity"], "fit": ["zero-shot"], "statistic": ["spearman"],
+                                  "value": [0.5], "low": [0.4], "high": [0.6], "n": [30]}),
+        "severity_choice": pd.DataFrame({"readout": ["area", "mass"], "chosen": [False, True]}),
+    }  # fmt: skip
+    table = headlines.headlines(tables)
+    assert table["number"].tolist() == [
+        "**+0.020** [-0.010, +0.050], p 0.200",
+        "**0.75**",
+        "**1** of 2; median AUC 0.60",
+        "**0.50** [0.40, 0.60]",
+    ]
+    assert [link.partition("(")[2].rstrip(")") for link in table["made in"]] == [
+        "06_localization.ipynb#What-text-adds",
+        "03_regions.ipynb#Recall-on-the-test-images",
+        "05_training.ipynb#Attributes-from-the-image-alone",
+        "07_covid_severity.ipynb#Zero-shot-association",
+    ]
+    assert headlines.markdown(table).count("\n") == 1 + len(table)
+    assert headlines.headlines({}).empty
+
+
+def test_every_section_that_a_main_number_leads_to_is_there():
+    from pathlib import Path
+
+    for notebook, heading in headlines.SECTIONS.values():
+        text = (Path(__file__).parents[1] / "notebooks" / f"{notebook}.ipynb").read_text(encoding="utf-8")
+        assert f'## {heading}"' in text or f"## {heading}\\n" in text, f"{notebook}: no section '{heading}'"
