@@ -48,7 +48,7 @@ def execute(notebooks: Path, pages: Path, parameters: dict[str, object], publish
     """
     sources = sorted(notebooks.glob("*.ipynb"))
     if not sources:
-        raise PnlocError(f"{notebooks}: no notebook here")
+        raise PnlocError(f"{notebooks}: no notebook here; they come with the repository: clone it, and make env there")
     check_parameters(sources, parameters)
     pages.mkdir(parents=True, exist_ok=True)
     for stale in [p for p in pages.glob("*.ipynb") if p.name not in {s.name for s in sources}]:

@@ -26,7 +26,8 @@ try:
 except ModuleNotFoundError as error:
     raise PnlocError(f"the book needs {error.name}: pip install 'pnloc[notebooks]', or make env") from None
 
-HTML, BUILD = ROOT / "_build" / "html", ROOT / "_build"
+BUILD, CONTENTS = ROOT / "_build", ROOT / "book" / "_toc.yml"
+HTML = BUILD / "html"
 LARGEST = 3_000_000  # bytes of a page with its pictures
 SHORTEST = 15  # characters of an alternative text that says something
 LOADS = {
@@ -80,12 +81,17 @@ class _Page(HTMLParser):
         super().__init__()
         self.pictures: list[tuple[str, str]] = []
         self.loads: list[str] = []
+        self.links: list[str] = []
+        self.places: set[str] = {""}
         self.code: dict[str, list[str]] = {"script": [], "style": []}
         self._inside = ""
         self.feed(html)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = {name: value or "" for name, value in attrs}
+        self.places |= {given.get("id", ""), given.get("name", "")}
+        if tag == "a":
+            self.links.append(given.get("href", ""))
         if tag == "img":
             self.pictures.append((given.get("src", ""), given.get("alt", "")))
         if tag in LOADS and given.get(LOADS[tag]):
@@ -109,9 +115,10 @@ def check(build: Path, contents: Path) -> Path:
     """Refuse a book that a reader could not use; return its first page.
 
     `build` is the folder of the HTML. Raises PnlocError for the first page of the table of contents that is missing, empty, broken or
-    larger than LARGEST, has a picture that is missing or without an alternative text, or loads anything from another site.
+    larger than LARGEST, has a picture that is missing or without an alternative text, loads anything from another site, or links to a
+    page or a section that is not there.
     """
-    names = toc(contents)
+    names, pages = toc(contents), {}
     for name in names:
         path = build / f"{name}.html"
         if not path.exists():
@@ -122,8 +129,12 @@ def check(build: Path, contents: Path) -> Path:
             raise PnlocError(f"{path}: the page is empty")
         if re.search(r'class="output traceback|Traceback \(most recent call last\)|papermill-error-cell', html):
             raise PnlocError(f"{path}: the page holds the traceback of a cell that failed")
-        page = _Page(html)
+        page = pages[path.resolve()] = _Page(html)
         _check_pictures(path, page, len(html.encode()))
+        _check_loads(path, page.loads, page.code["script"], page.code["style"])
+    _check_links(pages)
+    for path in sorted(set(build.glob("*.html")) - {build / f"{name}.html" for name in names}):  # search and index
+        page = _Page(path.read_text(encoding="utf-8"))
         _check_loads(path, page.loads, page.code["script"], page.code["style"])
     for path in sorted(build.rglob("*.css")):
         _check_loads(path, [], [], [path.read_text(encoding="utf-8", errors="replace")])
@@ -145,6 +156,18 @@ def _check_pictures(path: Path, page: _Page, size: int) -> None:
     if size > LARGEST:
         told = "draw fewer or smaller figures"
         raise PnlocError(f"{path}: {size / 1e6:.1f} MB with its figures, more than {LARGEST / 1e6:.0f} MB; {told}")
+
+
+def _check_links(pages: dict[Path, _Page]) -> None:
+    for path, page in pages.items():
+        for link in page.links:
+            address = urlsplit(link)
+            if address.scheme or address.netloc:
+                continue
+            target = (path.parent / unquote(address.path)).resolve() if address.path else path
+            known = pages.get(target)
+            if not target.exists() or (known and unquote(address.fragment) not in known.places):
+                raise PnlocError(f"{path}: links to {link}, which is not there")
 
 
 def _check_loads(path: Path, loads: list[str], scripts: list[str], styles: list[str]) -> None:
@@ -210,9 +233,12 @@ def main(arguments: list[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     try:
         if given[:1] == ["pdf"]:
-            print("The book as a PDF: " + pdf(BUILD / "singlehtml" / "index.html", BUILD / "pnloc.pdf").as_uri())
+            print(
+                "The book as a PDF: "
+                + pdf(BUILD / "singlehtml" / f"{toc(CONTENTS)[0]}.html", BUILD / "pnloc.pdf").as_uri()
+            )
             return 0
-        check(HTML, ROOT / "book" / "_toc.yml")
+        check(HTML, CONTENTS)
         check_access(HTML, Path(given[1]) if given[:1] == ["publish"] and len(given) > 1 else None)
     except PnlocError as error:
         print(f"pnloc: {error}", file=sys.stderr)

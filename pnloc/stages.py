@@ -55,7 +55,8 @@ def open_run(preset_name: str, data: str = "", seed: int = 0, artifacts: str = "
         raise PnlocError(
             f"{data}: no such folder; DATA names the folder that holds {', '.join(datasets.FOLDERS.values())}"
         )
-    root = Path(artifacts).expanduser() if artifacts else REPOSITORY / "artifacts"
+    home = REPOSITORY if (REPOSITORY / "notebooks").is_dir() else Path.cwd()  # of an installed package, where one stands
+    root = Path(artifacts).expanduser() if artifacts else home / "artifacts"
     return Run(configuration, folder, seed, root.resolve() / configuration.name)
 
 

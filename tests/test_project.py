@@ -3,6 +3,7 @@
 import ast
 import re
 import subprocess
+import sys
 import tomllib
 from importlib.metadata import distribution
 from pathlib import Path
@@ -124,7 +125,9 @@ def test_the_ct_is_installed_in_one_version_everywhere():
 def test_binder_has_the_versions_of_torch_and_a_step_that_it_can_run():
     wanted = set(project()["dependencies"])
     conda = yaml.safe_load((ROOT / "binder" / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
-    assert {d.replace("pytorch-cpu", "torch") for d in conda if "torch" in d} == {d for d in wanted if re.match("torch(vision)?>", d)}
+    assert {d.replace("pytorch-cpu", "torch") for d in conda if "torch" in d} == {
+        d for d in wanted if re.match("torch(vision)?>", d)
+    }
     assert any(re.fullmatch(r"python=3\.\d+", d) for d in conda), "repo2docker takes python=3.x and no range"
     step = ROOT / "binder" / "postBuild"
     assert step.stat().st_mode & 0o111 and "-e '.[notebooks]'" in step.read_text(encoding="utf-8")
@@ -133,6 +136,32 @@ def test_binder_has_the_versions_of_torch_and_a_step_that_it_can_run():
 def test_the_package_itself_needs_nothing_of_jupyter():
     needed = " ".join(project()["dependencies"]).lower()
     assert not re.findall(r"jupyter|ipykernel|ipywidgets|papermill|nbformat|sphinx", needed)
+
+
+WITHOUT = """
+import sys
+class Nothing:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"IPython", "ipykernel", "ipywidgets", "anywidget", "jupyter_book", "jupyter_client", "jupyter_core",
+                                  "jupyterlab", "nbformat", "nbclient", "papermill", "sphinx", "yaml"}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Nothing())
+import pnloc.display, pnloc.results
+pnloc.display.install()
+from pnloc import cli
+for given in (["reports", sys.argv[1]], ["reproduce", "--preset", "smoke", "--artifacts", sys.argv[2]]):
+    print("status", cli.main(given))
+"""
+
+
+def test_the_package_works_without_jupyter_and_says_what_reproduce_needs(tmp_path):
+    (tmp_path / "report.txt").write_text("FINDINGS: Patchy opacity in the right lower lobe.")
+    command = [sys.executable, "-c", WITHOUT, str(tmp_path / "report.txt"), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300, check=False)
+    assert re.findall(r"status (\d)", done.stdout) == ["0", "2"], done.stderr
+    assert "right" in done.stdout
+    told = [line for line in done.stderr.splitlines() if line.startswith("pnloc: ")]
+    assert len(told) == 1 and "pip install 'pnloc[notebooks]'" in told[0] and "Traceback" not in done.stderr
 
 
 def test_licence_and_citation():
@@ -228,7 +257,9 @@ def test_the_paper_map_leads_from_each_line_to_functions_a_test_of_theirs_and_a_
         assert all((ROOT / "notebooks" / f"{n}.ipynb").exists() for n in notebooks), row
         read = "".join((ROOT / "tests" / t).read_text(encoding="utf-8") for t in tests)
         for where, name in functions:
-            assert where.rpartition(".")[2] in read or name in read, f"paper map: {tests} know nothing of pnloc.{where}.{name}"
+            assert where.rpartition(".")[2] in read or name in read, (
+                f"paper map: {tests} know nothing of pnloc.{where}.{name}"
+            )
 
 
 def test_the_paper_map_and_the_bibliography_hold_every_reference_of_the_paper():

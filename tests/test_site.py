@@ -42,6 +42,14 @@ def test_a_page_with_described_pictures_links_and_its_own_scripts_is_good(built)
     assert site.check(folder, contents) == folder / "intro.html"
 
 
+def test_a_link_to_a_page_or_a_section_that_is_not_there_is_named(built):
+    good = '<h2 id="one">1</h2><a href="#one"></a><a href="intro.html#one"></a><a href="#"></a><a href="mailto:x"></a>'
+    site.check(*built(good))
+    for link in ("gone.html", "#two", "intro.html#two"):
+        with pytest.raises(PnlocError, match=f"intro.html: links to {link}, which is not there"):
+            site.check(*built(f'{good}<a href="{link}"></a>'))
+
+
 @pytest.mark.parametrize("alt", ["", 'alt=""', 'alt="figure"', 'alt="_images/6101192cd716c4af98c0.png"'])
 def test_a_picture_without_a_text_is_named(built, alt):
     with pytest.raises(PnlocError, match=r"intro.html: figure 1 \(a.png\) has no text for those who cannot see it"):
