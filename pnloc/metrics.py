@@ -230,3 +230,17 @@ def afp(predictions: pd.DataFrame, truth: pd.DataFrame, threshold: float) -> flo
     """Average false positives per image (Wang et al. 2017): predicted boxes that overlap no true box with IoU > threshold."""
     wrong = [(iou(c.predicted, c.true).max(1, initial=0.0) <= threshold).sum() for c in cases(predictions, truth)]
     return float(np.mean(wrong))
+
+
+def auc(truth: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Area under the ROC curve [B] of n scores for truth [n] of 0 and 1, by rows of weights [B, n]; NaN where one class weighs nothing.
+
+    The chance that a positive scores above a negative, ties counting one half (Hanley and McNeil 1982).
+    """
+    order = np.argsort(scores, kind="stable")
+    first = np.flatnonzero(np.diff(scores[order], prepend=-np.inf))  # of each run of equal scores
+    positive = np.add.reduceat((weights * (np.asarray(truth) > 0))[:, order], first, axis=1)
+    negative = np.add.reduceat((weights * (np.asarray(truth) <= 0))[:, order], first, axis=1)
+    below = negative.cumsum(1) - negative / 2
+    pairs = positive.sum(1) * negative.sum(1)
+    return np.divide((positive * below).sum(1), pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)

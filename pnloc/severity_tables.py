@@ -22,7 +22,7 @@ ALL = (
     *(f"zone {zone}" for zone in lungs.ZONES),
 )
 TEXT = (("pneumonia (text)", "pneumonia (labels only)"), ("attended area", "attended area (labels only)"))
-BESIDE = ("choice", "differences", "zones", "confounders", "inputs", "lungs", "detectors")  # tables severity_*.csv
+BESIDE = ("choice", "differences", "zones", "confounders", "inputs", "lungs", "detectors", "text")  # tables severity_*.csv
 BOXED = "boxed share of the lungs"
 IMAGE_READOUTS = ("detector: image", "detector: mask in the lungs")
 READERS = {"senior": "brixia", "junior": "brixia_junior"}
@@ -111,6 +111,26 @@ def zones(run: Run, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     return _written(run, "severity_zones", parts, "dataset what against zone statistic value low high n")
 
 
+def text_on_zones(run: Run, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """`severity_text.csv`: dataset, against (a reader), statistic (pooled, within), text, labels, value, low, high, n.
+
+    How the attention follows the Brixia zones, of the localizer trained with the reports and of the one trained with image labels only.
+    """
+    parts = []
+    for name, table in tables.items():
+        for reader, prefix in READERS.items():
+            columns = [f"{prefix}_{zone}" for zone in lungs.ZONES]
+            rows = table[table[columns].notna().all(axis=1)] if set(columns) <= set(table) else table[:0]
+            if len(rows) >= LEAST:
+                arms = (zone_values(rows, f"attention ({arm}) ") for arm in ("text", "labels only"))
+                found = severity.zone_differences(
+                    *arms, zone_values(rows, f"{prefix}_"), rows["patient"].to_numpy(), run.preset.resamples, run.seed
+                )
+                found = found.rename(columns={"first": "text", "second": "labels"})
+                parts.append(found.assign(dataset=name, against=reader))
+    return _written(run, "severity_text", parts, "dataset against statistic text labels value low high n")
+
+
 def facts(run: Run, name: str, table: pd.DataFrame) -> pd.DataFrame:
     """What may confound, per image: view, source (hosts of fewer than five images as 'other'), year, image size in megapixels."""
     told = covid19.sources(readouts.folder(run, name)).set_index("image").reindex(table["image"])
@@ -177,7 +197,7 @@ def _first_scores(tables: dict[str, pd.DataFrame]) -> list[tuple[str, str, pd.Da
 
 
 def _validation(run: Run, choices: dict[str, Choice]) -> list[tuple[str, str, pd.DataFrame]]:
-    """The same of the detector's set's validation images, whose score is the share of the lungs that boxes cover."""
+    """The same of the images by which a read-out is chosen, whose score is the share of the lungs that boxes cover."""
     name = run.title(run.preset.roles.detector)
     table, truth = readouts.validated(run, choices)
     patients = run.records(name).images.set_index("image")["patient"]

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
 from torchvision.ops import box_iou
 
 from pnloc import bootstrap, detection, metrics
@@ -629,3 +630,18 @@ def test_no_difference_is_significant_in_about_one_of_twenty():
         drawn = bootstrap.weights(60, 300, seed=trial) @ values / 60
         found.append(bootstrap.p_value(drawn))
     assert 0.02 < np.mean(np.array(found) < 0.05) < 0.10
+
+
+def test_the_area_under_the_roc_curve_of_each_sample_is_scikit_learns():
+    rng = np.random.default_rng(0)
+    truth, scores = rng.integers(0, 2, 60), rng.integers(0, 9, 60) / 10  # many ties
+    drawn = rng.multinomial(60, np.full(60, 1 / 60), size=20)
+    expected = [roc_auc_score(truth, scores, sample_weight=row) for row in drawn]
+    assert metrics.auc(truth, scores, drawn) == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_area_under_the_roc_curve_by_hand():
+    one = np.ones((1, 3))
+    assert metrics.auc(np.array([0, 0, 1]), np.array([0.1, 0.5, 0.3]), one)[0] == 0.5
+    assert metrics.auc(np.array([0, 1, 1]), np.array([0.2, 0.2, 0.2]), one)[0] == 0.5
+    assert np.isnan(metrics.auc(np.array([1, 1, 1]), np.array([0.1, 0.5, 0.3]), one)[0])

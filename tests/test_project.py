@@ -26,7 +26,7 @@ LAYERS = (
     "lexicon sentences scope reports phrases words",
     "train inputs detector regions shards model losses localize baselines heatmaps priors lungs views",
     "bootstrap detection metrics evaluation mesh severity published",
-    "provenance cache figures markup stages comparators looks readouts severity_tables results",
+    "provenance cache figures markup stages members comparators looks readouts severity_tables results folds",
     "explorer notebook book cli __main__",
 )
 ORDER = [name for layer in LAYERS for name in layer.split()]
