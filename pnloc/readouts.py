@@ -36,6 +36,7 @@ READOUTS = (
 TRIVIAL = ("image-label classifier", "brightness in the lungs", "brightness", "fixed boxes")
 DETECTED = ("detector: image", "detector: mask in the lungs", "detector: area")
 COMBINED = {"combined": (*DETECTED, "attended area", "expected severity"), "detector: combined": DETECTED}
+UNSCORED = 256  # images of a set, not those that are measured, whose statistics a detector is adapted to
 CHOICES = ("text-attention", "image-label-attention", "detector")  # what must be chosen on validation images before
 
 
@@ -230,13 +231,14 @@ def by_input(run: Run, name: str, rows: np.ndarray, choices: dict[str, Choice]) 
     def make(folder: Path, _: str) -> None:
         training = run.title(run.preset.roles.detector)
         fixed = views.unnormalised(run.detector, run.pixels(training)[run.rows(training, "train")])
+        adapted = views.adapted(run.detector, run.pixels(name)[run.rows(name, "train")[:UNSCORED]])
         found = []
         for way, made in bar(
             views.ways(run.pixels(name)[rows], run.letterboxes(images), list(images["path"])).items(),
             desc="ways to show an image",
         ):
             pixels, picture = made()
-            detector = fixed if way.startswith(views.FIXED) else run.detector
+            detector = fixed if way.startswith(views.FIXED) else adapted if way == views.ADAPTED else run.detector
             here = looks.find_lungs(run, pixels)
             if way == views.PLACED:
                 pixels, here, scale = looks.in_place(pixels, here, looks.usual_span(run))

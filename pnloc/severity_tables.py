@@ -22,6 +22,7 @@ ALL = (
     *(f"zone {zone}" for zone in lungs.ZONES),
 )
 TEXT = (("pneumonia (text)", "pneumonia (labels only)"), ("attended area", "attended area (labels only)"))
+LOST = (("detector: image", "detector: image, one"), ("attended area", "detector: area"))  # what several detectors add, and the attention
 BESIDE = ("choice", "differences", "zones", "confounders", "inputs", "lungs", "detectors", "text")  # tables severity_*.csv
 BOXED = "boxed share of the lungs"
 IMAGE_READOUTS = ("detector: image", "detector: mask in the lungs")
@@ -64,10 +65,11 @@ def associations(run: Run, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
 def differences(run: Run, tables: dict[str, pd.DataFrame], chosen: str) -> pd.DataFrame:
     """`severity_differences.csv`: dataset, readout, against, score, statistic, value, low, high, n; paired over patients.
 
-    The read-out that speaks for the method against every trivial one and against no image; then what text adds.
+    The read-out that speaks for the method against every trivial one and against no image; what text adds; what several detectors and the
+    attention add.
     """
     parts = []
-    pairs = [*((chosen, other) for other in (*TRIVIAL, AGAINST)), *TEXT]
+    pairs = [*((chosen, other) for other in (*TRIVIAL, AGAINST)), *TEXT, *LOST]
     for (name, table), (first, second) in product(tables.items(), pairs):
         for score in known(table):
             rows = of_score(table, score)
