@@ -34,6 +34,7 @@ READOUTS = (
     "pneumonia (labels only)",
 )
 TRIVIAL = ("image-label classifier", "brightness in the lungs", "brightness", "fixed boxes")
+ZONED = ("zone brightness", "zone fixed boxes")  # trivial: equalised brightness of the zone, its share under the two fixed boxes
 DETECTED = ("detector: image", "detector: mask in the lungs", "detector: area")
 COMBINED = {"combined": (*DETECTED, "attended area", "expected severity"), "detector: combined": DETECTED}
 UNSCORED = 256  # images of a set, not those that are measured, whose statistics a detector is adapted to
@@ -46,7 +47,7 @@ CHOICES = ("text-attention", "image-label-attention", "detector")  # what must b
 def values(run: Run, name: str, rows: np.ndarray, choices: dict[str, Choice]) -> pd.DataFrame:
     """Every read-out but the combined ones, for some rows of a set; probabilities of an image as log-odds.
 
-    With 'zone A' to 'zone F' (mean of the mask), the columns of `attended`, and 'lungs found'.
+    With 'zone A' to 'zone F' (mean of the mask), the same of the trivial ways to score zones (ZONED), the columns of `attended`, and 'lungs found'.
     """
     pixels, images = run.pixels(name)[rows], run.records(name).images.iloc[rows]
     boxes, side = run.letterboxes(images), pixels.shape[-1]
@@ -60,9 +61,13 @@ def values(run: Run, name: str, rows: np.ndarray, choices: dict[str, Choice]) ->
     table["brightness"] = np.concatenate([severity.brightness(p[None], q) for p, q in zip(pixels, pair, strict=True)])
     table["brightness in the lungs"] = severity.brightness_within(pixels, looks.lung_pixels(run, pixels))
     table["image-label classifier"] = looks.odds(classify(run, pixels))
-    zoned = looks.within(seen.mean()[1], here.zones)
+    zoned = {
+        "zone": looks.within(seen.mean()[1], here.zones),
+        ZONED[0]: looks.within(np.stack([severity.equalized(p) for p in pixels]), here.zones),
+        ZONED[1]: looks.covered(pair, here.zones),
+    }
     for column, zone in enumerate(lungs.ZONES):
-        table[f"zone {zone}"] = zoned[:, column]
+        table = table.assign(**{f"{what} {zone}": found[:, column] for what, found in zoned.items()})
     table["lungs found"] = here.found.sum(1)
     return table
 

@@ -59,9 +59,13 @@ def brightness_within(images: np.ndarray, inside: np.ndarray) -> np.ndarray:
     return np.array([_equalized_mean(i, m) if m.any() else np.nan for i, m in zip(images, inside, strict=True)])
 
 
+def equalized(image: np.ndarray) -> np.ndarray:
+    """A picture uint8 [S, S] after histogram equalization of what is not black padding, 0 to 1."""
+    return np.asarray(ImageOps.equalize(Image.fromarray(image), mask=_content(image))) / 255
+
+
 def _equalized_mean(image: np.ndarray, inside: np.ndarray) -> float:
-    equal = ImageOps.equalize(Image.fromarray(image), mask=_content(image))
-    return float(np.asarray(equal)[inside].mean() / 255)
+    return float(equalized(image)[inside].mean())
 
 
 def _content(image: np.ndarray) -> Image.Image | None:

@@ -78,7 +78,27 @@ def differences(run: Run, tables: dict[str, pd.DataFrame], chosen: str) -> pd.Da
                 rows[first], other, rows[score], rows["patient"], resamples=run.preset.resamples, seed=run.seed
             )
             parts.append(found.assign(dataset=name, readout=first, against=second, score=score))
+    parts += [p for name, table in tables.items() for p in _zones_above_trivial(run, name, table)]
     return _written(run, "severity_differences", parts, "dataset readout against score statistic value low high n")
+
+
+def _scored_zones(table: pd.DataFrame, prefix: str) -> pd.DataFrame:
+    """The images of which a reader (a prefix of READERS) scored all zones; none where there are too few."""
+    columns = [f"{prefix}_{zone}" for zone in lungs.ZONES]
+    rows = table[table[columns].notna().all(axis=1)] if set(columns) <= set(table) else table[:0]
+    return rows if len(rows) >= LEAST else rows[:0]
+
+
+def _zones_above_trivial(run: Run, name: str, table: pd.DataFrame) -> list[pd.DataFrame]:
+    """'pooled' and 'within' of our zones minus those of each trivial way to score zones, against the senior reader."""
+    rows, parts = _scored_zones(table, READERS["senior"]), []
+    for other in readouts.ZONED if len(rows) else ():
+        found = severity.zone_differences(
+            *(zone_values(rows, f"{prefix} ") for prefix in ("zone", other)), zone_values(rows, f"{READERS['senior']}_"),
+            rows["patient"].to_numpy(), run.preset.resamples, run.seed,
+        )  # fmt: skip
+        parts.append(found.assign(dataset=name, readout="zones", against=other, score="brixia zones"))
+    return parts
 
 
 def zone_values(table: pd.DataFrame, prefix: str) -> np.ndarray:
@@ -89,7 +109,7 @@ def zone_values(table: pd.DataFrame, prefix: str) -> np.ndarray:
 def zones(run: Run, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """`severity_zones.csv`: dataset, what, against, zone, statistic, value, low, high, n.
 
-    Ours against each Brixia reader, and the junior against the senior; per zone, pooled, within an image, and of the global scores.
+    Ours against each Brixia reader, the junior and the trivial ways to score zones against the senior; per zone, pooled, within an image, and of the global scores.
     """
     parts, options = [], {"resamples": run.preset.resamples, "seed": run.seed}
     for name, table in tables.items():
@@ -101,7 +121,9 @@ def zones(run: Run, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
             continue
         who = rows["patient"].to_numpy()
         values = {"ours": zone_values(rows, "zone "), **{r: zone_values(rows, f"{p}_") for r, p in READERS.items()}}
-        for what, against in (("ours", "senior"), ("ours", "junior"), ("junior", "senior")):
+        values |= {z: zone_values(rows, f"{z} ") for z in readouts.ZONED}
+        trivial = ((z, "senior") for z in readouts.ZONED)
+        for what, against in (("ours", "senior"), ("ours", "junior"), ("junior", "senior"), *trivial):
             found = severity.zone_associations(values[what], values[against], who, **options)
             named = found["zone"].map(lambda z: z if z == "all" else lungs.ZONES[int(z)])
             parts.append(found.assign(zone=named, dataset=name, what=what, against=against))
@@ -121,9 +143,8 @@ def text_on_zones(run: Run, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     parts = []
     for name, table in tables.items():
         for reader, prefix in READERS.items():
-            columns = [f"{prefix}_{zone}" for zone in lungs.ZONES]
-            rows = table[table[columns].notna().all(axis=1)] if set(columns) <= set(table) else table[:0]
-            if len(rows) >= LEAST:
+            rows = _scored_zones(table, prefix)
+            if len(rows):
                 arms = (zone_values(rows, f"attention ({arm}) ") for arm in ("text", "labels only"))
                 found = severity.zone_differences(
                     *arms, zone_values(rows, f"{prefix}_"), rows["patient"].to_numpy(), run.preset.resamples, run.seed
@@ -275,10 +296,11 @@ def bars(table: pd.DataFrame, gaps: pd.DataFrame, zoned: pd.DataFrame, chosen: s
         ("aim: r of Cohen et al., all read-outs together", together[half], published.COHEN["pearson"]),
         ("aim: r of BS-Net", mine[half], published.BS_NET),
     ]
-    trivial = gaps["against"].isin([*TRIVIAL, AGAINST])
-    against = gaps[trivial & (gaps["statistic"] == "spearman")]
+    trivial = gaps["against"].isin([*TRIVIAL, AGAINST, *readouts.ZONED])
+    against = gaps[trivial & gaps["statistic"].isin(["spearman", "pooled", "within"])]
     for row in against.itertuples():
-        rows.append((f"lower end of the difference in Spearman, {row.score}, to {row.against}", row.low, 0.0))
+        what = "Spearman" if row.statistic == "spearman" else f"Spearman {row.statistic}"
+        rows.append((f"lower end of the difference in {what}, {row.score}, to {row.against}", row.low, 0.0))
     found = pd.DataFrame(rows, columns=["line", "value", "bar"])
     return found.assign(met=found["value"] >= found["bar"])
 
