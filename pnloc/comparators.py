@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+import torch.nn.functional as F
 
 from pnloc import baselines, heatmaps, metrics, priors
 from pnloc.boxes import as_boxes, fixed_pair, union_iou
@@ -15,10 +16,12 @@ from pnloc.heatmaps import HeatChoice
 from pnloc.stages import OPACITY_LABELS
 
 if TYPE_CHECKING:
+    from pnloc.regions import Regions
     from pnloc.stages import Run
 
 BLIND = ("whole-image", "whole-lungs", "fixed-boxes", "heat-map", "report-anatomy")  # what reads no image
 CAMS = tuple(heatmaps.LAYERS)
+MASK = "detector-mask"  # the detector's mask head as a heat map
 Found = list[tuple[np.ndarray, np.ndarray]]  # per image boxes [n, 4], in pixels of the square input, and scores [n]
 
 
@@ -69,6 +72,8 @@ def choose_heat(run: "Run", method: str) -> tuple[HeatChoice, float]:
         if method == "heat-map":
             heat = priors.heat_map(training_boxes(run))
             given = ((c, heat_prior(run, name, rows, heat, c)) for c in heatmaps.candidates(layer))
+        elif method == MASK:
+            given = heatmaps.every_choice(mask_maps(run.regions(name).rows(rows), run.preset.detector.side), layer)
         else:
             given = heatmaps.every_choice(
                 heatmaps.heat_maps(run.classifier, run.pixels(name)[rows], method, layer), layer
@@ -116,6 +121,18 @@ def activations(
         maps = heatmaps.heat_maps(run.classifier, pixels, method, choices[method].layer)
         boxes = [heatmaps.boxes_of(m, choices[method]) for m in maps]
         yield method, [(b, s * p) for (b, s), p in zip(boxes, likely, strict=True)], maps
+
+
+def mask_maps(regions: "Regions", side: int) -> np.ndarray:
+    """The mask of the detector's mask head on N images as maps [N, S, S] of the square input."""
+    small = regions.mask.float()[:, None]
+    return F.interpolate(small, (side, side), mode="bilinear", align_corners=False)[:, 0].numpy()
+
+
+def mask_boxes(run: "Run", name: str, rows: np.ndarray, choice: HeatChoice) -> tuple[Found, np.ndarray]:
+    """Boxes around the parts of the detector's mask on some rows of a set, and the maps [n, S, S]; a box's score is the part's highest value."""
+    maps = mask_maps(run.regions(name).rows(rows), run.preset.detector.side)
+    return [heatmaps.boxes_of(m, choice) for m in maps], maps
 
 
 def heat_rows(run: "Run", name: str, rows: np.ndarray, maps: "np.ndarray | list[np.ndarray]") -> pd.DataFrame:

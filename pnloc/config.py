@@ -35,6 +35,7 @@ class RegionConfig:
     count: int = 20  # R
     overlap: float = 0.6  # IoU from which on the lesser of two detections is dropped
     components: int = 4  # of the R, connected components of the mask head
+    mirrored: bool = False  # mask and image score are means with those of the mirrored image; twice the time
 
 
 @dataclass(frozen=True)
@@ -77,10 +78,11 @@ class ClassifierConfig:
 class SeverityConfig:
     """What measures severity beside the localizer (pnloc.readouts, pnloc.lungs)."""
 
-    detectors: int = 1  # averaged; the first is the run's own
+    detectors: int = 1  # averaged; the first is the run's own, the next serve the other folds, the rest have other seeds
     anatomies: int = 12  # generated, to train the lung finder on
     epochs: int = 40  # of the lung finder
     shares: tuple[float, ...] = ()  # of the detector's training images, to see what their number does
+    chosen_on: tuple[str, ...] = ("validate",)  # splits of the detector's set by which the read-out is chosen
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,7 @@ class Preset:
     sizes: tuple[tuple[str, int], ...] = ()  # generated images per set
     seeds: int = 1
     resamples: int = 2000  # of the bootstrap
+    folds: int = 0  # of the detector's set (pnloc.members); the run's own detector serves the first
     detector: DetectorConfig = field(default_factory=DetectorConfig)
     regions: RegionConfig = field(default_factory=RegionConfig)
     words: WordConfig = field(default_factory=WordConfig)
@@ -147,7 +150,11 @@ _PRESETS = {
         generated=False,
         roles=Roles("rsna", "covid19", "rsna", ("rsna", "chestxray8"), "covid19", "openi"),
         detector=replace(_DEMO.detector, epochs=36),
-        severity=SeverityConfig(detectors=3, anatomies=48, epochs=60, shares=(0.25, 0.5)),
+        folds=3,
+        regions=RegionConfig(mirrored=True),
+        severity=SeverityConfig(
+            detectors=3, anatomies=48, epochs=60, shares=(0.25, 0.5), chosen_on=("validate", "test")
+        ),
     ),
     "mimic": Preset(
         name="mimic",

@@ -40,6 +40,8 @@ NAMES = {
 MARKERS = dict(zip(NAMES, "osD^vXP", strict=True))
 # What stands in the tables and not in the figures.
 OTHERS = {
+    "detector-mask": "detector's mask alone",
+    "detector-top": "detector's best region alone",
     "cam": "CAM",
     "grad-cam++": "Grad-CAM++",
     "heat-map": "heat map of training boxes",

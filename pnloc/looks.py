@@ -1,9 +1,9 @@
 """Looks: what several detectors and the lung finder of a run see in pictures, and areas inside the lungs.
 
-The further detectors differ from the run's own in their seed (they are averaged) or in how many images they were trained on.
+Several detectors are averaged; an image of their own set is shown only to those that have not seen its patient.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.special import expit, logit
+from scipy.special import logit
 
-from pnloc import lungs
+from pnloc import lungs, members
 from pnloc.boxes import as_boxes
 from pnloc.cache import source_digest
 from pnloc.images import Letterbox
@@ -31,44 +31,10 @@ CELLS = 64  # per side of the grid on which areas inside the lungs are measured
 # Networks -------------------------------------------------------------------------------------------------
 
 
-def _stage(run: Run, title: str, rows: np.ndarray, seed: int) -> tuple[Path, str]:
-    """A further detector, trained as the run's own but with another seed or on other images."""
-    name = run.title(run.preset.roles.detector)
-    modules = source_digest("detector", "inputs", "train")
-
-    def make(folder: Path, key: str) -> None:
-        from pnloc.detector import train_detector
-
-        pixels, boxes = run.pixels(name)[rows], run.true_boxes(name)
-        detector, _ = train_detector(
-            pixels, [boxes[i] for i in rows], run.preset.detector, seed=seed, folder=folder, fingerprint=key
-        )
-        save_module(folder / "detector.safetensors", detector)
-
-    inputs = (run.preset.detector, run._decoded(name)[1], rows.tolist(), seed, modules)
-    return run.cache.stage(title, *inputs, make=make)
-
-
-def member_stage(run: Run, number: int) -> tuple[Path, str]:
-    """The detector of another seed."""
-    rows = run.rows(run.title(run.preset.roles.detector), "train")
-    return _stage(run, f"detector-member-{number}", rows, run.seed + 1000 * number)
-
-
-def trained(run: Run, title: str, rows: np.ndarray, seed: int) -> "Detector":
-    """The detector of the stage `title`, trained on some images of the detector's set with a seed of its own."""
-    from pnloc.detector import Detector
-
-    module = load_module(_stage(run, title, rows, seed)[0] / "detector.safetensors", Detector(run.preset.detector))
-    return module.to(device(), memory_format=torch.channels_last).eval()
-
-
 @lru_cache(None)
 def detectors(run: Run) -> "list[Detector]":
-    """The run's detector and, where the preset asks for more, those of other seeds."""
-    rows = run.rows(run.title(run.preset.roles.detector), "train")
-    numbers = range(1, run.preset.severity.detectors)
-    return [run.detector, *(trained(run, f"detector-member-{n}", rows, run.seed + 1000 * n) for n in numbers)]
+    """The run's detector and, where the preset asks for more, further ones (pnloc.members)."""
+    return [run.detector, *members.further(run)]
 
 
 def lungs_stage(run: Run) -> tuple[Path, str]:
@@ -135,22 +101,36 @@ class Look:
     area: np.ndarray
 
     def mean(self, looks: slice = slice(None)) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Image [N], by the mean of the log-odds; mask [N, h, w]; area [N]: means over some looks."""
-        odds = logit(self.image[looks].clip(1e-6, 1 - 1e-6)).mean(0)
-        return expit(odds), self.mask[looks].mean(0), self.area[looks].mean(0)
+        """Image [N], as log-odds; mask [N, h, w]; area [N]: means over some looks."""
+        return odds(self.image[looks]).mean(0), self.mask[looks].mean(0), self.area[looks].mean(0)
 
 
-def look(run: Run, members: "list[Detector]", pixels: np.ndarray, choice: Choice, mirrored: bool = True) -> Look:
+def odds(probability: np.ndarray) -> np.ndarray:
+    """Log-odds of probabilities: where most images have an opacity, probabilities crowd below 1, and these do not."""
+    return logit(np.asarray(probability, dtype=np.float64).clip(1e-6, 1 - 1e-6))
+
+
+def look(run: Run, shown_to: "list[Detector]", pixels: np.ndarray, choice: Choice, mirrored: bool = True) -> Look:
     """Show uint8 pictures [N, S, S] to some detectors. Looks come detector by detector, each first as it is."""
     images, masks, areas = [], [], []
-    for detector in members:
+    config = replace(run.preset.regions, mirrored=False)
+    for detector in shown_to:
         for flipped in (False, True) if mirrored else (False,):
-            regions = extract(detector, pixels[..., ::-1].copy() if flipped else pixels, run.preset.regions)
+            regions = extract(detector, pixels[..., ::-1].copy() if flipped else pixels, config)
             mask = regions.mask.float().numpy()
             images.append(regions.image.numpy())
             masks.append(mask[..., ::-1] if flipped else mask)
             areas.append(detected_area(regions, choice, pixels.shape[-1]))
     return Look(np.stack(images), np.stack(masks), np.stack(areas))
+
+
+def look_at(run: Run, name: str, rows: np.ndarray, choice: Choice) -> Look:
+    """What the detectors of the run say of some rows of a set; of those of the folds, on their own set, only what has not seen an image's patient.
+
+    Rows of the detectors' own set are taken to be none that the run's own detector was trained on.
+    """
+    shown_to = [run.detector] if run.preset.folds and name == members.home(run) else detectors(run)
+    return look(run, shown_to, run.pixels(name)[rows], choice)
 
 
 def masks_of(run: Run, pixels: np.ndarray) -> np.ndarray:

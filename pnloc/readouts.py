@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from sklearn.metrics import roc_auc_score
 
-from pnloc import baselines, datasets, duplicates, looks, lungs, severity, views
+from pnloc import baselines, datasets, duplicates, heatmaps, looks, lungs, members, severity, views
 from pnloc.cache import source_digest
 from pnloc.localize import Choice, image_mass, pick
 from pnloc.progress import bar
@@ -34,8 +34,10 @@ READOUTS = (
     "pneumonia (labels only)",
 )
 TRIVIAL = ("image-label classifier", "brightness in the lungs", "brightness", "fixed boxes")
+ZONED = ("zone brightness", "zone fixed boxes")  # trivial: equalised brightness of the zone, its share under the two fixed boxes
 DETECTED = ("detector: image", "detector: mask in the lungs", "detector: area")
 COMBINED = {"combined": (*DETECTED, "attended area", "expected severity"), "detector: combined": DETECTED}
+UNSCORED = 256  # images of a set, not those that are measured, whose statistics a detector is adapted to
 CHOICES = ("text-attention", "image-label-attention", "detector")  # what must be chosen on validation images before
 
 
@@ -43,39 +45,55 @@ CHOICES = ("text-attention", "image-label-attention", "detector")  # what must b
 
 
 def values(run: Run, name: str, rows: np.ndarray, choices: dict[str, Choice]) -> pd.DataFrame:
-    """Every read-out but the combined ones, for some rows of a set; with 'zone A' to 'zone F' (mean of the mask) and 'lungs found'."""
-    pixels, regions = run.pixels(name)[rows], run.regions(name).rows(rows)
-    images = run.records(name).images.iloc[rows]
-    boxes = run.letterboxes(images)
+    """Every read-out but the combined ones, for some rows of a set; probabilities of an image as log-odds.
+
+    With 'zone A' to 'zone F' (mean of the mask), the same of the trivial ways to score zones (ZONED), the columns of `attended`, and 'lungs found'.
+    """
+    pixels, images = run.pixels(name)[rows], run.records(name).images.iloc[rows]
+    boxes, side = run.letterboxes(images), pixels.shape[-1]
     picture = np.array([looks.share(b) for b in boxes])
-    here, members = looks.find_lungs(run, pixels), looks.detectors(run)
-    seen = looks.look(run, members, pixels, choices["detector"])
-    table = pd.DataFrame(of_look(seen, here, picture), index=images["image"])
-    table["detector: image, one"] = seen.image[0]
-    side = pixels.shape[-1]
-    for arm, text in (("text", True), ("labels only", False)):
-        model, _ = run.localizer(text)
-        mass, chances = image_mass(model, regions)
-        found = [
-            b / side for b, _ in pick(regions, mass, choices["text-attention" if text else "image-label-attention"])
-        ]
-        attended = looks.in_lungs(looks.covered(found, here.boxes), here.boxes) * chances[:, 0]
-        table["attended area" + ("" if text else f" ({arm})")] = attended
-        table[f"pneumonia ({arm})"] = chances[:, 0]
-        if text:
-            graded = severity.expected_severity(pd.DataFrame(chances, columns=list(NAMES)))
-            table["expected severity"] = graded.to_numpy()
+    here, seen = looks.find_lungs(run, pixels), looks.look_at(run, name, rows, choices["detector"])
+    table = pd.DataFrame(of_look(seen, here, picture) | attended(run, name, rows, choices, here), index=images["image"])
+    table["detector: image, one"] = looks.odds(seen.image[0])
     prior = fixed_boxes(run)
     pair = [b.boxes(prior * [b.width, b.height, b.width, b.height]) / side for b in boxes]
     table["fixed boxes"] = looks.in_lungs(looks.covered(pair, here.boxes), here.boxes)
     table["brightness"] = np.concatenate([severity.brightness(p[None], q) for p, q in zip(pixels, pair, strict=True)])
     table["brightness in the lungs"] = severity.brightness_within(pixels, looks.lung_pixels(run, pixels))
-    table["image-label classifier"] = classify(run, pixels)
-    zoned = looks.within(seen.mean()[1], here.zones)
+    table["image-label classifier"] = looks.odds(classify(run, pixels))
+    zoned = {
+        "zone": looks.within(seen.mean()[1], here.zones),
+        ZONED[0]: looks.within(np.stack([severity.equalized(p) for p in pixels]), here.zones),
+        ZONED[1]: looks.covered(pair, here.zones),
+    }
     for column, zone in enumerate(lungs.ZONES):
-        table[f"zone {zone}"] = zoned[:, column]
+        table = table.assign(**{f"{what} {zone}": found[:, column] for what, found in zoned.items()})
     table["lungs found"] = here.found.sum(1)
     return table
+
+
+def attended(
+    run: Run, name: str, rows: np.ndarray, choices: dict[str, Choice], here: looks.Lungs
+) -> dict[str, np.ndarray]:
+    """The localizer's read-outs of some rows of a set, trained with text and with image labels only: each [N].
+
+    'attention (text) A' (of 'labels only' too) to F are, per zone, the mean of the attention of the regions that cover a place, times the
+    probability of a pneumonia.
+    """
+    regions, side, found = run.regions(name).rows(rows), run.preset.detector.side, {}
+    for arm, method in (("text", "text-attention"), ("labels only", "image-label-attention")):
+        mass, chances = image_mass(run.localizer(arm == "text")[0], regions)
+        boxes = [b / side for b, _ in pick(regions, mass, choices[method])]
+        area = looks.in_lungs(looks.covered(boxes, here.boxes), here.boxes)
+        found["attended area" + ("" if arm == "text" else f" ({arm})")] = area * chances[:, 0]
+        found[f"pneumonia ({arm})"] = looks.odds(chances[:, 0])
+        heat = [heatmaps.coverage(b / side, m, looks.CELLS) for b, m in zip(regions.boxes.numpy(), mass, strict=True)]
+        zoned = looks.within(np.stack(heat), here.zones) * chances[:, :1]
+        found |= {f"attention ({arm}) {zone}": zoned[:, column] for column, zone in enumerate(lungs.ZONES)}
+        if arm == "text":
+            grades = severity.expected_severity(pd.DataFrame(chances, columns=list(NAMES)))
+            found["expected severity"] = grades.to_numpy()
+    return found
 
 
 def of_look(seen: looks.Look, here: looks.Lungs, picture: np.ndarray) -> dict[str, np.ndarray]:
@@ -131,10 +149,14 @@ def combine(table: pd.DataFrame) -> Combination:
     return Combination(parts.mean(), parts.std(ddof=0).clip(lower=1e-9))
 
 
+def choosing_rows(run: Run) -> np.ndarray:
+    """Rows of the detector's set by which the read-out is chosen: they were in no training, and are no images of a severity set."""
+    return run.rows(members.home(run), *run.preset.severity.chosen_on)
+
+
 def validated(run: Run, choices: dict[str, Choice]) -> tuple[pd.DataFrame, np.ndarray]:
-    """Read-outs of the detector's set's validation images, and the share [N] of their lungs that the true boxes cover."""
-    name = run.title(run.preset.roles.detector)
-    rows = run.rows(name, "validate")
+    """Read-outs of the images by which a read-out is chosen, and the share [N] of their lungs that the true boxes cover."""
+    name, rows = members.home(run), choosing_rows(run)
     table = saved(run, name, rows, choices)
     table = combine(table)(table)
     here, truth = looks.find_lungs(run, run.pixels(name)[rows]), run.true_boxes(name)
@@ -144,10 +166,10 @@ def validated(run: Run, choices: dict[str, Choice]) -> tuple[pd.DataFrame, np.nd
 
 def saved(run: Run, name: str, rows: np.ndarray, choices: dict[str, Choice]) -> pd.DataFrame:
     """What `values` gives, kept on disk as a stage."""
-    models = [looks.member_stage(run, n)[1] for n in range(1, run.preset.severity.detectors)]
+    models = [members.member_stage(run, n)[1] for n in range(1, run.preset.severity.detectors)]
     models += [run._regions_stage(name)[1], run._localizer_stage(True)[1], run._localizer_stage(False)[1]]
     models += [run._classifier_stage[1], looks.lungs_stage(run)[1], repr([choices[c] for c in CHOICES])]
-    modules = source_digest("readouts", "looks", "severity", "localize", "regions", "boxes", "lungs", "baselines")
+    modules = source_digest("readouts", "looks", "severity", "localize", "regions", "boxes", "lungs", "baselines", "members")
 
     def make(folder: Path, _: str) -> None:
         values(run, name, rows, choices).reset_index().to_parquet(folder / "values.parquet")
@@ -214,13 +236,14 @@ def by_input(run: Run, name: str, rows: np.ndarray, choices: dict[str, Choice]) 
     def make(folder: Path, _: str) -> None:
         training = run.title(run.preset.roles.detector)
         fixed = views.unnormalised(run.detector, run.pixels(training)[run.rows(training, "train")])
+        adapted = views.adapted(run.detector, run.pixels(name)[run.rows(name, "train")[:UNSCORED]])
         found = []
         for way, made in bar(
             views.ways(run.pixels(name)[rows], run.letterboxes(images), list(images["path"])).items(),
             desc="ways to show an image",
         ):
             pixels, picture = made()
-            detector = fixed if way.startswith(views.FIXED) else run.detector
+            detector = fixed if way.startswith(views.FIXED) else adapted if way == views.ADAPTED else run.detector
             here = looks.find_lungs(run, pixels)
             if way == views.PLACED:
                 pixels, here, scale = looks.in_place(pixels, here, looks.usual_span(run))
@@ -240,7 +263,7 @@ def by_share(
 ) -> Iterator[tuple[float, dict[str, int], str, pd.DataFrame]]:
     """Detectors trained on shares of the training images: share, how many images (and how many boxed), set, read-outs by image.
 
-    Of each set its test images are read, of the detector's own the validation images. One detector alone, the run's own, is the whole
+    Of each set its test images are read, of the detector's own those of `choosing_rows`. One detector alone, the run's own, is the whole
     share; nothing is trained where the preset names no shares.
     """
     home = run.title(run.preset.roles.detector)
@@ -249,9 +272,9 @@ def by_share(
         rows = np.sort(generator(run.seed, 301).permutation(training)[: round(part * len(training))])
         counts = {"images": len(rows), "boxed": sum(len(boxes[i]) > 0 for i in rows)}
         title = f"detector-share-{round(part * 100)}"
-        detector = run.detector if part == 1 else looks.trained(run, title, rows, run.seed)
+        detector = run.detector if part == 1 else members.trained(run, title, rows, run.seed)
         for name in names:
-            wanted = run.rows(name, "validate" if name == home else "test")
+            wanted = choosing_rows(run) if name == home else run.rows(name, "test")
             images, pixels = run.records(name).images.iloc[wanted], run.pixels(name)[wanted]
             picture = np.array([looks.share(b) for b in run.letterboxes(images)])
             seen = looks.look(run, [detector], pixels, choices["detector"], mirrored=False)

@@ -5,7 +5,7 @@ ROI-aligned pyramid (strides 8, 16 and 32), its geometry and what the detector's
 safetensors file per data set, named by the fingerprint of what made it.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -128,10 +128,18 @@ def extract(detector: "Detector", images: np.ndarray, config: RegionConfig, batc
         pictures = torch.from_numpy(np.asarray(images[start : start + batch]))[:, None].to(where)
         with autocast(where):
             output = detector(pictures, config.overlap, config.count)
+            if config.mirrored:
+                output = both_ways(output, detector(pictures.flip(-1), config.overlap, 1))
         parts.append(_describe(output, pictures.shape[-1], config))
     if not parts:
         return _empty(detector, images.shape[-1], config)
     return Regions(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Regions)))
+
+
+def both_ways(output: "Output", mirrored: "Output") -> "Output":
+    """An image's output, its mask averaged with that of the mirrored image, its image-level probability by the mean of their log-odds."""
+    odds = (torch.logit(output.image, 1e-6) + torch.logit(mirrored.image, 1e-6)) / 2
+    return replace(output, mask=(output.mask + mirrored.mask.flip(-1)) / 2, image=torch.sigmoid(odds))
 
 
 def _empty(detector: "Detector", side: int, config: RegionConfig) -> Regions:

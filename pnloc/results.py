@@ -25,7 +25,7 @@ from pnloc.stages import NAMES, Run
 
 SHARES, MOST = (0.3, 0.5, 0.7, 0.85), (1, 2, 3)
 ATTENTION = ("detector", "image-label-attention", "text-attention", "report-given")
-METHODS = (*comparators.BLIND, *comparators.CAMS, *ATTENTION, "best-proposal")
+METHODS = (*comparators.BLIND, *comparators.CAMS, comparators.MASK, *ATTENTION, "best-proposal")
 NEED_REPORTS = ("report-anatomy", "report-given")  # at test; only where the set has reports
 SEVERITY = (  # modules that the tables of severity depend on
     *("results", "readouts", "looks", "severity", "severity_tables", "lungs", "views", "datasets", "localize", "regions"),
@@ -79,7 +79,7 @@ def _predict_stage(run: Run) -> tuple[Path, str]:
     def make(folder: Path, _: str) -> None:
         choices = {m: choose(run, m) for m in ATTENTION}
         choices |= {f"{m}-raw": choose(run, m, grouped=False) for m in ATTENTION}
-        heats = {m: comparators.choose_heat(run, m) for m in (*comparators.CAMS, "heat-map")}
+        heats = {m: comparators.choose_heat(run, m) for m in (*comparators.CAMS, comparators.MASK, "heat-map")}
         table = [{"method": m, "share": c.share, "most": c.most, "validation_miou": v} for m, (c, v) in choices.items()]
         table += [
             {"method": m, "share": c.threshold, "most": c.most, "validation_miou": v, "rule": c.rule, "layer": c.layer}
@@ -117,6 +117,9 @@ def _found(run: Run, name: str, rows: np.ndarray, choices: dict, heats: dict) ->
     for method, boxes, heat in comparators.activations(run, name, rows, heats):
         found[method] = boxes
         maps[method] = comparators.heat_rows(run, name, rows[boxed], heat[boxed])
+    boxes, heat = comparators.mask_boxes(run, name, rows, heats[comparators.MASK])
+    found[comparators.MASK] = _scored(boxes, likely(run, name, rows, "detector"))
+    maps[comparators.MASK] = comparators.heat_rows(run, name, rows[boxed], heat[boxed])
     for method, (choice, _) in choices.items():
         plain = method.removesuffix("-raw")
         if plain not in NEED_REPORTS or name == run.pairs:
@@ -409,11 +412,44 @@ def _severity(run: Run) -> pd.DataFrame:
     chosen = compared.loc[compared["chosen"], "readout"].item()
     severity_tables.differences(run, tables, chosen)
     severity_tables.zones(run, tables)
+    severity_tables.text_on_zones(run, tables)
     severity_tables.confounders(run, tables, chosen)
     severity_tables.inputs(run, tables, choices)
     severity_tables.lung_finder(run, tables)
     severity_tables.detectors(run, tables, choices)
     return severity_tables.associations(run, tables)
+
+
+def text_on_real(run: Run) -> pd.DataFrame:
+    """`tables/text_on_real.csv`: dataset, measure, score, text, labels, value, low, high, n; empty where the pairs are generated.
+
+    The localizer trained with the reports of the pairs and the same one trained with image labels only, and their difference, paired over
+    patients: the boxes that it keeps on test images ('union IoU'), its attention on the zones that radiologists scored, and its read-outs of
+    severity. No patient of a measured image is in either training.
+    """
+    columns = ["dataset", "measure", "score", "text", "labels", "value", "low", "high", "n"]
+    parts = []
+    if not run.preset.generated:
+        arms, gaps = ("text-attention", "image-label-attention"), differences(run)
+        table, severity = localization(run), severity_table(run)
+        boxes = gaps[(gaps["method"] == arms[0]) & (gaps["against"] == arms[1]) & (gaps["metric"] == "miou")]
+        means = table[table["metric"] == "miou"].set_index(["dataset", "method"])["value"]
+        for column, arm in zip(("text", "labels"), arms, strict=True):
+            boxes = boxes.assign(**{column: [means[d, arm] for d in boxes["dataset"]]})
+        parts.append(boxes.assign(measure="union IoU", score="boxes"))
+        zoned = read_csv(run.root / "tables" / "severity_text.csv")
+        parts.append(zoned.assign(measure="zones, " + zoned["statistic"], score="Brixia, " + zoned["against"]))
+        read = read_csv(run.root / "tables" / "severity_differences.csv")
+        one = severity[severity["fit"] == "zero-shot"].set_index(["dataset", "readout", "score", "statistic"])["value"]
+        for first, second in severity_tables.TEXT:
+            rows = read[(read["readout"] == first) & (read["against"] == second)]
+            for column, readout in (("text", first), ("labels", second)):
+                keys = zip(rows["dataset"], rows["score"], rows["statistic"], strict=True)
+                rows = rows.assign(**{column: [one[d, readout, s, t] for d, s, t in keys]})
+            parts.append(rows.assign(measure=rows["statistic"] + ", " + first.removesuffix(" (text)")))
+    found = pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
+    write_table(run.root / "tables" / "text_on_real.csv", found)
+    return found
 
 
 def checkpoint(run: Run) -> Localizer:

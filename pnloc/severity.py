@@ -59,9 +59,13 @@ def brightness_within(images: np.ndarray, inside: np.ndarray) -> np.ndarray:
     return np.array([_equalized_mean(i, m) if m.any() else np.nan for i, m in zip(images, inside, strict=True)])
 
 
+def equalized(image: np.ndarray) -> np.ndarray:
+    """A picture uint8 [S, S] after histogram equalization of what is not black padding, 0 to 1."""
+    return np.asarray(ImageOps.equalize(Image.fromarray(image), mask=_content(image))) / 255
+
+
 def _equalized_mean(image: np.ndarray, inside: np.ndarray) -> float:
-    equal = ImageOps.equalize(Image.fromarray(image), mask=_content(image))
-    return float(np.asarray(equal)[inside].mean() / 255)
+    return float(equalized(image)[inside].mean())
 
 
 def _content(image: np.ndarray) -> Image.Image | None:
@@ -311,26 +315,48 @@ def zone_associations(
     whose zones differ for the reader; an image whose zones are all alike for us counts 0. Then each zone over the images. n counts zones
     for the pooled line, else images; intervals are bootstrapped over patients.
     """
-    who = np.unique(np.asarray(patients).astype(str), return_inverse=True)[1]
-    drawn = weights(who.max() + 1, resamples, seed)[:, who].astype(float)
+    drawn, one = _zone_weights(patients, resamples, seed)
     count, zones = ours.shape
-    one, rows = np.ones((1, count)), []
-
-    def pooled(w: np.ndarray) -> np.ndarray:
-        return _spearman(ours.ravel(), theirs.ravel(), np.repeat(w, zones, axis=1))
-
-    rows.append(("all", "pooled", pooled(one)[0], *interval(pooled(drawn)), count * zones))
-    varied = np.flatnonzero(np.ptp(theirs, axis=1) > 0)
-    each = [np.nan_to_num(_spearman(ours[i], theirs[i], np.ones((1, zones)))[0]) for i in varied]
-    if len(each):
-        mass = drawn[:, varied].sum(1)
-        sums = drawn[:, varied] @ np.array(each)
-        means = np.divide(sums, mass, out=np.full(len(mass), np.nan), where=mass > 0)
-        rows.append(("all", "within", float(np.mean(each)), *interval(means), len(each)))
+    rows = [("all", "pooled", _pooled(ours, theirs, one)[0], *interval(_pooled(ours, theirs, drawn)), count * zones)]
+    if images := int((np.ptp(theirs, axis=1) > 0).sum()):
+        within = _within(ours, theirs, drawn)
+        rows.append(("all", "within", _within(ours, theirs, one)[0], *interval(within), images))
     for zone in range(zones):
         x, y = ours[:, zone], theirs[:, zone]
         rows.append((zone, "spearman", _spearman(x, y, one)[0], *interval(_spearman(x, y, drawn)), count))
     return pd.DataFrame(rows, columns=["zone", "statistic", "value", "low", "high", "n"])
+
+
+def zone_differences(
+    first: np.ndarray, second: np.ndarray, theirs: np.ndarray, patients: np.ndarray, resamples: int = 1000, seed: int = 0
+) -> pd.DataFrame:
+    """'pooled' and 'within' (zone_associations) of two ways to score zones [n, Z], and the first minus the second: table statistic, first,
+    second, value, low, high, n images; each bootstrap sample of patients measures both."""
+    drawn, one = _zone_weights(patients, resamples, seed)
+    rows = []
+    for statistic, function in (("pooled", _pooled), ("within", _within)):
+        a, b = (float(np.nan_to_num(function(ours, theirs, one)[0])) for ours in (first, second))
+        gaps = np.nan_to_num(function(first, theirs, drawn)) - np.nan_to_num(function(second, theirs, drawn))
+        rows.append((statistic, a, b, a - b, *interval(gaps), len(theirs)))
+    return pd.DataFrame(rows, columns=["statistic", "first", "second", "value", "low", "high", "n"])
+
+
+def _zone_weights(patients: np.ndarray, resamples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Weights of images [B, n], bootstrapped over their patients [n], and [1, n] of ones."""
+    who = np.unique(np.asarray(patients).astype(str), return_inverse=True)[1]
+    return weights(who.max() + 1, resamples, seed)[:, who].astype(float), np.ones((1, len(who)))
+
+
+def _pooled(ours: np.ndarray, theirs: np.ndarray, w: np.ndarray) -> np.ndarray:
+    return _spearman(ours.ravel(), theirs.ravel(), np.repeat(w, ours.shape[1], axis=1))
+
+
+def _within(ours: np.ndarray, theirs: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """NaN for a sample without an image whose zones differ for the reader."""
+    varied, one = np.flatnonzero(np.ptp(theirs, axis=1) > 0), np.ones((1, ours.shape[1]))
+    each = np.array([np.nan_to_num(_spearman(ours[i], theirs[i], one)[0]) for i in varied])
+    mass = w[:, varied].sum(1)
+    return np.divide(w[:, varied] @ each, mass, out=np.full(len(w), np.nan), where=mass > 0)
 
 
 def mean_difference(fitted: np.ndarray, score: np.ndarray) -> tuple[float, float, float]:

@@ -22,7 +22,8 @@ ALL = (
     *(f"zone {zone}" for zone in lungs.ZONES),
 )
 TEXT = (("pneumonia (text)", "pneumonia (labels only)"), ("attended area", "attended area (labels only)"))
-BESIDE = ("choice", "differences", "zones", "confounders", "inputs", "lungs", "detectors")  # tables severity_*.csv
+LOST = (("detector: image", "detector: image, one"), ("attended area", "detector: area"))  # what several detectors add, and the attention
+BESIDE = ("choice", "differences", "zones", "confounders", "inputs", "lungs", "detectors", "text")  # tables severity_*.csv
 BOXED = "boxed share of the lungs"
 IMAGE_READOUTS = ("detector: image", "detector: mask in the lungs")
 READERS = {"senior": "brixia", "junior": "brixia_junior"}
@@ -64,10 +65,11 @@ def associations(run: Run, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
 def differences(run: Run, tables: dict[str, pd.DataFrame], chosen: str) -> pd.DataFrame:
     """`severity_differences.csv`: dataset, readout, against, score, statistic, value, low, high, n; paired over patients.
 
-    The read-out that speaks for the method against every trivial one and against no image; then what text adds.
+    The read-out that speaks for the method against every trivial one and against no image; what text adds; what several detectors and the
+    attention add.
     """
     parts = []
-    pairs = [*((chosen, other) for other in (*TRIVIAL, AGAINST)), *TEXT]
+    pairs = [*((chosen, other) for other in (*TRIVIAL, AGAINST)), *TEXT, *LOST]
     for (name, table), (first, second) in product(tables.items(), pairs):
         for score in known(table):
             rows = of_score(table, score)
@@ -76,7 +78,27 @@ def differences(run: Run, tables: dict[str, pd.DataFrame], chosen: str) -> pd.Da
                 rows[first], other, rows[score], rows["patient"], resamples=run.preset.resamples, seed=run.seed
             )
             parts.append(found.assign(dataset=name, readout=first, against=second, score=score))
+    parts += [p for name, table in tables.items() for p in _zones_above_trivial(run, name, table)]
     return _written(run, "severity_differences", parts, "dataset readout against score statistic value low high n")
+
+
+def _scored_zones(table: pd.DataFrame, prefix: str) -> pd.DataFrame:
+    """The images of which a reader (a prefix of READERS) scored all zones; none where there are too few."""
+    columns = [f"{prefix}_{zone}" for zone in lungs.ZONES]
+    rows = table[table[columns].notna().all(axis=1)] if set(columns) <= set(table) else table[:0]
+    return rows if len(rows) >= LEAST else rows[:0]
+
+
+def _zones_above_trivial(run: Run, name: str, table: pd.DataFrame) -> list[pd.DataFrame]:
+    """'pooled' and 'within' of our zones minus those of each trivial way to score zones, against the senior reader."""
+    rows, parts = _scored_zones(table, READERS["senior"]), []
+    for other in readouts.ZONED if len(rows) else ():
+        found = severity.zone_differences(
+            *(zone_values(rows, f"{prefix} ") for prefix in ("zone", other)), zone_values(rows, f"{READERS['senior']}_"),
+            rows["patient"].to_numpy(), run.preset.resamples, run.seed,
+        )  # fmt: skip
+        parts.append(found.assign(dataset=name, readout="zones", against=other, score="brixia zones"))
+    return parts
 
 
 def zone_values(table: pd.DataFrame, prefix: str) -> np.ndarray:
@@ -87,7 +109,7 @@ def zone_values(table: pd.DataFrame, prefix: str) -> np.ndarray:
 def zones(run: Run, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """`severity_zones.csv`: dataset, what, against, zone, statistic, value, low, high, n.
 
-    Ours against each Brixia reader, and the junior against the senior; per zone, pooled, within an image, and of the global scores.
+    Ours against each Brixia reader, the junior and the trivial ways to score zones against the senior; per zone, pooled, within an image, and of the global scores.
     """
     parts, options = [], {"resamples": run.preset.resamples, "seed": run.seed}
     for name, table in tables.items():
@@ -99,7 +121,9 @@ def zones(run: Run, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
             continue
         who = rows["patient"].to_numpy()
         values = {"ours": zone_values(rows, "zone "), **{r: zone_values(rows, f"{p}_") for r, p in READERS.items()}}
-        for what, against in (("ours", "senior"), ("ours", "junior"), ("junior", "senior")):
+        values |= {z: zone_values(rows, f"{z} ") for z in readouts.ZONED}
+        trivial = ((z, "senior") for z in readouts.ZONED)
+        for what, against in (("ours", "senior"), ("ours", "junior"), ("junior", "senior"), *trivial):
             found = severity.zone_associations(values[what], values[against], who, **options)
             named = found["zone"].map(lambda z: z if z == "all" else lungs.ZONES[int(z)])
             parts.append(found.assign(zone=named, dataset=name, what=what, against=against))
@@ -109,6 +133,25 @@ def zones(run: Run, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
         whole = whole.assign(zone="global", statistic="global " + whole["statistic"])
         parts.append(whole.assign(dataset=name, what="junior", against="senior"))
     return _written(run, "severity_zones", parts, "dataset what against zone statistic value low high n")
+
+
+def text_on_zones(run: Run, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """`severity_text.csv`: dataset, against (a reader), statistic (pooled, within), text, labels, value, low, high, n.
+
+    How the attention follows the Brixia zones, of the localizer trained with the reports and of the one trained with image labels only.
+    """
+    parts = []
+    for name, table in tables.items():
+        for reader, prefix in READERS.items():
+            rows = _scored_zones(table, prefix)
+            if len(rows):
+                arms = (zone_values(rows, f"attention ({arm}) ") for arm in ("text", "labels only"))
+                found = severity.zone_differences(
+                    *arms, zone_values(rows, f"{prefix}_"), rows["patient"].to_numpy(), run.preset.resamples, run.seed
+                )
+                found = found.rename(columns={"first": "text", "second": "labels"})
+                parts.append(found.assign(dataset=name, against=reader))
+    return _written(run, "severity_text", parts, "dataset against statistic text labels value low high n")
 
 
 def facts(run: Run, name: str, table: pd.DataFrame) -> pd.DataFrame:
@@ -177,7 +220,7 @@ def _first_scores(tables: dict[str, pd.DataFrame]) -> list[tuple[str, str, pd.Da
 
 
 def _validation(run: Run, choices: dict[str, Choice]) -> list[tuple[str, str, pd.DataFrame]]:
-    """The same of the detector's set's validation images, whose score is the share of the lungs that boxes cover."""
+    """The same of the images by which a read-out is chosen, whose score is the share of the lungs that boxes cover."""
     name = run.title(run.preset.roles.detector)
     table, truth = readouts.validated(run, choices)
     patients = run.records(name).images.set_index("image")["patient"]
@@ -253,10 +296,11 @@ def bars(table: pd.DataFrame, gaps: pd.DataFrame, zoned: pd.DataFrame, chosen: s
         ("aim: r of Cohen et al., all read-outs together", together[half], published.COHEN["pearson"]),
         ("aim: r of BS-Net", mine[half], published.BS_NET),
     ]
-    trivial = gaps["against"].isin([*TRIVIAL, AGAINST])
-    against = gaps[trivial & (gaps["statistic"] == "spearman")]
+    trivial = gaps["against"].isin([*TRIVIAL, AGAINST, *readouts.ZONED])
+    against = gaps[trivial & gaps["statistic"].isin(["spearman", "pooled", "within"])]
     for row in against.itertuples():
-        rows.append((f"lower end of the difference in Spearman, {row.score}, to {row.against}", row.low, 0.0))
+        what = "Spearman" if row.statistic == "spearman" else f"Spearman {row.statistic}"
+        rows.append((f"lower end of the difference in {what}, {row.score}, to {row.against}", row.low, 0.0))
     found = pd.DataFrame(rows, columns=["line", "value", "bar"])
     return found.assign(met=found["value"] >= found["bar"])
 

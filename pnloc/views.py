@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageOps
 from torch import Tensor
 
 from pnloc.images import Letterbox, read_gray
+from pnloc.train import autocast
 
 if TYPE_CHECKING:
     from pnloc.detector import Detector
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 Made = Callable[[], tuple[np.ndarray, np.ndarray]]
 PLACED = "lungs in their usual place"  # the way that takes finding the lungs (pnloc.looks.in_place)
 FIXED = "not normalised"  # ways that begin so are for a detector without normalisation
+ADAPTED = "batch statistics of this set"  # the way that is for a detector which `adapted` gives
 
 
 def ways(squares: np.ndarray, boxes: list[Letterbox], paths: list[str]) -> dict[str, Made]:
@@ -50,6 +52,7 @@ def ways(squares: np.ndarray, boxes: list[Letterbox], paths: list[str]) -> dict[
         "equalised": grey(equalised),
         "1st to 99th percentile": grey(clipped),
         FIXED: lambda: (squares, shares),
+        ADAPTED: lambda: (squares, shares),
         "brighter (gamma 0.5)": grey(lambda v: gamma(v, 0.5)),
         "darker (gamma 2)": grey(lambda v: gamma(v, 2.0)),
         "half the contrast": grey(flattened),
@@ -127,3 +130,22 @@ def unnormalised(detector: "Detector", pixels: np.ndarray) -> "Detector":
     copy = deepcopy(detector)
     copy.__class__ = Unnormalised
     return copy
+
+
+@torch.no_grad()
+def adapted(detector: "Detector", pixels: np.ndarray, batch: int = 32) -> "Detector":
+    """A copy of a detector whose batch normalisation has the statistics of uint8 images [N, S, S] (AdaBN, Li et al. 2018), not of its training set.
+
+    Nothing but grey values is read of them. Without images the copy is the detector as it was.
+    """
+    copy = deepcopy(detector)
+    layers = [m for m in copy.modules() if isinstance(m, torch.nn.BatchNorm2d)] if len(pixels) else []
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # a plain mean over batches
+        layer.train()
+    where = next(copy.parameters()).device
+    for start in range(0, len(pixels) if layers else 0, batch):
+        with autocast(where):
+            copy.features(torch.from_numpy(pixels[start : start + batch])[:, None].to(where))
+    return copy.eval()

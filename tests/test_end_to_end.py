@@ -52,7 +52,7 @@ def test_the_localization_table_has_every_method_and_metric(artifacts):
     assert (found["value"] >= 0).all() and (found["low"] <= found["high"]).all() and (found["n"] > 0).all()
     assert (found.loc[~found["metric"].isin(["afp", "cnr"]), "value"] <= 1).all()
     heats = {m for m, rows in found.groupby("method") if "cnr" in set(rows["metric"])}
-    assert heats == {"heat-map", *comparators.CAMS, *results.ATTENTION}
+    assert heats == {"heat-map", *comparators.CAMS, comparators.MASK, *results.ATTENTION}
 
 
 def test_the_best_proposal_is_a_ceiling_of_accuracy_for_what_ranks_proposals(artifacts):

@@ -27,7 +27,7 @@ LAYERS = (
     "lexicon sentences scope reports phrases words",
     "train inputs pretrained detector regions shards model losses localize baselines heatmaps priors lungs views",
     "bootstrap detection metrics evaluation mesh severity published",
-    "provenance cache alt figures display markup stages comparators looks readouts severity_tables results headlines sweep",
+    "provenance cache alt figures display markup stages members comparators looks readouts severity_tables results folds headlines sweep",
     "studies wordview explorer notebook book publishing extension site cli __main__",
 )
 ORDER = [name for layer in LAYERS for name in layer.split()]

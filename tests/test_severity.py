@@ -390,3 +390,20 @@ def test_together_no_fit_sees_the_patients_that_it_is_measured_on():
     table = pd.DataFrame(np.eye(12)[who], index, [f"p{n}" for n in range(12)])
     found = rows_of(severity.ridge(table, score, pd.Series(who, index), resamples=20))
     assert found["leave-one-patient-out", "r2"] <= 0 and found["cohen-50-50", "r2"] <= 0
+
+
+def test_zone_differences_are_those_of_the_two_associations():
+    rng = np.random.default_rng(3)
+    theirs = rng.integers(0, 4, (20, 6)).astype(float)
+    good, bad = theirs + rng.normal(0, 0.5, theirs.shape), rng.normal(0, 1, theirs.shape)
+    who = np.repeat(np.arange(10), 2)
+    found = severity.zone_differences(good, bad, theirs, who, resamples=200).set_index("statistic")
+    for first, ours in (("first", good), ("second", bad)):
+        whole = severity.zone_associations(ours, theirs, who, resamples=50).set_index("statistic")["value"]
+        for statistic in ("pooled", "within"):
+            assert found.loc[statistic, first] == pytest.approx(whole[statistic])
+    assert (found["value"] == found["first"] - found["second"]).all() and (found["low"] > 0).all()
+    nothing = severity.zone_differences(good, good, theirs, who, resamples=50)
+    assert (nothing[["value", "low", "high"]] == 0).all(axis=None)
+    flat = severity.zone_differences(good, bad, np.zeros_like(theirs), who, resamples=50)
+    assert (flat[["first", "second", "value"]] == 0).all(axis=None), "a reader who sees no zone differ tells nothing"

@@ -9,6 +9,7 @@ from pnloc import views
 from pnloc.config import preset
 from pnloc.detector import Detector
 from pnloc.images import Letterbox
+from pnloc.inputs import normalize
 
 
 @pytest.fixture
@@ -82,3 +83,19 @@ def test_a_detector_without_normalisation_sees_exposure_that_the_other_does_not(
             "alike where they must be"
         )
     assert type(detector) is Detector
+
+
+def test_an_adapted_detector_has_the_statistics_of_what_it_was_shown():
+    torch.manual_seed(0)
+    detector = Detector(preset("smoke").detector).eval()
+    before = {name: value.clone() for name, value in detector.state_dict().items()}
+    pixels = np.random.default_rng(0).integers(1, 255, (5, 96, 96)).astype(np.uint8)
+    copy = views.adapted(detector, pixels, batch=5)
+    stem = detector.backbone.stem[0](normalize(torch.from_numpy(pixels)[:, None]))
+    first = next(m for m in copy.modules() if isinstance(m, torch.nn.BatchNorm2d))
+    assert first.running_mean.numpy() == pytest.approx(stem.mean((0, 2, 3)).detach().numpy(), abs=0.02)
+    assert first.running_var.numpy() == pytest.approx(stem.var((0, 2, 3)).detach().numpy(), rel=0.1, abs=0.01)
+    assert not copy.training and not any(m.training for m in copy.modules())
+    assert all(torch.equal(value, before[name]) for name, value in detector.state_dict().items()), "the first stays as it was"
+    alone = views.adapted(detector, pixels[:0])
+    assert all(torch.equal(value, before[name]) for name, value in alone.state_dict().items())
