@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pnloc import baselines, bootstrap, comparators, looks, metrics, readouts, severity_tables
+from pnloc import baselines, bootstrap, comparators, looks, members, metrics, readouts, severity_tables
 from pnloc.bootstrap import holm
 from pnloc.boxes import iou, union_iou
 from pnloc.cache import source_digest
@@ -28,7 +28,7 @@ ATTENTION = ("detector", "image-label-attention", "text-attention", "report-give
 METHODS = (*comparators.BLIND, *comparators.CAMS, comparators.MASK, *ATTENTION, "best-proposal")
 NEED_REPORTS = ("report-anatomy", "report-given")  # at test; only where the set has reports
 SEVERITY = (  # modules that the tables of severity depend on
-    *("results", "readouts", "looks", "severity", "severity_tables", "lungs", "views", "datasets", "localize", "regions"),
+    *("results", "readouts", "looks", "members", "severity", "severity_tables", "lungs", "views", "datasets", "localize", "regions"),
     *("boxes", "baselines", "metrics", "bootstrap", "published"),
 )
 BOX_TABLE = ["image", "x1", "y1", "x2", "y2", "score"]
@@ -388,8 +388,8 @@ def severity_table(run: Run) -> pd.DataFrame:
         for path in (*run.root.glob("tables/severity*.csv"), *run.root.glob("predictions/*--severity.csv")):
             shutil.copy(path, folder)
 
-    members = run.preset.severity.detectors
-    upstream = [looks.lungs_stage(run)[1], *(looks.member_stage(run, n)[1] for n in range(1, members))]
+    numbers = range(1, run.preset.severity.detectors)
+    upstream = [looks.lungs_stage(run)[1], *(members.member_stage(run, n)[1] for n in numbers)]
     upstream += [run._regions_stage(name)[1] for name in (run.title(run.preset.roles.detector), *severity_sets(run))]
     upstream += [run._localizer_stage(True)[1], run._localizer_stage(False)[1], run._classifier_stage[1]]
     inputs = (upstream, run.preset.severity, run.preset.resamples, run.seed, source_digest(*SEVERITY))
