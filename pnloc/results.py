@@ -27,10 +27,11 @@ SHARES, MOST = (0.3, 0.5, 0.7, 0.85), (1, 2, 3)
 ATTENTION = ("detector", "image-label-attention", "text-attention", "report-given")
 METHODS = (*comparators.BLIND, *comparators.CAMS, comparators.MASK, *ATTENTION, "best-proposal")
 NEED_REPORTS = ("report-anatomy", "report-given")  # at test; only where the set has reports
-SEVERITY = (  # modules that the tables of severity depend on
-    *("results", "readouts", "looks", "members", "severity", "severity_tables", "lungs", "views", "datasets", "localize", "regions"),
-    *("boxes", "baselines", "metrics", "bootstrap", "published"),
-)
+# Modules that the tables of severity depend on.
+_SEVERITY = (
+    "results readouts looks members severity severity_tables lungs views datasets localize regions boxes baselines metrics bootstrap "
+    "published"
+).split()
 BOX_TABLE = ["image", "x1", "y1", "x2", "y2", "score"]
 
 
@@ -392,7 +393,7 @@ def severity_table(run: Run) -> pd.DataFrame:
     upstream = [looks.lungs_stage(run)[1], *(members.member_stage(run, n)[1] for n in numbers)]
     upstream += [run._regions_stage(name)[1] for name in (run.title(run.preset.roles.detector), *severity_sets(run))]
     upstream += [run._localizer_stage(True)[1], run._localizer_stage(False)[1], run._classifier_stage[1]]
-    inputs = (upstream, run.preset.severity, run.preset.resamples, run.seed, source_digest(*SEVERITY))
+    inputs = (upstream, run.preset.severity, run.preset.resamples, run.seed, source_digest(*_SEVERITY))
     folder, _ = run.cache.stage("severity", *inputs, make=make)
     for path in folder.glob("*.csv"):
         home = run.root / ("tables" if path.name.startswith("severity") else "predictions")
