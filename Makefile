@@ -14,7 +14,7 @@ BOOK_DONE := _build/pnloc-built
 SOURCES = _config.yml $(wildcard book/*.md book/*.bib book/*.yml book/_static/* book/pages/*.ipynb)
 
 .DELETE_ON_ERROR:
-.PHONY: help env book html test bench lab clean
+.PHONY: help env book html test bench experiment lab clean
 MAKEFLAGS += --no-print-directory
 
 help:
@@ -22,6 +22,7 @@ help:
 	@echo "make test                                                          run the tests"
 	@echo "make env [PYTHON=python3.12]                                       build $(VENV) and nothing else"
 	@echo "make bench [BENCH=NAME]                                            measure speed, as ratios in one run"
+	@echo "make experiment                                                    what text adds, pooled over seeds: an hour or so, resumable"
 	@echo "make lab                                                           open JupyterLab on the notebooks"
 	@echo "make clean                                                         remove the built book and all results"
 
@@ -56,6 +57,9 @@ test: env
 
 bench: env
 	$(PY) -m bench $(BENCH)
+
+experiment: env
+	$(PY) -m pnloc experiment --out book/results
 
 lab: env
 	$(VENV)/bin/jupyter lab notebooks

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from pnloc.boxes import group, select
+from pnloc.boxes import fuse, group, select
 from pnloc.config import DetectorConfig, ModelConfig, RegionConfig
 from pnloc.errors import PnlocError
 from pnloc.files import read_json, write_json
@@ -187,15 +187,37 @@ def region_scores(regions: Regions, mass: np.ndarray, grouped: bool) -> np.ndarr
     return scores
 
 
+def report_scores(model: CrossAttention, regions: Regions, phrases: np.ndarray, grouped: bool) -> np.ndarray:
+    """Scores [N, R] to rank regions by with the report given, from the phrases [N, P, K] of each report.
+
+    Each phrase ranks the regions by its gamma as `region_scores` does, the best one scoring 1; a region has the greatest score that any
+    phrase gives it. So a report that names two places is answered with a box for either. One without phrases falls back on the image alone.
+    """
+    gamma, scores = phrase_mass(model, regions, phrases), region_scores(regions, image_mass(model, regions)[0], grouped)
+    said = phrases.any(-1) if phrases.size else np.zeros((len(regions), 0), dtype=bool)
+    found = np.zeros_like(scores)
+    for number in range(said.shape[1]):
+        own = region_scores(regions, gamma[:, number], grouped)
+        found = np.maximum(found, own / own.max(1, keepdims=True).clip(1e-12))
+    return np.where(said.any(1)[:, None], found, scores)
+
+
 def pick(regions: Regions, mass: np.ndarray, choice: Choice) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Boxes [n, 4] (pixels of the square input) and scores [n] per image, from a mass over regions [N, R]."""
-    scores = region_scores(regions, mass, choice.grouped)
+    """Boxes [n, 4] (pixels of the square input) and scores [n] per image, from a mass over regions [N, R].
+
+    Where regions are grouped, a box is the mean of its group by score (pnloc.boxes.fuse).
+    """
+    return boxes_of(regions, region_scores(regions, mass, choice.grouped), choice)
+
+
+def boxes_of(regions: Regions, scores: np.ndarray, choice: Choice) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The same from the scores [N, R] that the regions are ranked by."""
     picked = []
     for row in range(len(regions)):
         n = int(regions.valid[row].sum())
-        boxes = regions.boxes[row, :n].numpy().astype(np.float64)
-        kept = select(boxes, scores[row, :n], choice.share, choice.most)
-        picked.append((boxes[kept], scores[row][kept]))
+        boxes, own = regions.boxes[row, :n].numpy().astype(np.float64), scores[row, :n]
+        kept = select(boxes, own, choice.share, choice.most)
+        picked.append((fuse(boxes, own, kept) if choice.grouped else boxes[kept], own[kept]))
     return picked
 
 
