@@ -72,9 +72,9 @@ class Plan:
     replicates: tuple[int, ...] = (1, 2)  # seeds of data, detector and word vectors
     seeds: int = 5  # of the attention
     tuning_seeds: int = 2  # of these, over which the grid is judged
-    ablation_seeds: int = 3
+    ablation_seeds: int = 5
     prevalences: tuple[float, ...] = (0.93, 0.5)  # the first is the cohort of the ablations
-    grid: tuple[Options, ...] = ((), (("epochs", 10),), (("epochs", 5),), (("epochs", 10), ("tau", 0.2)))
+    grid: tuple[Options, ...] = tuple(product(*((("epochs", n) for n in (10, 20)), (("tau", t) for t in (0.1, 0.2)))))
     ablations: tuple[str, ...] = tuple(ABLATIONS)
     resamples: int = 5000
 
@@ -83,7 +83,7 @@ PLANS = {
     "full": Plan("full", "demo", 120, (("rsna", 900), ("mimic", 3000), ("chestxray8", 4), ("covid", 4))),
     "smoke": Plan(
         "smoke", "smoke", 10, (("rsna", 60), ("mimic", 120), ("chestxray8", 4), ("covid", 4)), seeds=2, tuning_seeds=1, ablation_seeds=1,
-        grid=((), (("tau", 0.2),)), ablations=("shuffled reports", "sides swapped in reports", "10 regions"), resamples=200,
+        grid=((("epochs", 3),), (("epochs", 6),)), ablations=("shuffled reports", "sides swapped in reports", "10 regions"), resamples=200,
     ),
 }  # fmt: skip
 

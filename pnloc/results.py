@@ -24,7 +24,7 @@ from pnloc.localize import Choice, Localizer, boxes_of, image_mass, region_score
 from pnloc.regions import Regions
 from pnloc.stages import NAMES, Run
 
-SHARES, MOST = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.85), (1, 2, 3)
+SHARES, MOST = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.85), (1, 2, 3, 4)
 ATTENTION = ("detector", "image-label-attention", "text-attention", "report-given")
 METHODS = (*comparators.BLIND, *comparators.CAMS, *ATTENTION, "best-proposal")
 NEED_REPORTS = ("report-anatomy", "report-given")  # at test; only where the set has reports
