@@ -144,11 +144,12 @@ def _localize(given: argparse.Namespace) -> int:
     stems = [p.stem for p in paths]
     for path in paths:
         try:
-            found, probabilities = localizer(path)
+            seen = localizer.look(path)
+            found, probabilities = localizer(seen)
             name = path.stem if stems.count(path.stem) == 1 else path.name.replace(".", "-")
             overlay(read_gray(path), found, out / f"{name}.overlay.png")
             if given.report:
-                write_table(out / "phrases.csv", localizer.ground(path, report))
+                write_table(out / "phrases.csv", localizer.ground(seen, report))
         except PnlocError as error:
             print(f"pnloc: {error}", file=sys.stderr)
             failed += 1

@@ -11,10 +11,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from pnloc import comparators, metrics, processes, readouts, results, severity_tables
+from pnloc import comparators, localize, metrics, processes, readouts, results, severity_tables
 from pnloc.cli import main
 from pnloc.errors import PnlocError
 from pnloc.files import read_json
+from pnloc.regions import extract
 from pnloc.stages import open_run
 
 LOCALIZATION = ["dataset", "method", "metric", "threshold", "value", "low", "high", "n", "seed"]
@@ -226,12 +227,15 @@ def test_localize_takes_png_jpeg_and_dicom_and_gives_original_pixels(run, artifa
         assert overlay.width / overlay.height == pytest.approx(700 / 512, abs=0.01)
 
 
-def test_a_given_report_is_grounded_on_its_image(run, artifacts, tmp_path, capsys):
+def test_a_given_report_is_grounded_on_its_image(run, artifacts, tmp_path, capsys, monkeypatch):
+    looks = []
+    monkeypatch.setattr(localize, "extract", lambda *given: looks.append(given) or extract(*given))
     image = run.records("demo-mimic").split("test")["path"].iloc[0]
     report = tmp_path / "report.txt"
     report.write_text("FINDINGS: Patchy opacity in the right lower lobe. No consolidation on the left.")
     command = ["localize", "--checkpoint", str(artifacts / "smoke"), "--out", str(tmp_path / "out")]
     assert main([*command, "--report", str(report), image]) == 0
+    assert len(looks) == 1, "boxes and phrases share one pass of the detector"
     found = pd.read_csv(tmp_path / "out" / "phrases.csv")
     assert list(found.columns) == ["phrase", "assertion", "x1", "y1", "x2", "y2", "score"]
     assert list(found["assertion"]) == ["affirmed", "negated"]
