@@ -172,13 +172,14 @@ class Arms:
 
     def __init__(self, run: Run, prevalences: tuple[float, ...]) -> None:
         self.run, self.prevalences = run, prevalences
+        self.whole = lru_cache(None)(lambda change: pairs_of(run, change))
         self.pairs = lru_cache(None)(self._pairs)
         self.regions = lru_cache(2)(lambda count: regions_of(run, Arm(True, 0.0, regions=count)))
 
     def _pairs(self, prevalence: float, reports: str) -> Pairs:
         """The pairs of a cohort; the same studies whatever is done to their reports."""
-        whole = pairs_of(self.run, swap_sides if reports == "swapped" else str)
-        positive = pairs_of(self.run).labels[:, 0] > 0 if reports == "swapped" else whole.labels[:, 0] > 0
+        whole = self.whole(swap_sides if reports == "swapped" else str)
+        positive = self.whole(str).labels[:, 0] > 0
         size = cohort_size(positive, self.prevalences)
         rng = np.random.default_rng([self.run.seed, 7, round(1000 * prevalence)])
         pairs = whole.take(cohort(positive, prevalence, size, rng))

@@ -72,7 +72,7 @@ class Plan:
     replicates: tuple[int, ...] = (1, 2)  # seeds of data, detector and word vectors
     seeds: int = 5  # of the attention
     tuning_seeds: int = 2  # of these, over which the grid is judged
-    ablation_seeds: int = 5
+    ablation_seeds: int = 3
     prevalences: tuple[float, ...] = (0.93, 0.5)  # the first is the cohort of the ablations
     grid: tuple[Options, ...] = tuple(product(*((("epochs", n) for n in (10, 20)), (("tau", t) for t in (0.1, 0.2)))))
     ablations: tuple[str, ...] = tuple(ABLATIONS)
@@ -101,16 +101,21 @@ class Replicate:
 
     @cached_property
     def tuning(self) -> pd.DataFrame:
-        """arm, prevalence, options, miou (on validation images, image alone, mean over seeds), chosen: the whole grid for every arm."""
-        rows = []
-        for text, prevalence in product((True, False), self.plan.prevalences):
-            for options in self.plan.grid:
-                arm = Arm(text, prevalence, options)
+        """arm, prevalence, options, miou (on validation images, image alone, mean over seeds), chosen, replicate: the grid for every arm."""
+        tried = [Arm(*given) for given in product((True, False), self.plan.prevalences, self.plan.grid)]
+        trained = [self.arms.stage(arm, seed)[1] for arm in tried for seed in range(self.plan.tuning_seeds)]
+
+        def make(folder: Path, _: str) -> None:
+            rows = []
+            for arm in tried:
                 values = [self.arms.choice(arm, seed, False, True)[1] for seed in range(self.plan.tuning_seeds)]
-                rows.append((TEXT if text else LABELS, prevalence, _spelled(options), np.mean(values)))
-        table = pd.DataFrame(rows, columns=["arm", "prevalence", "options", "miou"])
-        best = table.groupby(["arm", "prevalence"])["miou"].idxmax()
-        return table.assign(chosen=table.index.isin(best), replicate=self.run.seed)
+                rows.append((TEXT if arm.text else LABELS, arm.prevalence, _spelled(arm.options), np.mean(values)))
+            table = pd.DataFrame(rows, columns=["arm", "prevalence", "options", "miou"])
+            best = table.groupby(["arm", "prevalence"])["miou"].idxmax()
+            write_table(folder / "tuning.csv", table.assign(chosen=table.index.isin(best), replicate=self.run.seed))
+
+        folder, _ = self.run.cache.stage("tuning", trained, source_digest("experiment", "results", "boxes", *MODULES), make=make)
+        return read_csv(folder / "tuning.csv")
 
     def tuned(self, text: bool, prevalence: float) -> Arm:
         """The arm with the options that did best on validation images."""
