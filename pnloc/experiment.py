@@ -15,7 +15,7 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from itertools import product
@@ -26,66 +26,17 @@ import pandas as pd
 
 from pnloc import baselines, comparators, heatmaps, results
 from pnloc.arms import MODULES, Arm, Arms
-from pnloc.bootstrap import NAN, by_patient, interval, weights
 from pnloc.cache import TIMING, source_digest
 from pnloc.comparators import Found
 from pnloc.config import Preset, Roles, preset
 from pnloc.errors import PnlocError
 from pnloc.files import read_csv, read_json, write_json, write_table
 from pnloc.localize import boxes_of
-from pnloc.metrics import PER_BOX, cases, per_image
+from pnloc.metrics import cases, per_image
+from pnloc.plans import ABLATIONS, FULL, GIVEN, LABELS, PLANS, TEXT, Options, Plan
+from pnloc.pooling import COLUMNS, KEYS, tables
 from pnloc.provenance import environment
 from pnloc.stages import Run
-
-Options = tuple[tuple[str, float], ...]
-KEYS = [("miou", NAN), ("pointing", NAN), *(("acc", t) for t in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7))]
-COLUMNS = [metric if np.isnan(threshold) else f"{metric}@{threshold}" for metric, threshold in KEYS]
-TEXT, LABELS, GIVEN = "text-attention", "image-label-attention", "report-given"
-COMPARED = (
-    (TEXT, LABELS), (GIVEN, "detector"), (TEXT, "detector"), (TEXT, "grad-cam"), (LABELS, "detector"), (GIVEN, "report-anatomy"),
-)  # fmt: skip
-ABLATIONS = {
-    "no contrastive term": {"options": (("contrast_weight", 0.0),)},
-    "no attributes": {"attributes": False},
-    "no distillation": {"options": (("distill_weight", 0.0),)},
-    "no grounding of phrases": {"options": (("grounding_weight", 0.0),)},
-    "shuffled reports": {"reports": "shuffled"},
-    "sides swapped in reports": {"reports": "swapped"},
-    "random vectors instead of word2vec": {"word2vec": False},
-    "half of the reports": {"reports": "half"},
-    "a tenth of the reports": {"reports": "tenth"},
-    "5 regions": {"regions": 5},
-    "10 regions": {"regions": 10},
-    "50 regions": {"regions": 50},
-}
-FULL = "as it is (20 regions)"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Sizes, seeds and the grid; everything else is the preset's."""
-
-    name: str
-    preset: str
-    variants: int
-    sizes: tuple[tuple[str, int], ...]
-    replicates: tuple[int, ...] = (1, 2)  # seeds of data, detector and word vectors
-    seeds: int = 5  # of the attention
-    tuning_seeds: int = 2  # of these, over which the grid is judged
-    ablation_seeds: int = 3
-    prevalences: tuple[float, ...] = (0.93, 0.5)  # the first is the cohort of the ablations
-    grid: tuple[Options, ...] = tuple(product(*((("epochs", n) for n in (10, 20)), (("tau", t) for t in (0.1, 0.2)))))
-    ablations: tuple[str, ...] = tuple(ABLATIONS)
-    resamples: int = 5000
-
-
-PLANS = {
-    "full": Plan("full", "demo", 120, (("rsna", 900), ("mimic", 3000), ("chestxray8", 4), ("covid", 4))),
-    "smoke": Plan(
-        "smoke", "smoke", 10, (("rsna", 60), ("mimic", 120), ("chestxray8", 4), ("covid", 4)), seeds=2, tuning_seeds=1, ablation_seeds=1,
-        grid=((("epochs", 3),), (("epochs", 6),)), ablations=("shuffled reports", "sides swapped in reports", "10 regions"), resamples=200,
-    ),
-}  # fmt: skip
 
 
 class Replicate:
@@ -205,92 +156,6 @@ class Replicate:
 
 def _spelled(options: Options) -> str:
     return ", ".join(f"{key} {value:g}" for key, value in options) or "as in the preset"
-
-
-# Pooling --------------------------------------------------------------------------------------------------
-
-
-def over_seeds(values: pd.DataFrame, method: str) -> pd.DataFrame:
-    """One row per image of a method, the mean over its seeds: index (variant, image), columns boxes and COLUMNS."""
-    return values[values["method"] == method].groupby(["variant", "image"])[["boxes", *COLUMNS]].mean()
-
-
-def pooled(table: pd.DataFrame, boxes: pd.Series, resamples: int) -> pd.DataFrame:
-    """metric, threshold, value, low, high, n of one row per image, index (variant, image): whole variants are drawn."""
-    _, index = np.unique(table.index.get_level_values("variant"), return_inverse=True)
-    counts = np.stack([boxes.to_numpy(float), np.ones(len(table))], axis=1)
-    sums = by_patient(np.concatenate([table[COLUMNS].to_numpy(float), counts], axis=1), index)
-    drawn = weights(len(sums), resamples, 0) @ sums
-    rows = []
-    for column, (metric, threshold) in enumerate(KEYS):
-        per = -2 if metric in PER_BOX else -1
-        value, n = sums[:, column].sum() / sums[:, per].sum(), int(sums[:, per].sum())
-        rows.append((metric, threshold, value, *interval(drawn[:, column] / drawn[:, per]), n))
-    return pd.DataFrame(rows, columns=["metric", "threshold", "value", "low", "high", "n"])
-
-
-def minus(first: pd.DataFrame, second: pd.DataFrame, resamples: int) -> pd.DataFrame:
-    """`pooled` of the differences of two methods on the same images; raises PnlocError where they are not the same."""
-    if not first.index.equals(second.index):
-        raise PnlocError("two methods were not measured on the same images, so they cannot be compared pair by pair")
-    return pooled(first[COLUMNS] - second[COLUMNS], first["boxes"], resamples)
-
-
-def tables(plan: Plan, found: list[dict[str, pd.DataFrame]]) -> dict[str, pd.DataFrame]:
-    """The tables, from what `Replicate.all` gave for each replicate."""
-    levels, against, seeds = [], [], []
-    for prevalence in plan.prevalences:
-        values = pd.concat([t for f in found for t in (f["references"], f[f"cohort {prevalence}"])], ignore_index=True)
-        dataset = f"demo-mimic-{100 * prevalence:.0f}"
-        means = {method: over_seeds(values, method) for method in dict.fromkeys(values["method"])}
-        for method, table in means.items():
-            used = f"0-{plan.seeds - 1}" if values.loc[values["method"] == method, "seed"].notna().any() else ""
-            level = pooled(table, table["boxes"], plan.resamples)
-            levels.append(level.assign(dataset=dataset, method=method, seed=used))
-        for first, second in COMPARED:
-            replicates = [("", slice(None)), *((f"/{seed}", f"{seed}/") for seed in plan.replicates)]
-            for suffix, chosen in replicates:
-                one, other = (_of(means[m], chosen) for m in (first, second))
-                table = minus(one, other, plan.resamples)
-                against.append(table.assign(dataset=dataset + suffix, method=first, against=second))
-        by_seed = values.dropna(subset="seed").assign(replicate=lambda v: v["variant"].str.split("/").str[0])
-        spread = by_seed.groupby(["method", "replicate", "seed"])["miou"].mean().reset_index()
-        seeds.append(spread.assign(dataset=dataset))
-    differences = pd.concat(against, ignore_index=True)
-    at = differences["threshold"].isna() | (differences["threshold"] == 0.3)
-    named = differences["metric"] + differences["threshold"].map(lambda t: "" if np.isnan(t) else f"@{t}")
-    return {
-        "localization": pd.concat(levels, ignore_index=True)[["dataset", "method", "metric", "threshold", "value", "low", "high", "n", "seed"]],
-        "differences": differences.assign(metric=named)[at][["dataset", "method", "against", "metric", "value", "low", "high", "n"]],
-        "ablations": ablations(plan, found),
-        "seeds": pd.concat(seeds, ignore_index=True)[["dataset", "method", "replicate", "seed", "miou"]].astype({"seed": int}),
-        "tuning": pd.concat([f["tuning"] for f in found], ignore_index=True),
-    }  # fmt: skip
-
-
-def _of(table: pd.DataFrame, chosen: "slice | str") -> pd.DataFrame:
-    """The rows of one replicate, or all of them."""
-    return table[table.index.get_level_values("variant").str.startswith(chosen)] if isinstance(chosen, str) else table
-
-
-def ablations(plan: Plan, found: list[dict[str, pd.DataFrame]]) -> pd.DataFrame:
-    """Mean union IoU of every ablation, image alone and report given, and its difference to the model as it is and to image labels, same seeds."""
-    few, rows = range(plan.ablation_seeds), []
-    whole = pd.concat([f[f"cohort {plan.prevalences[0]}"] for f in found], ignore_index=True)
-    labels = over_seeds(whole[whole["seed"].isin(few)], LABELS)
-    full = pd.concat([f[f"ablation {FULL}"] for f in found], ignore_index=True)
-    for name in (FULL, *plan.ablations):
-        values = pd.concat([f[f"ablation {name}"] for f in found], ignore_index=True)
-        for method in (TEXT, GIVEN):
-            own = over_seeds(values, method)
-            compared = {"": pooled(own, own["boxes"], plan.resamples)}
-            if name != FULL:
-                compared[FULL] = minus(own, over_seeds(full, method), plan.resamples)
-            if method == TEXT:
-                compared[LABELS] = minus(own, labels, plan.resamples)
-            for against, table in compared.items():
-                rows.append({"ablation": name, "method": method, "against": against, **table.iloc[0][["value", "low", "high", "n"]]})
-    return pd.DataFrame(rows).assign(seeds=f"0-{plan.ablation_seeds - 1}").astype({"n": int})
 
 
 # The whole ------------------------------------------------------------------------------------------------

@@ -157,13 +157,20 @@ class CrossAttention(nn.Module):
 
         Words are distinct if they or their neighbours are: reports say the same in the same words, and need not be compared twice.
         """
-        padded = F.pad(words.clamp_min(-1) + 1, (1, 1))  # padding is 0
+        padded = F.pad(words, (1, 1), value=-1)
+        windows = torch.stack([padded[:, :-2], words, padded[:, 2:]], dim=-1)[known]  # [T, 3]: each word between its neighbours
         most = len(self.vectors) + 1
-        code = ((padded[:, :-2] * most + padded[:, 1:-1]) * most + padded[:, 2:])[known]
+        code = (windows + 1) @ torch.tensor([most * most, most, 1], device=words.device)
         distinct, which = torch.unique(code, return_inverse=True)
         first = torch.full((len(distinct),), len(code), device=words.device)
         first.scatter_reduce_(0, which, torch.arange(len(code), device=words.device), "amin")
-        return self.encode_words(words)[known][first], which
+        return self._encode_windows(windows[first]), which
+
+    def _encode_windows(self, windows: Tensor) -> Tensor:
+        """What `encode_words` gives for the middle ones of three words each: [U, 3] -> [U, D]."""
+        vectors = self.vectors[windows.clamp_min(0)] * (windows >= 0).unsqueeze(-1)
+        context = F.linear(vectors.flatten(1), self.context.weight.transpose(1, 2).flatten(1), self.context.bias)
+        return F.normalize(self.words(vectors[:, 1] + torch.relu(context)), dim=-1)
 
     def image_only(self, batch: Batch, regions: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """beta [B, A, R] and attribute logits [B, A]; reads no word."""

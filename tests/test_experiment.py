@@ -5,14 +5,18 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
-from pnloc import arms, experiment
+from pnloc import arms, comparators, experiment, pooling, results
 from pnloc.arms import Arm, Pairs
 from pnloc.cli import main
 from pnloc.errors import PnlocError
-from pnloc.experiment import COLUMNS, PLANS
 from pnloc.files import read_json
+from pnloc.localize import Choice, boxes_of
 from pnloc.phrases import CELLS, asserted_places
+from pnloc.plans import ABLATIONS, FULL, GIVEN, LABELS, PLANS, TEXT
+from pnloc.pooling import COLUMNS
+from pnloc.regions import Regions
 from pnloc.words import WordVectors
 
 
@@ -93,7 +97,7 @@ def test_random_vectors_keep_the_words_and_the_unknown_one():
 
 def test_no_two_arms_share_a_name():
     made = [Arm(text, p, options) for text in (True, False) for p in (0.93, 0.5) for options in PLANS["full"].grid]
-    made += [Arm(True, 0.93, **change) for change in experiment.ABLATIONS.values()]
+    made += [Arm(True, 0.93, **change) for change in ABLATIONS.values()]
     assert len({arm.name for arm in made}) == len(made)
     assert all(re.fullmatch(r"[\w-]+", arm.name) for arm in made)
 
@@ -108,15 +112,15 @@ def values(method: str, seed: int, numbers: dict[tuple[str, str], float]) -> pd.
 
 def test_seeds_are_averaged_per_image_before_anything_else():
     table = pd.concat([values("m", 0, {("1/a", "x"): 0.2}), values("m", 1, {("1/a", "x"): 0.6})])
-    mean = experiment.over_seeds(table, "m")
+    mean = pooling.over_seeds(table, "m")
     assert len(mean) == 1 and mean["miou"].item() == pytest.approx(0.4), "a second seed is no second image"
 
 
 def test_whole_variants_are_drawn():
     """Ten images of each of two variants: their interval is that of two variants, not of twenty images."""
     table = values("m", 0, {(f"1/{v}", f"{v}{i}"): float(v) for v in (0, 1) for i in range(10)})
-    mean = experiment.over_seeds(table, "m")
-    row = experiment.pooled(mean, mean["boxes"], 500).iloc[0]
+    mean = pooling.over_seeds(table, "m")
+    row = pooling.pooled(mean, mean["boxes"], 500).iloc[0]
     assert (row["value"], row["low"], row["high"], row["n"]) == (0.5, 0.0, 1.0, 20)
 
 
@@ -124,11 +128,52 @@ def test_differences_are_paired():
     """Values that vary widely, but always by .1 between the methods: an interval of no width."""
     numbers = {(f"1/{i}", f"{i}"): i / 10 for i in range(8)}
     one, other = values("one", 0, {k: v + 0.1 for k, v in numbers.items()}), values("other", 0, numbers)
-    first, second = experiment.over_seeds(one, "one"), experiment.over_seeds(other, "other")
-    row = experiment.minus(first, second, 200).iloc[0]
+    first, second = pooling.over_seeds(one, "one"), pooling.over_seeds(other, "other")
+    row = pooling.minus(first, second, 200).iloc[0]
     assert [row["value"], row["low"], row["high"]] == pytest.approx([0.1] * 3)
     with pytest.raises(PnlocError, match="not measured on the same images"):
-        experiment.minus(first, second.iloc[1:], 200)
+        pooling.minus(first, second.iloc[1:], 200)
+
+
+# Choices and words ----------------------------------------------------------------------------------------
+
+
+def test_the_best_choice_is_that_of_trying_them_all():
+    rng = np.random.default_rng(0)
+    corners = rng.uniform(0, 60, (6, 8, 2))
+    boxes = torch.from_numpy(np.concatenate([corners, corners + rng.uniform(10, 50, (6, 8, 2))], axis=2)).float()
+    zeros = torch.zeros(6, 8)
+    regions = Regions(boxes, zeros + 1, zeros == 0, torch.zeros(6, 8, 20), torch.zeros(6, 4, 4), torch.zeros(6))
+    truth, ranking = [b[:2].numpy().astype(float) for b in boxes], rng.uniform(size=(6, 8))
+    for grouped in (True, False):
+        choice, value = results.best_choice(regions, ranking, truth, grouped)
+        tried = [Choice(share, most, grouped) for share in results.SHARES for most in results.MOST]
+        values = [comparators.mean_union(boxes_of(regions, ranking, c), truth) for c in tried]
+        assert (choice, value) == (tried[int(np.argmax(values))], pytest.approx(max(values)))
+
+
+def ablation_rows(name: str, given: dict[tuple[str, str], tuple[float, float, float]]) -> pd.DataFrame:
+    rows = [(name, method, against, *numbers, 9, "0-2") for (method, against), numbers in given.items()]
+    return pd.DataFrame(rows, columns=["ablation", "method", "against", "value", "low", "high", "n", "seeds"])
+
+
+def test_each_ablation_is_told_in_a_sentence_whose_numbers_are_the_tables():
+    full = ablation_rows(FULL, {(TEXT, ""): (0.45, 0.4, 0.5), (TEXT, LABELS): (0.03, 0.01, 0.05), (GIVEN, ""): (0.5, 0.4, 0.6)})
+    levels = {(TEXT, ""): (0.42, 0.4, 0.44), (TEXT, LABELS): (0.0, -0.01, 0.01), (TEXT, FULL): (-0.03, -0.05, -0.01)}
+    other = ablation_rows("shuffled reports", {**levels, (GIVEN, ""): (0.44, 0.4, 0.5), (GIVEN, FULL): (-0.06, -0.08, -0.04)})
+    whole, shuffled = pooling.sentences(pd.concat([full, other]))
+    assert whole.startswith("**As it is**: .450 [.400, .500] from the image alone, .500 [.400, .600] with the report given; better than image labels")
+    assert shuffled.startswith("**Shuffled reports**: worse than the arm as it is (-.030 [-.050, -.010])")
+    assert "not told apart from image labels (+.000 [-.010, +.010])" in shuffled and "given worse than" in shuffled
+
+
+def test_pooled_numbers_stand_beside_those_of_a_run():
+    columns = ["dataset", "method", "metric", "value", "low", "high"]
+    pool = pd.DataFrame([("demo-mimic-93", m, "miou", 0.4, 0.3, 0.5) for m in ("a", "b")], columns=columns)
+    own = pd.DataFrame([("demo-mimic", "b", "miou", 0.6, 0.5, 0.7), ("demo-mimic", "c", "miou", 0.1, 0, 0.2)], columns=columns)
+    shown = pooling.beside(pool, own)
+    assert shown["demo-mimic-93"].tolist() == [".400 [.300, .500]"] * 2
+    assert shown["demo-mimic, this run"].tolist() == ["", ".600 [.500, .700]"]
 
 
 # The whole ------------------------------------------------------------------------------------------------

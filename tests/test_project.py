@@ -27,7 +27,7 @@ LAYERS = (
     "train inputs detector regions shards model losses localize baselines heatmaps priors lungs views",
     "bootstrap detection metrics evaluation mesh severity published",
     "provenance cache figures markup stages comparators looks readouts severity_tables results",
-    "arms experiment explorer notebook book cli __main__",
+    "plans arms pooling experiment explorer notebook book cli __main__",
 )
 ORDER = [name for layer in LAYERS for name in layer.split()]
 
