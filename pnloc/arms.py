@@ -160,7 +160,9 @@ def regions_of(run: Run, arm: Arm) -> Regions:
     config = replace(run.preset.regions, count=arm.regions)
 
     def make(folder: Path, _: str) -> None:
-        shards.build(folder, len(run.pixels(run.pairs)), lambda rows: extract(run.detector, run.pixels(run.pairs)[rows], config))
+        shards.build(
+            folder, len(run.pixels(run.pairs)), lambda rows: extract(run.detector, run.pixels(run.pairs)[rows], config)
+        )
 
     modules = source_digest("regions", "shards", "boxes")
     folder, _ = run.cache.stage(f"regions-R{arm.regions}", run._regions_stage(run.pairs)[1], config, modules, make=make)
@@ -185,7 +187,9 @@ class Arms:
         pairs = whole.take(cohort(positive, prevalence, size, rng))
         if reports == "shuffled":
             return shuffled(pairs, rng)
-        return fewer_reports(pairs, {"half": 0.5, "tenth": 0.1}[reports], rng) if reports in ("half", "tenth") else pairs
+        return (
+            fewer_reports(pairs, {"half": 0.5, "tenth": 0.1}[reports], rng) if reports in ("half", "tenth") else pairs
+        )
 
     def _vectors(self, arm: Arm) -> WordVectors:
         return self.run.vectors if arm.word2vec else random_vectors(self.run.vectors, self.run.seed)
@@ -194,7 +198,15 @@ class Arms:
         """The folder of one training, with its model and history."""
         run, config = self.run, replace(self.run.preset.model, **dict(arm.options))
         names = NAMES if arm.attributes else NAMES[:1]
-        inputs = (run._regions_stage(run.pairs)[1], run._words_stage[1], config, arm, self.prevalences, seed, source_digest(*MODULES))
+        inputs = (
+            run._regions_stage(run.pairs)[1],
+            run._words_stage[1],
+            config,
+            arm,
+            self.prevalences,
+            seed,
+            source_digest(*MODULES),
+        )
 
         def make(folder: Path, key: str) -> dict:
             pairs, width = self.pairs(arm.prevalence, arm.reports), len(names)

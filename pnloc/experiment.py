@@ -65,7 +65,9 @@ class Replicate:
             best = table.groupby(["arm", "prevalence"])["miou"].idxmax()
             write_table(folder / "tuning.csv", table.assign(chosen=table.index.isin(best), replicate=self.run.seed))
 
-        folder, _ = self.run.cache.stage("tuning", trained, source_digest("experiment", "results", "boxes", *MODULES), make=make)
+        folder, _ = self.run.cache.stage(
+            "tuning", trained, source_digest("experiment", "results", "boxes", *MODULES), make=make
+        )
         return read_csv(folder / "tuning.csv")
 
     def tuned(self, text: bool, prevalence: float) -> Arm:
@@ -88,7 +90,9 @@ class Replicate:
         for method, boxes in found.items():
             known = cases(results.boxes_table(run, name, rows, boxes), truth)
             table = pd.DataFrame([[own[key] for key in KEYS] for own in map(per_image, known)], columns=COLUMNS)
-            parts.append(table.assign(method=method, image=[c.image for c in known], boxes=[len(c.true) for c in known]))
+            parts.append(
+                table.assign(method=method, image=[c.image for c in known], boxes=[len(c.true) for c in known])
+            )
         table = pd.concat(parts, ignore_index=True)
         variants = table["image"].map(patients)
         return table.assign(variant=f"{run.seed}/" + variants, image=f"{run.seed}/" + table["image"])
@@ -119,7 +123,10 @@ class Replicate:
         run, name = self.run, self.run.pairs
 
         def make(folder: Path, _: str) -> None:
-            regions, truth = run.regions(name).rows(self.rows), [run.true_boxes(name, comparators.kinds(name))[i] for i in self.rows]
+            regions, truth = (
+                run.regions(name).rows(self.rows),
+                [run.true_boxes(name, comparators.kinds(name))[i] for i in self.rows],
+            )
             found = comparators.blind(run, name, self.rows, comparators.choose_heat(run, "heat-map")[0])
             choice, _ = comparators.choose_heat(run, "grad-cam")
             maps = heatmaps.heat_maps(run.classifier, run.pixels(name)[self.rows], "grad-cam", choice.layer)
@@ -131,8 +138,12 @@ class Replicate:
             found["best-proposal"] = [(b, np.ones(len(b))) for b in baselines.best_proposals(regions, truth)]
             write_table(folder / "values.csv", self.values(found))
 
-        modules = source_digest("experiment", "results", "comparators", "heatmaps", "priors", "baselines", "metrics", "boxes")
-        folder, _ = run.cache.stage("references", run._classifier_stage[1], run._regions_stage(name)[1], modules, make=make)
+        modules = source_digest(
+            "experiment", "results", "comparators", "heatmaps", "priors", "baselines", "metrics", "boxes"
+        )
+        folder, _ = run.cache.stage(
+            "references", run._classifier_stage[1], run._regions_stage(name)[1], modules, make=make
+        )
         return read_csv(folder / "values.csv", dtype={"image": str, "variant": str})
 
     def cohort_values(self, prevalence: float) -> pd.DataFrame:
@@ -144,7 +155,13 @@ class Replicate:
     def ablation_values(self, name: str) -> pd.DataFrame:
         """`values` of an ablation for its seeds, with a column seed."""
         arm = self.ablated(name)
-        return pd.concat([self.measured(arm, seed, arm == self.tuned(True, self.plan.prevalences[0])).assign(seed=seed) for seed in range(self.plan.ablation_seeds)], ignore_index=True)
+        return pd.concat(
+            [
+                self.measured(arm, seed, arm == self.tuned(True, self.plan.prevalences[0])).assign(seed=seed)
+                for seed in range(self.plan.ablation_seeds)
+            ],
+            ignore_index=True,
+        )
 
     def all(self) -> dict[str, pd.DataFrame]:
         """Everything that the tables are made from, by name; what is not on disk is made, the arms of the claim before the ablations."""
@@ -168,7 +185,11 @@ def run(plan: Plan, root: Path, out: Path | None = None) -> dict[str, pd.DataFra
     """
     root = root.resolve()
     command = [sys.executable, "-m", "pnloc.experiment", plan.name]
-    surroundings = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])}
+    surroundings = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]),
+    }
     working = [subprocess.Popen([*command, str(seed), str(root)], env=surroundings) for seed in plan.replicates]
     try:
         failed = [seed for seed, process in zip(plan.replicates, working, strict=True) if process.wait()]
@@ -176,7 +197,9 @@ def run(plan: Plan, root: Path, out: Path | None = None) -> dict[str, pd.DataFra
         for process in working:
             process.terminate()
     if failed:
-        raise PnlocError(f"replicate {', '.join(map(str, failed))} of the experiment failed; what was whole is kept: start again")
+        raise PnlocError(
+            f"replicate {', '.join(map(str, failed))} of the experiment failed; what was whole is kept: start again"
+        )
     made = tables(plan, [Replicate(plan, seed, root).all() for seed in plan.replicates])
     for name, table in made.items():
         write_table(root / "tables" / f"{name}.csv", table)

@@ -98,7 +98,14 @@ def ablations(plan: Plan, found: list[dict[str, pd.DataFrame]]) -> pd.DataFrame:
             if method == TEXT:
                 compared[LABELS] = minus(own, labels, plan.resamples)
             for against, table in compared.items():
-                rows.append({"ablation": name, "method": method, "against": against, **table.iloc[0][["value", "low", "high", "n"]]})
+                rows.append(
+                    {
+                        "ablation": name,
+                        "method": method,
+                        "against": against,
+                        **table.iloc[0][["value", "low", "high", "n"]],
+                    }
+                )
     return pd.DataFrame(rows).assign(seeds=f"0-{plan.ablation_seeds - 1}").astype({"n": int})
 
 
@@ -116,7 +123,9 @@ def beside(pool: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame:
     """Mean union IoU (or its differences) of the pooled tables and of a run's, a row per method (and what it is compared with)."""
     signed = "against" in pool
     key = ["method", "against"] if signed else ["method"]
-    columns = {name: rows for name, rows in pool[pool["metric"] == "miou"].groupby("dataset", sort=False) if "/" not in name}
+    columns = {
+        name: rows for name, rows in pool[pool["metric"] == "miou"].groupby("dataset", sort=False) if "/" not in name
+    }
     columns |= {f"{name}, this run": rows for name, rows in own[own["metric"] == "miou"].groupby("dataset", sort=False)}
     cells = {name: pd.Series([cell(*r, signed) for r in rows[["value", "low", "high"]].to_numpy()], pd.MultiIndex.from_frame(rows[key]))
              for name, rows in columns.items()}  # fmt: skip
@@ -140,7 +149,9 @@ def sentences(ablations: pd.DataFrame) -> list[str]:
             found.append(f"**As it is**: {said}; {_told(rows.loc[name, TEXT, LABELS], 'image labels')}.")
             continue
         said = f"{_told(rows.loc[name, TEXT, FULL], 'the arm as it is')} and {_told(rows.loc[name, TEXT, LABELS], 'image labels')}"
-        found.append(f"**{name.capitalize()}**: {said}; with the report given {_told(rows.loc[name, GIVEN, FULL], 'the arm as it is')}.")
+        found.append(
+            f"**{name.capitalize()}**: {said}; with the report given {_told(rows.loc[name, GIVEN, FULL], 'the arm as it is')}."
+        )
     return found
 
 
@@ -158,5 +169,5 @@ def made(facts: pd.DataFrame) -> str:
     return (
         f"{known['test_images_with_pneumonia']} test images with a pneumonia in {len(plan['replicates'])} generated data sets, each with its own detector; "
         f"{plan['seeds']} seeds of the attention, {plan['ablation_seeds']} for ablations. Made on {known['date']} with commit "
-        f"{', '.join(c[:10] for c in known['commits'])}; all stages together took {hours:.1f} hours of one core."
+        f"{', '.join(c[:10] for c in known['commits'])}; all stages together took {hours:.1f} hours of one process with one thread."
     )

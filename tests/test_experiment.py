@@ -70,13 +70,17 @@ def test_a_lost_report_leaves_the_image_label():
     assert lost.sum() == 5
     assert (after.labels[:, 0] == before.labels[:, 0]).all() and (after.weights[:, 0] == 1).all()
     assert (after.phrases[lost] == 0).all() and (after.phrases[~lost] == before.phrases[~lost]).all()
-    assert (after.weights[lost & (before.labels[:, 0] == 1), 1] == 0).all(), "what a silent study's pneumonia is like is not known"
+    assert (after.weights[lost & (before.labels[:, 0] == 1), 1] == 0).all(), (
+        "what a silent study's pneumonia is like is not known"
+    )
     assert (before.words >= 0).all(), "the pairs themselves are not changed"
 
 
 def test_swapped_sides_are_the_other_sides_and_nothing_else():
     text = "Right lower lobe opacity. LLL consolidation. No effusion on the left. Brightly lit."
-    assert arms.swap_sides(text) == "Left lower lobe opacity. RLL consolidation. No effusion on the right. Brightly lit."
+    assert (
+        arms.swap_sides(text) == "Left lower lobe opacity. RLL consolidation. No effusion on the right. Brightly lit."
+    )
     assert arms.swap_sides(arms.swap_sides(text)) == text
 
 
@@ -158,11 +162,17 @@ def ablation_rows(name: str, given: dict[tuple[str, str], tuple[float, float, fl
 
 
 def test_each_ablation_is_told_in_a_sentence_whose_numbers_are_the_tables():
-    full = ablation_rows(FULL, {(TEXT, ""): (0.45, 0.4, 0.5), (TEXT, LABELS): (0.03, 0.01, 0.05), (GIVEN, ""): (0.5, 0.4, 0.6)})
+    full = ablation_rows(
+        FULL, {(TEXT, ""): (0.45, 0.4, 0.5), (TEXT, LABELS): (0.03, 0.01, 0.05), (GIVEN, ""): (0.5, 0.4, 0.6)}
+    )
     levels = {(TEXT, ""): (0.42, 0.4, 0.44), (TEXT, LABELS): (0.0, -0.01, 0.01), (TEXT, FULL): (-0.03, -0.05, -0.01)}
-    other = ablation_rows("shuffled reports", {**levels, (GIVEN, ""): (0.44, 0.4, 0.5), (GIVEN, FULL): (-0.06, -0.08, -0.04)})
+    other = ablation_rows(
+        "shuffled reports", {**levels, (GIVEN, ""): (0.44, 0.4, 0.5), (GIVEN, FULL): (-0.06, -0.08, -0.04)}
+    )
     whole, shuffled = pooling.sentences(pd.concat([full, other]))
-    assert whole.startswith("**As it is**: .450 [.400, .500] from the image alone, .500 [.400, .600] with the report given; better than image labels")
+    assert whole.startswith(
+        "**As it is**: .450 [.400, .500] from the image alone, .500 [.400, .600] with the report given; better than image labels"
+    )
     assert shuffled.startswith("**Shuffled reports**: worse than the arm as it is (-.030 [-.050, -.010])")
     assert "not told apart from image labels (+.000 [-.010, +.010])" in shuffled and "given worse than" in shuffled
 
@@ -170,7 +180,9 @@ def test_each_ablation_is_told_in_a_sentence_whose_numbers_are_the_tables():
 def test_pooled_numbers_stand_beside_those_of_a_run():
     columns = ["dataset", "method", "metric", "value", "low", "high"]
     pool = pd.DataFrame([("demo-mimic-93", m, "miou", 0.4, 0.3, 0.5) for m in ("a", "b")], columns=columns)
-    own = pd.DataFrame([("demo-mimic", "b", "miou", 0.6, 0.5, 0.7), ("demo-mimic", "c", "miou", 0.1, 0, 0.2)], columns=columns)
+    own = pd.DataFrame(
+        [("demo-mimic", "b", "miou", 0.6, 0.5, 0.7), ("demo-mimic", "c", "miou", 0.1, 0, 0.2)], columns=columns
+    )
     shown = pooling.beside(pool, own)
     assert shown["demo-mimic-93"].tolist() == [".400 [.300, .500]"] * 2
     assert shown["demo-mimic, this run"].tolist() == ["", ".600 [.500, .700]"]
@@ -189,19 +201,41 @@ def made(tmp_path_factory):
 
 def test_the_tables_have_the_columns_of_a_run(made):
     tables = {name: pd.read_csv(made / "out" / f"{name}.csv") for name in ("localization", "differences", "ablations")}
-    assert list(tables["localization"]) == ["dataset", "method", "metric", "threshold", "value", "low", "high", "n", "seed"]
+    assert list(tables["localization"]) == [
+        "dataset",
+        "method",
+        "metric",
+        "threshold",
+        "value",
+        "low",
+        "high",
+        "n",
+        "seed",
+    ]
     assert list(tables["differences"]) == ["dataset", "method", "against", "metric", "value", "low", "high", "n"]
     for table in tables.values():
         assert (table["low"] <= table["value"] + 1e-9).all() and (table["value"] <= table["high"] + 1e-9).all()
     main_rows = tables["localization"].query("metric == 'miou'")
     assert set(main_rows["dataset"]) == {"demo-mimic-93", "demo-mimic-50"}
     for _, rows in main_rows.groupby("dataset"):
-        assert {"fixed-boxes", "heat-map", "detector", "grad-cam", "best-proposal", "detector-raw", "text-attention-raw"} <= set(rows["method"])
+        assert {
+            "fixed-boxes",
+            "heat-map",
+            "detector",
+            "grad-cam",
+            "best-proposal",
+            "detector-raw",
+            "text-attention-raw",
+        } <= set(rows["method"])
         assert rows["n"].nunique() == 1, "every method is measured on the same images"
 
 
 def test_a_difference_is_that_of_the_two_lines(made):
-    lines = pd.read_csv(made / "out" / "localization.csv").query("metric == 'miou'").set_index(["dataset", "method"])["value"]
+    lines = (
+        pd.read_csv(made / "out" / "localization.csv")
+        .query("metric == 'miou'")
+        .set_index(["dataset", "method"])["value"]
+    )
     for row in pd.read_csv(made / "out" / "differences.csv").query("metric == 'miou'").itertuples():
         if "/" not in row.dataset:
             assert row.value == pytest.approx(lines[row.dataset, row.method] - lines[row.dataset, row.against])
