@@ -43,7 +43,7 @@ class Plan:
 PLANS = {
     "full": Plan("full", "demo", 120, (("rsna", 900), ("mimic", 3000), ("chestxray8", 4), ("covid", 4))),
     "smoke": Plan(
-        "smoke", "smoke", 10, (("rsna", 60), ("mimic", 120), ("chestxray8", 4), ("covid", 4)), seeds=2, tuning_seeds=1, ablation_seeds=1,
+        "smoke", "smoke", 6, (("rsna", 40), ("mimic", 90), ("chestxray8", 4), ("covid", 4)), seeds=2, tuning_seeds=1, ablation_seeds=1,
         grid=((("epochs", 3),), (("epochs", 6),)), ablations=("shuffled reports", "sides swapped in reports", "10 regions"), resamples=200,
     ),
 }  # fmt: skip
