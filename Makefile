@@ -14,7 +14,7 @@ BOOK_DONE := _build/pnloc-built
 SOURCES = _config.yml $(wildcard book/*.md book/*.bib book/*.yml book/_static/* book/pages/*.ipynb)
 
 .DELETE_ON_ERROR:
-.PHONY: help env book html publish pdf test browse bench lab voila clean
+.PHONY: help env book html publish pdf test browse bench experiment lab voila clean
 MAKEFLAGS += --no-print-directory
 
 help:
@@ -25,6 +25,7 @@ help:
 	@echo "make browse                                                        look at the built smoke book and the explorer in Chromium"
 	@echo "make env [PYTHON=python3.12]                                       build $(VENV) and nothing else"
 	@echo "make bench [BENCH=NAME]                                            measure speed, as ratios in one run"
+	@echo "make experiment                                                    what text adds, pooled over seeds: an hour or so, resumable"
 	@echo "make lab                                                           open JupyterLab on the notebooks"
 	@echo "make voila [PRESET=demo] [DATA=FOLDER]                             serve the explorer alone, without its code"
 	@echo "make clean                                                         remove the built book and all results"
@@ -72,6 +73,9 @@ browse: $(VENV)/pnloc-voila
 
 bench: env
 	$(PY) -m bench $(BENCH)
+
+experiment: env
+	$(PY) -m pnloc experiment --out book/results
 
 lab: env
 	$(VENV)/bin/jupyter lab notebooks

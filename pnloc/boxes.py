@@ -91,6 +91,18 @@ def select(boxes: np.ndarray, scores: np.ndarray, share: float, most: int, overl
     return kept[np.asarray(scores)[kept] >= share * scores[kept[0]]][:most]
 
 
+def fuse(boxes: np.ndarray, scores: np.ndarray, kept: np.ndarray, overlap: float = 0.5) -> np.ndarray:
+    """The kept boxes [n, 4], each replaced by the mean, weighted by score, of all boxes that overlap it (Solovyev et al. 2021).
+
+    boxes [N, 4]; scores [N], not negative; kept [n] are row numbers. `overlap` is the IoU from which on a box counts as the same place.
+    A box whose neighbours all score 0 stays as it is.
+    """
+    boxes, kept = as_boxes(boxes), np.asarray(kept, dtype=np.int64)
+    weights = (iou(boxes[kept], boxes) >= overlap) * np.asarray(scores, dtype=np.float64)
+    total = weights.sum(1, keepdims=True)
+    return np.where(total > 0, weights @ boxes / np.where(total > 0, total, 1), boxes[kept])
+
+
 def fixed_pair(boxes: np.ndarray) -> np.ndarray:
     """Two boxes [2, 4] that need no image: the median box of each half of the picture.
 

@@ -1,4 +1,4 @@
-"""The command line: `python -m pnloc {data check, train, localize, evaluate, reports, gather, reproduce}`.
+"""The command line: `python -m pnloc {data check, train, localize, evaluate, reports, gather, reproduce, experiment}`.
 
 Every error of input is one line on standard error and exit status 2. `data check` ends with 0 where all is well, 1 where
 something lies in quarantine, 2 where a set is unusable, 3 where only an image leaks from a test set into training.
@@ -63,6 +63,12 @@ def _parser() -> argparse.ArgumentParser:
     several.add_argument("--out", metavar="FILE", help="write every row of every run there, as CSV")
     texts = commands.add_parser("reports", help="what reports assert: findings, assertions, attributes")
     texts.add_argument("files", nargs="+", metavar="FILE", help="text files of one report each; - reads standard input")
+    trial = commands.add_parser(
+        "experiment", help="what text adds, over data sets, detectors and seeds: an hour or so, resumable"
+    )
+    trial.add_argument("--plan", default="full", help="full or smoke (default: full)")
+    trial.add_argument("--artifacts", default="", help="where stages are kept (default: artifacts/ of the repository)")
+    trial.add_argument("--out", default="", metavar="DIR", help="where tables go as well; the book's are in book/results")
     return parser
 
 
@@ -71,7 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     try:
         run = {"data": _check, "train": _train, "localize": _localize, "evaluate": _evaluate, "reports": _reports}
-        return (run | {"gather": _gather, "reproduce": _reproduce})[given.command](given)
+        return (run | {"gather": _gather, "reproduce": _reproduce, "experiment": _experiment})[given.command](given)
     except PnlocError as error:
         print(f"pnloc: {error}", file=sys.stderr)
         return 2
@@ -143,11 +149,12 @@ def _localize(given: argparse.Namespace) -> int:
     stems = [p.stem for p in paths]
     for path in paths:
         try:
-            found, probabilities = localizer(path)
+            seen = localizer.look(path)
+            found, probabilities = localizer(seen)
             name = path.stem if stems.count(path.stem) == 1 else path.name.replace(".", "-")
             overlay(read_gray(path), found, out / f"{name}.overlay.png")
             if given.report:
-                write_table(out / "phrases.csv", localizer.ground(path, report))
+                write_table(out / "phrases.csv", localizer.ground(seen, report))
         except PnlocError as error:
             print(f"pnloc: {error}", file=sys.stderr)
             failed += 1
@@ -221,4 +228,17 @@ def _reproduce(given: argparse.Namespace) -> int:
     root = Path(__file__).parents[1]
     book.execute(root / "notebooks", run.root / "pages", parameters)
     publishing.publish(run.root / "pages", root / "book" / "pages")
+    return 0
+
+
+def _experiment(given: argparse.Namespace) -> int:
+    from pnloc import experiment
+
+    if given.plan not in experiment.PLANS:
+        raise PnlocError(f"unknown plan '{given.plan}'; use one of {', '.join(experiment.PLANS)}")
+    artifacts = Path(given.artifacts).expanduser() if given.artifacts else Path(__file__).parents[1] / "artifacts"
+    root = artifacts / f"experiment-{given.plan}"
+    made = experiment.run(experiment.PLANS[given.plan], root, Path(given.out).expanduser() if given.out else None)
+    print(made["differences"].query("metric == 'miou'").to_string(index=False))
+    print(f"tables: {given.out or root / 'tables'}")
     return 0

@@ -14,11 +14,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from pnloc.boxes import group, select
+from pnloc.boxes import fuse, group, select
 from pnloc.config import DetectorConfig, ModelConfig, RegionConfig
 from pnloc.errors import PnlocError
 from pnloc.files import read_json, write_json
-from pnloc.images import load
+from pnloc.images import Letterbox, load
 from pnloc.losses import total
 from pnloc.model import PNEUMONIA, Batch, CrossAttention
 from pnloc.phrases import ASSERTED, CELLS, padded, phrases
@@ -187,16 +187,46 @@ def region_scores(regions: Regions, mass: np.ndarray, grouped: bool) -> np.ndarr
     return scores
 
 
+def report_scores(model: CrossAttention, regions: Regions, phrases: np.ndarray, grouped: bool) -> np.ndarray:
+    """Scores [N, R] to rank regions by with the report given, from the phrases [N, P, K] of each report.
+
+    Each phrase ranks the regions by its gamma as `region_scores` does, the best one scoring 1; a region has the greatest score that any
+    phrase gives it. So a report that names two places is answered with a box for either. One without phrases falls back on the image alone.
+    """
+    gamma, scores = phrase_mass(model, regions, phrases), region_scores(regions, image_mass(model, regions)[0], grouped)
+    said = phrases.any(-1) if phrases.size else np.zeros((len(regions), 0), dtype=bool)
+    found = np.zeros_like(scores)
+    for number in range(said.shape[1]):
+        own = region_scores(regions, gamma[:, number], grouped)
+        found = np.maximum(found, own / own.max(1, keepdims=True).clip(1e-12))
+    return np.where(said.any(1)[:, None], found, scores)
+
+
 def pick(regions: Regions, mass: np.ndarray, choice: Choice) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Boxes [n, 4] (pixels of the square input) and scores [n] per image, from a mass over regions [N, R]."""
-    scores = region_scores(regions, mass, choice.grouped)
+    """Boxes [n, 4] (pixels of the square input) and scores [n] per image, from a mass over regions [N, R].
+
+    Where regions are grouped, a box is the mean of its group by score (pnloc.boxes.fuse).
+    """
+    return boxes_of(regions, region_scores(regions, mass, choice.grouped), choice)
+
+
+def boxes_of(regions: Regions, scores: np.ndarray, choice: Choice) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The same from the scores [N, R] that the regions are ranked by."""
     picked = []
     for row in range(len(regions)):
         n = int(regions.valid[row].sum())
-        boxes = regions.boxes[row, :n].numpy().astype(np.float64)
-        kept = select(boxes, scores[row, :n], choice.share, choice.most)
-        picked.append((boxes[kept], scores[row][kept]))
+        boxes, own = regions.boxes[row, :n].numpy().astype(np.float64), scores[row, :n]
+        kept = select(boxes, own, choice.share, choice.most)
+        picked.append((fuse(boxes, own, kept) if choice.grouped else boxes[kept], own[kept]))
     return picked
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the detector saw in one image file: its regions, and the way from the square input back to the file's pixels."""
+
+    regions: Regions
+    letterbox: Letterbox
 
 
 @dataclass(frozen=True)
@@ -260,13 +290,18 @@ class Localizer:
             regions,
         )
 
-    def __call__(self, path: str | Path) -> tuple[pd.DataFrame, pd.Series]:
-        """One image file -> boxes (x1, y1, x2, y2 in its own pixels, score) and attribute probabilities.
+    def look(self, path: str | Path) -> Look:
+        """Decode an image file and run the detector on it: the costly part, once for boxes and for a report's phrases."""
+        picture, letterbox = load(path, self.detector.config.side)
+        return Look(extract(self.detector, picture[None], self.regions), letterbox)
+
+    def __call__(self, image: str | Path | Look) -> tuple[pd.DataFrame, pd.Series]:
+        """One image (a file, or what `look` saw in it) -> boxes (x1, y1, x2, y2 in its own pixels, score) and attribute probabilities.
 
         A box's score is the probability of a pneumonia times the box's share of the best region's score.
         """
-        picture, letterbox = load(path, self.detector.config.side)
-        regions = extract(self.detector, picture[None], self.regions)
+        seen = image if isinstance(image, Look) else self.look(image)
+        regions, letterbox = seen.regions, seen.letterbox
         mass, probabilities = image_mass(self.model, regions)
         boxes, scores = pick(regions, mass, self.choice)[0]
         best = scores.max(initial=0.0)
@@ -275,15 +310,15 @@ class Localizer:
         table["score"] = relative * probabilities[0, self.names.index(PNEUMONIA)]
         return table, pd.Series(probabilities[0], index=list(self.names))
 
-    def ground(self, path: str | Path, report: str) -> pd.DataFrame:
+    def ground(self, image: str | Path | Look, report: str) -> pd.DataFrame:
         """Where the phrases of a report lie in its image: phrase, assertion, x1, y1, x2, y2 (pixels of the file), score.
 
         One row per finding of the opacity family, two where it is on both sides. Only what the report asserts, hedged or not, gets a
-        box: the region whose group (regions of IoU 0.5 and more) has the most of the phrase's attention gamma times the detector's score;
-        the score is the group's share of gamma, 0 to 1.
+        box: the mean (pnloc.boxes.fuse) of the regions around the one whose group (regions of IoU 0.5 and more) has the most of the phrase's
+        attention gamma times the detector's score; the score is the group's share of gamma, 0 to 1.
         """
-        picture, letterbox = load(path, self.detector.config.side)
-        regions = extract(self.detector, picture[None], self.regions)
+        seen = image if isinstance(image, Look) else self.look(image)
+        regions, letterbox = seen.regions, seen.letterbox
         said = phrases(report)
         asserted = [p for p in said if p.assertion in ASSERTED]
         places = padded([np.array([p.cells for p in asserted], dtype=np.float32).reshape(-1, len(CELLS))])
@@ -295,8 +330,9 @@ class Localizer:
             place = (float("nan"),) * 5
             if phrase.assertion in ASSERTED and n:
                 mass = next(gamma)[:n]
-                best = int(np.argmax(group(boxes, mass, scores)))
+                grouped = group(boxes, mass, scores)
+                best = int(np.argmax(grouped))
                 share = group(boxes, mass, np.ones(n))[best]
-                place = (*letterbox.inverse(boxes[best : best + 1])[0], share)
+                place = (*letterbox.inverse(fuse(boxes, grouped, [best]))[0], share)
             rows.append((phrase.text, phrase.assertion, *place))
         return pd.DataFrame(rows, columns=["phrase", "assertion", "x1", "y1", "x2", "y2", "score"])

@@ -138,15 +138,39 @@ class CrossAttention(nn.Module):
     def match(self, batch: Batch, regions: Tensor | None = None) -> Tensor:
         """score [B reports, B images]: how well each report fits each image; 0 for reports without words."""
         known = batch.words >= 0
-        words = self.encode_words(batch.words)[known]  # [T, D], the T words of all reports, without padding
         regions = self.encode_regions(batch.features) if regions is None else regions
-        alpha = self.attend(words, regions, batch.log_scores, batch.valid)  # [B images, T, R]
-        # cos(t_w, sum_r alpha_wr v_r) from inner products alone, so that no [B, T, D] is ever formed.
-        along = (alpha * (words @ regions.transpose(1, 2))).sum(-1)
-        length = (alpha @ (regions @ regions.transpose(1, 2)) * alpha).sum(-1).clamp_min(1e-12).sqrt()
+        words, which = self._distinct(batch.words, known)  # [U, D]; [T], the T words of all reports, without padding
+        likeness = (regions.flatten(0, 1) @ words.T).unflatten(0, regions.shape[:2])  # [B images, R, U]
+        bias = self.prior.clamp_min(0) * batch.log_scores
+        bias = bias.masked_fill(~batch.valid, torch.finfo(bias.dtype).min)
+        alpha = torch.softmax(torch.add(bias.unsqueeze(-1), likeness, alpha=1 / self.tau), dim=1)
+        # cos(t_w, sum_r alpha_wr v_r) from inner products alone, so that no [B, U, D] is ever formed.
+        along = (alpha * likeness).sum(1)
+        length = (alpha * (regions @ regions.transpose(1, 2) @ alpha)).sum(1).clamp_min(1e-12).sqrt()
+        fits = (along / length * batch.valid.any(1, keepdim=True)).T[which]  # [T, B images]
         report = torch.nonzero(known)[:, 0]
-        sums = torch.zeros(len(known), len(regions), device=regions.device).index_add(0, report, (along / length).T)
+        sums = torch.zeros(len(known), len(regions), device=regions.device).index_add(0, report, fits)
         return sums / known.sum(1, keepdim=True).clamp_min(1)
+
+    def _distinct(self, words: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+        """Vectors [U, D] of the distinct words among words [B, W], and for each word that is no padding its number among them [T].
+
+        Words are distinct if they or their neighbours are: reports say the same in the same words, and need not be compared twice.
+        """
+        padded = F.pad(words, (1, 1), value=-1)
+        windows = torch.stack([padded[:, :-2], words, padded[:, 2:]], dim=-1)[known]  # [T, 3]: each word between its neighbours
+        most = len(self.vectors) + 1
+        code = (windows + 1) @ torch.tensor([most * most, most, 1], device=words.device)
+        distinct, which = torch.unique(code, return_inverse=True)
+        first = torch.full((len(distinct),), len(code), device=words.device)
+        first.scatter_reduce_(0, which, torch.arange(len(code), device=words.device), "amin")
+        return self._encode_windows(windows[first]), which
+
+    def _encode_windows(self, windows: Tensor) -> Tensor:
+        """What `encode_words` gives for the middle ones of three words each: [U, 3] -> [U, D]."""
+        vectors = self.vectors[windows.clamp_min(0)] * (windows >= 0).unsqueeze(-1)
+        context = F.linear(vectors.flatten(1), self.context.weight.transpose(1, 2).flatten(1), self.context.bias)
+        return F.normalize(self.words(vectors[:, 1] + torch.relu(context)), dim=-1)
 
     def image_only(self, batch: Batch, regions: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """beta [B, A, R] and attribute logits [B, A]; reads no word."""

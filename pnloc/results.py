@@ -17,21 +17,21 @@ from pnloc import baselines, bootstrap, comparators, looks, members, metrics, re
 from pnloc.bootstrap import holm
 from pnloc.boxes import iou, union_iou
 from pnloc.cache import source_digest
-from pnloc.comparators import Found, boxed_rows, kinds, mean_union
+from pnloc.comparators import Found, boxed_rows, kinds
 from pnloc.errors import PnlocError
 from pnloc.files import atomic, read_csv, write_table
-from pnloc.localize import Choice, Localizer, image_mass, pick, report_mass
+from pnloc.localize import Choice, Localizer, boxes_of, image_mass, region_scores, report_mass, report_scores
+from pnloc.regions import Regions
 from pnloc.stages import NAMES, Run
 
-SHARES, MOST = (0.3, 0.5, 0.7, 0.85), (1, 2, 3)
+SHARES, MOST = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.85), (1, 2, 3, 4)
 ATTENTION = ("detector", "image-label-attention", "text-attention", "report-given")
 METHODS = (*comparators.BLIND, *comparators.CAMS, comparators.MASK, *ATTENTION, "best-proposal")
 NEED_REPORTS = ("report-anatomy", "report-given")  # at test; only where the set has reports
-# Modules that the tables of severity depend on.
-_SEVERITY = (
-    "results readouts looks members severity severity_tables lungs views datasets localize regions boxes baselines metrics bootstrap "
-    "published"
-).split()
+_SEVERITY = (  # modules that the tables of severity depend on
+    *("results", "readouts", "looks", "members", "severity", "severity_tables", "lungs", "views", "datasets"),
+    *("localize", "regions", "boxes", "baselines", "metrics", "bootstrap", "published"),
+)
 BOX_TABLE = ["image", "x1", "y1", "x2", "y2", "score"]
 
 
@@ -47,6 +47,14 @@ def mass(run: Run, name: str, rows: np.ndarray, method: str) -> np.ndarray:
     return image_mass(model, regions)[0]
 
 
+def scores(run: Run, name: str, rows: np.ndarray, method: str, grouped: bool) -> np.ndarray:
+    """What a method ranks the regions of some rows of a set by [n, R], with or without the grouping step."""
+    regions = run.regions(name).rows(rows)
+    if method == "report-given":
+        return report_scores(run.localizer(True)[0], regions, run.phrases(name)[rows], grouped)
+    return region_scores(regions, mass(run, name, rows, method), grouped)
+
+
 def choose(run: Run, method: str, grouped: bool = True) -> tuple[Choice, float]:
     """The choice with the best mean union IoU on validation images, and that IoU (NaN where none has boxes)."""
     name = run.title(run.preset.roles.localization[0])
@@ -55,10 +63,22 @@ def choose(run: Run, method: str, grouped: bool = True) -> tuple[Choice, float]:
         return Choice(grouped=grouped), float("nan")
     truth = [run.true_boxes(name, kinds(name))[i] for i in rows]
     method = "text-attention" if method == "report-given" and name != run.pairs else method
-    weights, regions = mass(run, name, rows, method), run.regions(name).rows(rows)
+    return best_choice(run.regions(name).rows(rows), scores(run, name, rows, method, grouped), truth, grouped)
+
+
+def best_choice(regions: Regions, ranked: np.ndarray, truth: list[np.ndarray], grouped: bool) -> tuple[Choice, float]:
+    """The choice with the best mean union IoU with true boxes, and that IoU, for regions of N images ranked by scores [N, R]."""
     tried = [Choice(share, most, grouped) for share, most in product(SHARES, MOST)]
-    values = [mean_union(pick(regions, weights, choice), truth) for choice in tried]
-    return tried[int(np.argmax(values))], max(values)
+    values = np.zeros((len(regions), len(tried)))
+    widest = boxes_of(regions, ranked, Choice(0.0, max(MOST), grouped))
+    for row, ((boxes, own), true) in enumerate(zip(widest, truth, strict=True)):
+        unions = [
+            union_iou(boxes[:n], true) for n in range(len(boxes) + 1)
+        ]  # what a choice keeps are the first n of these
+        kept = [min(c.most, (own >= c.share * own.max(initial=0.0)).sum()) for c in tried]
+        values[row] = [unions[n] for n in kept]
+    means = values.mean(0)
+    return tried[int(np.argmax(means))], float(means.max())
 
 
 def predict(run: Run) -> Path:
@@ -124,10 +144,11 @@ def _found(run: Run, name: str, rows: np.ndarray, choices: dict, heats: dict) ->
     for method, (choice, _) in choices.items():
         plain = method.removesuffix("-raw")
         if plain not in NEED_REPORTS or name == run.pairs:
-            over = mass(run, name, rows, plain)
-            found[method] = _scored(pick(regions, over, choice), likely(run, name, rows, plain))
+            ranking = scores(run, name, rows, plain, choice.grouped)
+            found[method] = _scored(boxes_of(regions, ranking, choice), likely(run, name, rows, plain))
             if method == plain:
-                heat = comparators.maps_of_regions(run, name, rows[boxed], over[boxed])
+                over = mass(run, name, rows[boxed], plain)
+                heat = comparators.maps_of_regions(run, name, rows[boxed], over)
                 maps[method] = comparators.heat_rows(run, name, rows[boxed], heat)
     found["best-proposal"] = [(b, np.ones(len(b))) for b in baselines.best_proposals(regions, truth)]
     return found, pd.concat([m.assign(method=method) for method, m in maps.items()], ignore_index=True)

@@ -335,14 +335,16 @@ class Run:
         """The sentence model of the same texts."""
         return sentences.Splitter.load(self._words_stage[0] / "sentences.json")
 
-    def supervision(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Words [N, W], labels [N, A] and weights [N, A] of a set's images, from report and image label.
+    def supervision(
+        self, name: str, change: Callable[[str], str] = str
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Words [N, W], labels [N, A] and weights [N, A] of a set's images, from report (after `change`) and image label.
 
         An opacity is present if the report asserts one; else the set's own label counts; else, absent where a report
         mentions none and unknown without a report. Images without a report keep their label alone: what the
         pneumonia is like stays unknown.
         """
-        texts = self.texts(name)
+        texts = [change(text) for text in self.texts(name)]
         own = self.records(name).images["label"].to_numpy(float)
         said = np.array([reports.has_opacity(text, self.splitter) for text in texts], dtype=float)
         opacity = np.where(said == 1, 1.0, np.where(np.isnan(own), said, own))

@@ -67,3 +67,11 @@ def test_fixed_pair_is_the_median_of_each_half_and_mirrors_an_empty_one():
     assert pair[0] == pytest.approx([0.1, 0.3, 0.3, 0.7])
     assert pair[1] == pytest.approx([0.7, 0.3, 0.9, 0.7])
     assert b.fixed_pair(NONE).shape == (0, 4)
+
+
+def test_a_fused_box_is_the_mean_of_those_that_overlap_it_by_score():
+    # The second box overlaps the first by 10 / 12; the third lies elsewhere. Weights 3 and 1: x from 0 to (3 * 10 + 12) / 4.
+    found = np.array([[0.0, 0, 10, 1], [0, 0, 12, 1], [50, 0, 60, 1]])
+    assert b.fuse(found, [3.0, 1.0, 9.0], [0, 2]).tolist() == [[0, 0, 10.5, 1], [50, 0, 60, 1]]
+    assert b.fuse(found, [0.0, 0.0, 0.0], [1]).tolist() == [[0, 0, 12, 1]], "without any score a box stays"
+    assert b.fuse(NONE, np.zeros(0), np.zeros(0)).shape == (0, 4)

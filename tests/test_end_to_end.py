@@ -11,11 +11,23 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from pnloc import comparators, explorer, metrics, processes, readouts, results, severity_tables, studies, wordview
+from pnloc import (
+    comparators,
+    explorer,
+    localize,
+    metrics,
+    processes,
+    readouts,
+    results,
+    severity_tables,
+    studies,
+    wordview,
+)
 from pnloc.cli import main
 from pnloc.errors import PnlocError
 from pnloc.files import read_json
 from pnloc.localize import Localizer
+from pnloc.regions import extract
 from pnloc.stages import open_run
 
 LOCALIZATION = ["dataset", "method", "metric", "threshold", "value", "low", "high", "n", "seed"]
@@ -227,12 +239,15 @@ def test_localize_takes_png_jpeg_and_dicom_and_gives_original_pixels(run, artifa
         assert overlay.width / overlay.height == pytest.approx(700 / 512, abs=0.01)
 
 
-def test_a_given_report_is_grounded_on_its_image(run, artifacts, tmp_path, capsys):
+def test_a_given_report_is_grounded_on_its_image(run, artifacts, tmp_path, capsys, monkeypatch):
+    looks = []
+    monkeypatch.setattr(localize, "extract", lambda *given: looks.append(given) or extract(*given))
     image = run.records("demo-mimic").split("test")["path"].iloc[0]
     report = tmp_path / "report.txt"
     report.write_text("FINDINGS: Patchy opacity in the right lower lobe. No consolidation on the left.")
     command = ["localize", "--checkpoint", str(artifacts / "smoke"), "--out", str(tmp_path / "out")]
     assert main([*command, "--report", str(report), image]) == 0
+    assert len(looks) == 1, "boxes and phrases share one pass of the detector"
     found = pd.read_csv(tmp_path / "out" / "phrases.csv")
     assert list(found.columns) == ["phrase", "assertion", "x1", "y1", "x2", "y2", "score"]
     assert list(found["assertion"]) == ["affirmed", "negated"]
@@ -291,7 +306,9 @@ def test_data_check_counts_and_quarantines(artifacts, tmp_path, capsys):
 def test_the_explorer_shows_a_run_without_a_kernel_and_reads_an_image_as_the_command_does(run, artifacts, tmp_path):
     name, rows = studies.examples(run)
     found = studies.gather(run, name, rows)
-    assert len(found) == 6 and all(len(s.truth) and s.words and s.alpha.shape == (len(s.words), len(s.boxes)) for s in found)
+    assert len(found) == 6 and all(
+        len(s.truth) and s.words and s.alpha.shape == (len(s.words), len(s.boxes)) for s in found
+    )
     assert all([s.report[a:b].lower() for a, b in s.spans] == s.words for s in found)
     assert np.allclose(np.concatenate([np.concatenate([s.alpha, s.gamma, s.beta]).sum(1) for s in found]), 1, atol=1e-4)
     assert len(wordview.html(found, studies.starts(run))) < 3e6
@@ -301,7 +318,9 @@ def test_the_explorer_shows_a_run_without_a_kernel_and_reads_an_image_as_the_com
     shown.load("own.png", path.read_bytes())
     boxes, _ = Localizer.load(artifacts / "smoke")(path)
     assert "Loaded own.png" in shown.message.value and shown.readout.value.count("<tr") == len(boxes) + 1
-    assert all(f"<td>{round(v)}</td>" in shown.readout.value for v in boxes[["x1", "y1", "x2", "y2"]].to_numpy().ravel())
+    assert all(
+        f"<td>{round(v)}</td>" in shown.readout.value for v in boxes[["x1", "y1", "x2", "y2"]].to_numpy().ravel()
+    )
 
 
 def test_what_is_declared_credentialed_is_neither_an_example_nor_in_a_page(run, monkeypatch):

@@ -28,7 +28,7 @@ LAYERS = (
     "train inputs pretrained detector regions shards model losses localize baselines heatmaps priors lungs views",
     "bootstrap detection metrics evaluation mesh severity published",
     "provenance cache alt figures display markup stages members comparators looks readouts severity_tables results folds headlines sweep",
-    "studies wordview explorer notebook book publishing extension site cli __main__",
+    "plans arms pooling experiment studies wordview explorer notebook book publishing extension site cli __main__",
 )
 ORDER = [name for layer in LAYERS for name in layer.split()]
 
