@@ -24,9 +24,9 @@ LAYERS = (
     "duplicates audit",
     "demo",
     "lexicon sentences scope reports phrases words",
-    "train inputs detector regions shards model losses localize baselines heatmaps priors lungs views",
+    "train inputs detector regions shards model losses localize baselines weak heatmaps grounding supervised priors lungs views",
     "bootstrap detection metrics evaluation mesh severity published",
-    "provenance cache figures markup stages comparators looks readouts severity_tables results",
+    "provenance cache figures markup stages comparators trained looks readouts severity_tables results",
     "explorer notebook book cli __main__",
 )
 ORDER = [name for layer in LAYERS for name in layer.split()]
