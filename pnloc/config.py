@@ -67,9 +67,9 @@ class FittingConfig:
     """How a baseline is trained: until its validation loss has not fallen for `patience` epochs, `epochs` at the most."""
 
     epochs: int = 40
-    patience: int = 4
+    patience: int = 3
     batch: int = 32
-    rate: float = 2e-4
+    rate: float = 5e-4
     weight_decay: float = 0.05
 
 
@@ -119,8 +119,8 @@ class Preset:
     model: ModelConfig = field(default_factory=ModelConfig)
     baselines: tuple[str, ...] = BASELINES
     classifier: FittingConfig = field(default_factory=FittingConfig)  # and FROM_LABELS
-    grounding: FittingConfig = FittingConfig(60, 5, 64, 1e-3)  # FROM_PAIRS
-    supervised: FittingConfig = FittingConfig(40, 4, 16, 5e-4)  # FROM_BOXES
+    grounding: FittingConfig = FittingConfig(40, 3, 64, 3e-3)  # FROM_PAIRS
+    supervised: FittingConfig = FittingConfig(40, 3, 16, 5e-4)  # FROM_BOXES
     severity: SeverityConfig = field(default_factory=SeverityConfig)
 
     def as_dict(self) -> dict:
@@ -137,7 +137,7 @@ _DEMO = Preset(
     variants=72,
     sizes=(("rsna", 900), ("mimic", 1500), ("chestxray8", 160), ("covid", 120)),
     baselines=FROM_PAIRS,
-    classifier=FittingConfig(epochs=12, patience=2),
+    classifier=FittingConfig(epochs=14, patience=2),
 )
 
 _PRESETS = {

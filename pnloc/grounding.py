@@ -56,7 +56,10 @@ class Align2Ground(ContrastiveGrounding):
         width = config.width
         self.taken = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))  # what is picked
         self.caption = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))  # a report
-        for head in (self.taken, self.caption):  # both begin as the mean itself, so that words and regions share a space
+        for head in (
+            self.taken,
+            self.caption,
+        ):  # both begin as the mean itself, so that words and regions share a space
             nn.init.zeros_(head[-1].weight)
             nn.init.zeros_(head[-1].bias)
 

@@ -305,16 +305,28 @@ def readable(table: pd.DataFrame, dataset: str, columns: dict[str, str], methods
 
     rows = table[table["dataset"] == dataset]
     key = rows["metric"] + rows["threshold"].map(lambda t: "" if np.isnan(t) else f"@{t}")
-    cells = {
-        (method, name): re.sub(r"\b0\.", ".", f"{value:.2f} [{low:.2f}, {high:.2f}]")
-        for method, name, value, low, high in zip(
-            rows["method"], key, rows["value"], rows["low"], rows["high"], strict=True
-        )
-        if np.isfinite(value)
-    }
+    numbers = rows[["value", "low", "high"]].to_numpy(float)
+    cells = {names: _cell(*found) for names, found in zip(zip(rows["method"], key, strict=True), numbers, strict=True)}
     shown = [m for m in methods if m in set(rows["method"])]
     made = [[cells.get((m, name), "") for name in columns] for m in shown]
     return pd.DataFrame(made, index=[reader_name(m) for m in shown], columns=list(columns.values()))
+
+
+def _cell(value: float, low: float, high: float) -> str:
+    """'.45 [.41, .49]', or nothing for a value that is not known."""
+    return re.sub(r"\b0\.", ".", f"{value:.2f} [{low:.2f}, {high:.2f}]") if np.isfinite(value) else ""
+
+
+def pivoted(table: pd.DataFrame, rows: list[str], column: str = "method") -> pd.DataFrame:
+    """A table with value, low and high for a page: a row per value of the columns `rows`, a column per value of `column`, cells as in `readable`."""
+    from pnloc.figures import reader_name
+
+    cells = [_cell(*numbers) for numbers in table[["value", "low", "high"]].to_numpy(float)]
+    keys = [tuple(key) for key in table[rows].itertuples(index=False)]
+    known = dict(zip(zip(keys, table[column], strict=True), cells, strict=True))
+    columns = list(table[column].unique())
+    body = [[*key, *(known.get((key, name), "") for name in columns)] for key in dict.fromkeys(keys)]
+    return pd.DataFrame(body, columns=[*rows, *map(reader_name, columns)]).set_index(rows[0])
 
 
 def recall(run: Run) -> pd.DataFrame:

@@ -141,5 +141,7 @@ def detect(model: FasterRegions, images: np.ndarray, batch: int = 32) -> list[tu
     for start in range(0, len(images), batch):
         pictures = torch.from_numpy(np.asarray(images[start : start + batch]))[:, None].float().to(where)
         with autocast(where):
-            found += [(f["boxes"].double().cpu().numpy(), f["scores"].double().cpu().numpy()) for f in model(list(pictures))]
+            found += [
+                (f["boxes"].double().cpu().numpy(), f["scores"].double().cpu().numpy()) for f in model(list(pictures))
+            ]
     return found

@@ -73,7 +73,9 @@ def _generated_boxes(run: "Run", name: str) -> list[np.ndarray]:
     truth = read_csv(run.folder / "truth.csv", ["set", "image", "boxes"], dtype=str, keep_default_na=False)
     told = truth[truth["set"] == name.removeprefix("demo-")].set_index("image")["boxes"].to_dict()
     images = run.records(name).images
-    boxes = [np.array([b.split() for b in told.get(i, "").split(";") if b], float).reshape(-1, 4) for i in images["image"]]
+    boxes = [
+        np.array([b.split() for b in told.get(i, "").split(";") if b], float).reshape(-1, 4) for i in images["image"]
+    ]
     return [t.boxes(b) for t, b in zip(run.letterboxes(images), boxes, strict=True)]
 
 
@@ -95,12 +97,20 @@ def stage(run: "Run", method: str) -> tuple[Path, str]:
         save_module(folder / "model.safetensors", model)
         write_table(folder / "history.csv", history)
 
-    return run.cache.stage(f"baseline-{method}", *inputs, source_digest(*_of_group(MODULES, method)), make=make, together=processes.shared())
+    return run.cache.stage(
+        f"baseline-{method}",
+        *inputs,
+        source_digest(*_of_group(MODULES, method)),
+        make=make,
+        together=processes.shared(),
+    )
 
 
 def _config(run: "Run", method: str) -> FittingConfig:
     preset = run.preset
-    return _of_group({FROM_LABELS: preset.classifier, FROM_PAIRS: preset.grounding, FROM_BOXES: preset.supervised}, method)
+    return _of_group(
+        {FROM_LABELS: preset.classifier, FROM_PAIRS: preset.grounding, FROM_BOXES: preset.supervised}, method
+    )
 
 
 def _of_group(by_group: dict, method: str) -> object:
@@ -148,6 +158,13 @@ def _untrained(run: "Run", method: str) -> nn.Module:
     return model
 
 
+def train(run: "Run", chosen: Iterable[str] | None = None) -> None:
+    """Train the baselines of `chosen` (None: all of the run); a stage that several processes can share."""
+    _ = run._classifier_stage
+    for method in names(run) if chosen is None else chosen:
+        stage(run, method)
+
+
 @lru_cache(8)
 def model(run: "Run", method: str) -> nn.Module:
     """A trained baseline."""
@@ -162,6 +179,16 @@ def history(run: "Run", chosen: Iterable[str] | None = None) -> pd.DataFrame:
     folders |= {method: stage(run, method)[0] for method in (names(run) if chosen is None else chosen)}
     tables = [read_csv(folder / "history.csv").assign(method=method) for method, folder in folders.items()]
     return pd.concat(tables, ignore_index=True).reindex(columns=["method", "epoch", "loss", "validation"])
+
+
+def lengths(run: "Run", told: pd.DataFrame) -> pd.DataFrame:
+    """baseline, kept (the epoch whose weights are), trained (epochs), most (that there might have been), from a `history`."""
+    rows = []
+    for method, epochs in told.groupby("method", sort=False):
+        most = (run.preset.classifier if method == "classifier" else _config(run, method)).epochs
+        best = epochs["validation"].idxmin() if epochs["validation"].notna().any() else epochs.index[-1]
+        rows.append((method, epochs.loc[best, "epoch"] + 1, len(epochs), most))
+    return pd.DataFrame(rows, columns=["baseline", "kept", "trained", "most"])
 
 
 # Choices and boxes ----------------------------------------------------------------------------------------

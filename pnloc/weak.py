@@ -20,8 +20,17 @@ if TYPE_CHECKING:
     from pnloc.detector import Detector
 
 HIDDEN = 0.5  # share of the cells of an image that are hidden
-GRIDS = (0, 4, 5, 7, 14)  # cells per side, drawn for each image: the authors' 56, 44, 32 and 16 of 224 pixels, and nothing hidden
-DROP_RATE, DROP_ABOVE = 0.75, 0.8  # the authors' values: how often attention is dropped, from which share of its maximum on
+GRIDS = (
+    0,
+    4,
+    5,
+    7,
+    14,
+)  # cells per side, drawn for each image: the authors' 56, 44, 32 and 16 of 224 pixels, and nothing hidden
+DROP_RATE, DROP_ABOVE = (
+    0.75,
+    0.8,
+)  # the authors' values: how often attention is dropped, from which share of its maximum on
 PATCHES = 2  # per cell of the last features and side
 
 

@@ -25,8 +25,8 @@ LAYERS = (
     "demo",
     "lexicon sentences scope reports phrases words",
     "train inputs detector regions shards model losses localize baselines weak heatmaps grounding supervised priors lungs views",
-    "bootstrap detection metrics evaluation mesh severity published",
-    "provenance cache figures markup stages comparators trained looks readouts severity_tables results",
+    "bootstrap detection metrics calibration evaluation mesh severity published",
+    "provenance cache figures markup stages comparators trained looks readouts severity_tables results analysis",
     "explorer notebook book cli __main__",
 )
 ORDER = [name for layer in LAYERS for name in layer.split()]
