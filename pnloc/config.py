@@ -119,7 +119,7 @@ class Preset:
     model: ModelConfig = field(default_factory=ModelConfig)
     baselines: tuple[str, ...] = BASELINES
     classifier: FittingConfig = field(default_factory=FittingConfig)  # and FROM_LABELS
-    grounding: FittingConfig = FittingConfig(40, 3, 64, 3e-3)  # FROM_PAIRS
+    grounding: FittingConfig = FittingConfig(60, 5, 64, 1e-3)  # FROM_PAIRS
     supervised: FittingConfig = FittingConfig(40, 3, 16, 5e-4)  # FROM_BOXES
     severity: SeverityConfig = field(default_factory=SeverityConfig)
 
@@ -137,7 +137,8 @@ _DEMO = Preset(
     variants=72,
     sizes=(("rsna", 900), ("mimic", 1500), ("chestxray8", 160), ("covid", 120)),
     baselines=FROM_PAIRS,
-    classifier=FittingConfig(epochs=14, patience=2),
+    classifier=FittingConfig(epochs=10, patience=2),
+    grounding=FittingConfig(40, 3, 64, 3e-3),
 )
 
 _PRESETS = {

@@ -2,7 +2,7 @@
 
     contrastive grounding   the cross-attention with its contrastive term alone (Gupta et al. 2020)
     Align2Ground            each word takes the region that fits it best, what is taken is compared with the report, and a report must fit its
-                            own image better than the hardest other one by a margin, and the other way round (Datta et al. 2019)
+                            own image better than others by a margin, and the other way round (Datta et al. 2019)
 
 Both ground a phrase, so that they need one at test: always PROMPT, never the image's report. Letters as in pnloc.model.
 """
@@ -71,13 +71,15 @@ class Align2Ground(ContrastiveGrounding):
         """score [B reports, B images]: the cosine of a report and of what its words pick in an image; 0 for reports without words."""
         known = batch.words >= 0
         encoded = self.encode_words(batch.words)
-        words = encoded[known]
         regions = self.encode_regions(batch.features) if regions is None else regions
-        best = self.likeness(words, regions, batch.valid).argmax(2)  # [B images, T]
+        chosen, which = distinct(batch.words)
+        words = encoded[known][chosen]  # [U, D]
+        best = self.likeness(words, regions, batch.valid).argmax(2)  # [B images, U]
         picked = regions.gather(1, best.unsqueeze(-1).expand(-1, -1, regions.shape[-1]))
         report, count = torch.nonzero(known)[:, 0], known.sum(1).clamp_min(1).unsqueeze(-1)
-        sums = torch.zeros(len(regions), len(known), regions.shape[-1], device=regions.device)
-        images = sums.index_add(1, report, picked) / count  # [B images, B reports, D]
+        often = torch.zeros(len(known), len(words), device=regions.device)
+        often.index_put_((report, which), torch.ones(len(which), device=regions.device), accumulate=True)
+        images = (often / count) @ picked  # [B images, B reports, D]
         captions = (encoded * known.unsqueeze(-1)).sum(1) / count
         images, captions = images + self.taken(images), captions + self.caption(captions)
         return F.cosine_similarity(images, captions, dim=-1).T * known.any(1, keepdim=True)
@@ -98,18 +100,31 @@ class Align2Ground(ContrastiveGrounding):
 KINDS = {"contrastive-grounding": ContrastiveGrounding, "align2ground": Align2Ground}
 
 
-def ranking(scores: Tensor, paired: Tensor, margin: float = MARGIN) -> Tensor:
-    """Hinge loss of scores [B reports, B images] against the hardest other, both ways, averaged over the reports with words (`paired` [B]).
+def distinct(words: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the T words that are no padding in words [B, W]: the place of one of each that are alike with their neighbours [U], and which it is [T].
 
-    0 where fewer than two studies take part.
+    Reports say the same in the same words, and such words need not be compared twice: their vectors are equal.
+    """
+    triples = F.pad(words.clamp_min(-1), (1, 1), value=-1).unfold(1, 3, 1)[words >= 0]
+    found, which = torch.unique(triples, dim=0, return_inverse=True)
+    places = torch.arange(len(triples), device=words.device)
+    return torch.zeros(len(found), dtype=torch.int64, device=words.device).scatter(0, which, places), which
+
+
+def ranking(scores: Tensor, paired: Tensor, margin: float = MARGIN) -> Tensor:
+    """Hinge loss of scores [B reports, B images], both ways: the mean over reports with words (`paired` [B]) and over all others.
+
+    Not against the hardest other alone: of reports that say the same in the same words the hardest other is as true as the own, and training on
+    it ends with all scores alike. 0 where fewer than two studies take part.
     """
     rows = torch.nonzero(paired).squeeze(1)
     if len(rows) < 2:
         return scores.sum() * 0.0
     own = scores.diagonal()[rows]
-    others = scores.masked_fill(torch.eye(len(scores), dtype=torch.bool, device=scores.device), -torch.inf)
-    image, report = others[rows].amax(1), others[rows][:, rows].amax(0)
-    return (F.relu(margin - own + image) + F.relu(margin - own + report)).mean()
+    other = ~torch.eye(len(scores), dtype=torch.bool, device=scores.device)[rows]
+    image = F.relu(margin - own[:, None] + scores[rows])[other]
+    report = F.relu(margin - own[None] + scores[rows][:, rows])[other[:, rows]]
+    return image.mean() + report.mean()
 
 
 def make(method: str, features: int, vectors: WordVectors, config: ModelConfig) -> ContrastiveGrounding:

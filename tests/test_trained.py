@@ -67,13 +67,33 @@ def test_an_image_is_the_noisy_or_of_its_patches():
     assert torch.isfinite(extreme).all() and extreme[0] < -10 and extreme[1] > 10
 
 
-def test_the_ranking_loss_is_the_hinge_against_the_hardest_other_report_and_image():
+def test_the_ranking_loss_is_the_mean_hinge_against_every_other_image_and_report():
     scores = torch.tensor([[0.9, 0.8, 0.1], [0.2, 0.5, 0.6], [0.0, 0.0, 0.0]])
     paired = torch.tensor([True, True, False])  # the third report has no words, its image is there to be mistaken
-    # Report 1: .2 - .9 + .8 = .1; report 2: .2 - .5 + .6 = .3. Image 1: .2 - .9 + .2 < 0; image 2: .2 - .5 + .8 = .5.
-    assert grounding.ranking(scores, paired).item() == pytest.approx((0.1 + 0.3 + 0.0 + 0.5) / 2)
+    # Report 1: .2 - .9 + .8 = .1, .2 - .9 + .1 < 0; report 2: .2 - .5 + .2 < 0, .2 - .5 + .6 = .3. Image 1: .2 - .9 + .2 < 0; 2: .2 - .5 + .8 = .5.
+    assert grounding.ranking(scores, paired).item() == pytest.approx((0.1 + 0 + 0 + 0.3) / 4 + (0 + 0.5) / 2)
     assert grounding.ranking(scores, torch.tensor([True, False, False])).item() == 0
     assert grounding.ranking(torch.eye(3), torch.ones(3, dtype=torch.bool)).item() == 0
+
+
+def test_words_that_are_alike_with_their_neighbours_are_compared_once_and_change_no_score():
+    words = torch.tensor([[1, 2, 3, -1], [1, 2, 3, -1], [3, 2, 1, 1], [-1, -1, -1, -1]])
+    chosen, which = grounding.distinct(words)
+    assert len(chosen) == 7 and which.tolist()[:3] == which.tolist()[3:6] and len(which) == 10
+    assert which[chosen].tolist() == list(range(7))
+    vectors = WordVectors(["", *"abc"], np.eye(4, 16, dtype=np.float32))
+    torch.manual_seed(0)
+    model = grounding.make("align2ground", 24, vectors, ModelConfig(width=16)).eval()
+    regions, _ = pairs(4, 3)
+    scores = model.match(grounding.make_batch(regions, words.numpy()))
+    v, t = model.encode_regions(regions.features), model.encode_words(words)
+    for report, image in ((0, 0), (2, 1)):  # slowly, one word after the other
+        said = [t[report, w] for w in range(4) if words[report, w] >= 0]
+        taken = torch.stack([v[image, (v[image] @ word).argmax()] for word in said]).mean(0)
+        caption = torch.stack(said).mean(0)
+        slow = torch.cosine_similarity(taken + model.taken(taken), caption + model.caption(caption), dim=0)
+        assert scores[report, image].item() == pytest.approx(slow.item(), abs=1e-5)
+    assert scores[3].tolist() == [0.0] * 4
 
 
 @pytest.mark.parametrize("name", KINDS)
