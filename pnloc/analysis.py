@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from pnloc import calibration, results
+from pnloc import calibration, reports, results
 from pnloc.bootstrap import by_patient, interval, patient_index, weights
 from pnloc.boxes import iou
 from pnloc.config import BASELINES
@@ -136,14 +136,14 @@ def example(run: Run) -> int | None:
     Where the pairs have no boxes, the first test study with words. None where there is none, or where its image or text may not be shown.
     """
     name = run.pairs
-    words = run.supervision(name)[0]
-    rows = run.rows(name, "test")
-    if name in measured(run):
-        rows = np.array([row for row, _, _ in results.ranked(run, name, "text-attention")], dtype=int)
-        with_words = rows[(words[rows] >= 0).any(1)]
-        rows = with_words[len(with_words) // 2 :]
-    rows = rows[(words[rows] >= 0).any(1)]
-    return int(rows[0]) if len(rows) and run.may_show(name) and run.may_show_text(name) else None
+    rows, texts = run.rows(name, "test").tolist(), run.texts(name)
+    boxed = name in measured(run)
+    if boxed:
+        rows = [row for row, _, _ in results.ranked(run, name, "text-attention")]
+    rows = [row for row in rows if reports.asserting_words(texts[row], run.splitter)]
+    if not rows or not run.may_show(name) or not run.may_show_text(name):
+        return None
+    return rows[len(rows) // 2] if boxed else rows[0]
 
 
 @torch.no_grad()
@@ -154,7 +154,8 @@ def word_attention(run: Run, row: int, most: int = 6) -> list[tuple[str, np.ndar
     """
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
-    words = run.supervision(run.pairs)[0][[row]]
+    said = reports.asserting_words(run.texts(run.pairs)[row], run.splitter)
+    words = run.vectors.index(said)[None, : run.preset.words.most]
     alpha = (
         run.localizer(True)[0].text_attention(make_batch(run.regions(run.pairs).rows([row]), words))[0].cpu().numpy()
     )
