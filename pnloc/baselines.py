@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from pnloc import processes
 from pnloc.boxes import fixed_pair, iou
-from pnloc.config import ClassifierConfig
+from pnloc.config import FittingConfig
 from pnloc.inputs import augment, normalize
 from pnloc.regions import Regions
 from pnloc.train import Losses, Schedule, autocast, device, fit, generator
@@ -29,13 +29,26 @@ class Classifier(nn.Module):
     """Pneumonia or not, from the image: the detector's backbone, global pooling, one linear layer.
 
     It starts from the detector's weights and is trained on image labels only, so that it has seen whatever
-    the proposals of the other methods have seen.
+    the proposals of the other methods have seen. Its stem and the stage of stride 8 stay as the detector left them.
     """
 
     def __init__(self, detector: "Detector") -> None:
         super().__init__()
         self.body = deepcopy(detector.backbone)
         self.head = nn.Linear(8 * detector.config.width, 1)
+        for part in self.kept():
+            part.requires_grad_(False)
+
+    def kept(self) -> tuple[nn.Module, nn.Module]:
+        """The parts that are not trained."""
+        return self.body.stem, self.body.stages["8"]
+
+    def train(self, mode: bool = True) -> "Classifier":
+        """As in torch, but that the moments of what is kept stay, too."""
+        super().train(mode)
+        for part in self.kept():
+            part.eval()
+        return self
 
     def forward(self, images: Tensor) -> Tensor:
         """Images [B, 1, S, S], 8-bit values -> logits [B, 1]."""
@@ -43,19 +56,25 @@ class Classifier(nn.Module):
 
 
 def train_classifier(
+    kind: type[Classifier],
     detector: "Detector",
     images: np.ndarray,
     labels: np.ndarray,
-    config: ClassifierConfig,
+    held: tuple[np.ndarray, np.ndarray],
+    config: FittingConfig,
     *,
     seed: int,
     folder: str | Path,
     fingerprint: str,
+    title: str = "classifier",
 ) -> tuple[Classifier, pd.DataFrame]:
-    """Train on uint8 images [N, S, S] and labels [N] of 0 and 1. Returns the classifier and its history."""
+    """Train a `kind` of classifier on uint8 images [N, S, S] and labels [N] of 0 and 1 until its loss on the `held` ones stops falling.
+
+    `held` are validation images and labels; without any, it is trained for all epochs. Returns the classifier and its history.
+    """
     where = device()
     torch.manual_seed(seed)
-    model = Classifier(detector).to(where, memory_format=torch.channels_last)
+    model = kind(detector).to(where, memory_format=torch.channels_last)
     steps = max(1, len(images) // config.batch)
 
     def batches(epoch: int):
@@ -71,7 +90,16 @@ def train_classifier(
             logits = model(batch[0])[:, 0].float()
         return {"label": F.binary_cross_entropy_with_logits(logits, batch[1])}
 
-    schedule = Schedule(config.epochs, steps, config.rate, 0.05)
+    def validation() -> float:
+        total, truth = 0.0, torch.as_tensor(held[1], dtype=torch.float32, device=where)
+        for start in range(0, len(truth), 64):
+            pictures = torch.from_numpy(held[0][start : start + 64])[:, None].to(where)
+            with autocast(where):
+                logits = model(pictures)[:, 0].float()
+            total += F.binary_cross_entropy_with_logits(logits, truth[start : start + 64], reduction="sum").item()
+        return total / len(truth)
+
+    schedule = Schedule(config.epochs, steps, config.rate, config.weight_decay, config.patience if len(held[0]) else 0)
 
     def share(batch: tuple[Tensor, Tensor]) -> tuple[tuple[Tensor, Tensor], float]:
         mine = processes.part(len(batch[0]))
@@ -79,7 +107,8 @@ def train_classifier(
 
     history = fit(
         model, batches, losses, schedule,
-        folder=folder, fingerprint=fingerprint, seed=seed, title="classifier", share=share,
+        folder=folder, fingerprint=fingerprint, seed=seed, title=title, share=share,
+        validation=validation if len(held[0]) else None,
     )  # fmt: skip
     return model, history
 

@@ -16,6 +16,7 @@ from pnloc.heatmaps import HeatChoice
 from pnloc.stages import OPACITY_LABELS
 
 if TYPE_CHECKING:
+    from pnloc.baselines import Classifier
     from pnloc.regions import Regions
     from pnloc.stages import Run
 
@@ -59,8 +60,11 @@ def placed(run: "Run", name: str, rows: np.ndarray, relative: list[np.ndarray]) 
     return [t.boxes(as_boxes(b) * s) for t, b, s in zip(run.letterboxes(images), relative, sides, strict=True)]
 
 
-def choose_heat(run: "Run", method: str) -> tuple[HeatChoice, float]:
-    """The choice of a heat map (CAMS, 'heat-map') with the best mean union IoU on validation images, and that IoU (NaN without boxes)."""
+def choose_heat(run: "Run", method: str, model: "Classifier | None" = None) -> tuple[HeatChoice, float]:
+    """The choice of a heat map with the best mean union IoU on validation images, and that IoU (NaN without boxes).
+
+    The map is that of a method of CAMS, 'heat-map', or that of a trained `model` of pnloc.weak.
+    """
     name = run.title(run.preset.roles.localization[0])
     rows = boxed_rows(run, name, "validate")
     layers = heatmaps.LAYERS.get(method, ("",))
@@ -75,9 +79,8 @@ def choose_heat(run: "Run", method: str) -> tuple[HeatChoice, float]:
         elif method == MASK:
             given = heatmaps.every_choice(mask_maps(run.regions(name).rows(rows), run.preset.detector.side), layer)
         else:
-            given = heatmaps.every_choice(
-                heatmaps.heat_maps(run.classifier, run.pixels(name)[rows], method, layer), layer
-            )
+            maps = heatmaps.heat_maps(model or run.classifier, run.pixels(name)[rows], method, layer)
+            given = heatmaps.every_choice(maps, layer)
         for choice, found in given:
             tried.append(choice)
             values.append(mean_union(found, truth))
@@ -110,17 +113,24 @@ def blind(run: "Run", name: str, rows: np.ndarray, choice: HeatChoice) -> dict[s
 def activations(
     run: "Run", name: str, rows: np.ndarray, choices: dict[str, HeatChoice]
 ) -> Iterator[tuple[str, Found, np.ndarray]]:
-    """Each method of CAMS with its boxes on some rows of a set, and its maps [n, S, S].
+    """Each method of CAMS with its boxes on some rows of a set, and its maps [n, S, S]."""
+    pixels = run.pixels(name)[rows]
+    likely = heatmaps.probabilities(run.classifier, pixels)
+    for method in CAMS:
+        yield method, *activation(run.classifier, pixels, method, choices[method], likely)
+
+
+def activation(
+    model: "Classifier", pixels: np.ndarray, method: str, choice: HeatChoice, likely: np.ndarray
+) -> tuple[Found, np.ndarray]:
+    """The boxes that a method's heat maps give on images [n, S, S] of which a pneumonia is as `likely` [n] as that, and the maps [n, S, S].
 
     Every map goes from 0 to 1, so that its values say nothing across images: a box's score is its highest value times the classifier's
     probability of a pneumonia.
     """
-    pixels = run.pixels(name)[rows]
-    likely = heatmaps.probabilities(run.classifier, pixels)
-    for method in CAMS:
-        maps = heatmaps.heat_maps(run.classifier, pixels, method, choices[method].layer)
-        boxes = [heatmaps.boxes_of(m, choices[method]) for m in maps]
-        yield method, [(b, s * p) for (b, s), p in zip(boxes, likely, strict=True)], maps
+    maps = heatmaps.heat_maps(model, pixels, method, choice.layer)
+    boxes = [heatmaps.boxes_of(m, choice) for m in maps]
+    return [(b, s * p) for (b, s), p in zip(boxes, likely, strict=True)], maps
 
 
 def mask_maps(regions: "Regions", side: int) -> np.ndarray:

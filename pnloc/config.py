@@ -66,12 +66,21 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
-class ClassifierConfig:
-    """The image-label classifier behind Grad-CAM (pnloc.baselines)."""
+class FittingConfig:
+    """How a baseline is trained: until its validation loss has not fallen for `patience` epochs, `epochs` at the most."""
 
-    epochs: int = 5
+    epochs: int = 40
+    patience: int = 3
     batch: int = 32
     rate: float = 5e-4
+    weight_decay: float = 0.05
+
+
+# Baselines that are trained beside the image-label classifier (pnloc.trained), by what they learn from.
+FROM_LABELS = ("hide-and-seek", "attention-dropout", "patch-mil")
+FROM_PAIRS = ("contrastive-grounding", "align2ground")
+FROM_BOXES = ("supervised", "supervised-faster-rcnn")
+BASELINES = (*FROM_LABELS, *FROM_PAIRS, *FROM_BOXES)
 
 
 @dataclass(frozen=True)
@@ -113,7 +122,10 @@ class Preset:
     regions: RegionConfig = field(default_factory=RegionConfig)
     words: WordConfig = field(default_factory=WordConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
-    classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
+    baselines: tuple[str, ...] = BASELINES
+    classifier: FittingConfig = field(default_factory=FittingConfig)  # and FROM_LABELS
+    grounding: FittingConfig = FittingConfig(60, 5, 64, 1e-3)  # FROM_PAIRS
+    supervised: FittingConfig = FittingConfig(40, 3, 16, 5e-4)  # FROM_BOXES
     severity: SeverityConfig = field(default_factory=SeverityConfig)
 
     def as_dict(self) -> dict:
@@ -129,6 +141,9 @@ _DEMO = Preset(
     roles=_GENERATED,
     variants=72,
     sizes=(("rsna", 900), ("mimic", 1500), ("chestxray8", 160), ("covid", 120)),
+    baselines=FROM_PAIRS,
+    classifier=FittingConfig(epochs=10, patience=2),
+    grounding=FittingConfig(40, 3, 64, 3e-3),
 )
 
 _PRESETS = {
@@ -142,6 +157,8 @@ _PRESETS = {
         words=replace(_DEMO.words, epochs=10),
         model=replace(_DEMO.model, epochs=6, batch=32),
         classifier=replace(_DEMO.classifier, epochs=2),
+        grounding=replace(_DEMO.grounding, epochs=1, batch=16),
+        supervised=replace(_DEMO.supervised, epochs=1),
         severity=SeverityConfig(anatomies=4, epochs=10),
     ),
     "demo": _DEMO,

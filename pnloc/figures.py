@@ -25,6 +25,8 @@ COLOURS = {
     "image-label-attention": _PALETTE[1],
     "detector": _PALETTE[0],
     "grad-cam": _PALETTE[5],
+    "contrastive-grounding": _PALETTE[6],
+    "supervised": _PALETTE[9],
     "fixed-boxes": _PALETTE[7],
     "best-proposal": "#222222",
 }
@@ -34,10 +36,12 @@ NAMES = {
     "image-label-attention": "image labels only, no text",
     "detector": "detector alone",
     "grad-cam": "Grad-CAM",
+    "contrastive-grounding": "contrastive grounding alone",
+    "supervised": "supervised RetinaNet (bound)",
     "fixed-boxes": "two fixed boxes, no image",
     "best-proposal": "best proposal (ceiling)",
 }
-MARKERS = dict(zip(NAMES, "osD^vXP", strict=True))
+MARKERS = dict(zip(NAMES, "osD^v<*XP", strict=True))
 # What stands in the tables and not in the figures.
 OTHERS = {
     "detector-mask": "detector's mask alone",
@@ -48,6 +52,12 @@ OTHERS = {
     "whole-lungs": "one box over both lungs",
     "whole-image": "the whole image",
     "report-anatomy": "report + anatomy, no image",
+    "hide-and-seek": "hide and seek",
+    "attention-dropout": "attention dropout",
+    "patch-mil": "patch-wise MIL",
+    "align2ground": "Align2Ground",
+    "supervised-faster-rcnn": "supervised Faster R-CNN (bound)",
+    "classifier": "classifier behind CAM",
 }
 
 
@@ -166,6 +176,53 @@ def history(table: pd.DataFrame, ax: Axes) -> Axes:
         ax.plot(table["epoch"] + 1, table[name], label=name, lw=2.5 if name == "loss" else 1.5)
     ax.set(xlabel="epoch", ylabel="loss (weighted terms)", ylim=(0, None))
     ax.legend(fontsize=8, frameon=False)
+    return ax
+
+
+def fitting(table: pd.DataFrame, ax: Axes) -> Axes:
+    """Training and validation loss per epoch of one method, and the epoch whose weights are kept; columns epoch, loss, validation."""
+    epochs = table["epoch"] + 1
+    ax.plot(epochs, table["loss"], color="#777777", ls="--", marker=".", label="training")
+    ax.plot(epochs, table["validation"], color=_PALETTE[0], marker=".", label="validation")
+    if table["validation"].notna().any():
+        best = table["validation"].idxmin()
+        ax.plot(epochs[best], table["validation"][best], "o", color=OURS, ms=8, mfc="none", mew=2, label="kept")
+    ax.set(xlabel="epoch", ylabel="loss", xlim=(0.5, len(table) + 0.5))
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    return ax
+
+
+def reliability(curves: pd.DataFrame, ax: Axes, methods: list[str]) -> Axes:
+    """Share of boxes that are right against their mean score, with 95% bars; columns method, score, right, low, high."""
+    ax.plot([0, 1], [0, 1], color="#444444", lw=1)
+    for method in methods:
+        rows = curves[curves["method"] == method]
+        colour = COLOURS.get(method, "#777777")
+        ax.vlines(rows["score"], rows["low"], rows["high"], color=colour, lw=1.5, alpha=0.4)
+        ax.plot(rows["score"], rows["right"], color=colour, marker=MARKERS.get(method, "."), ms=5, label=reader_name(method))
+    ax.set(xlabel="mean score of the boxes", ylabel="share of them with IoU > .3", xlim=(0, 1), ylim=(0, 1))
+    ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False)
+    return ax
+
+
+def failures(table: pd.DataFrame, ax: Axes) -> Axes:
+    """Share of true boxes found by factor and level, a point and a 95% bar per method; columns method, factor, level, value, low, high, n."""
+    methods = list(table["method"].unique())
+    first = table[table["method"] == methods[0]]
+    levels = list(zip(first["factor"], first["level"], strict=True))
+    for shift, method in zip(np.linspace(-0.25, 0.25, len(methods)), methods, strict=True):
+        rows = table[table["method"] == method].set_index(["factor", "level"]).loc[levels]
+        places = np.arange(len(levels)) + shift
+        ax.hlines(places, rows["low"], rows["high"], color=COLOURS[method], lw=2)
+        ax.plot(rows["value"], places, MARKERS[method], color=COLOURS[method], ms=5, label=reader_name(method))
+    names = ["all boxes" if f == "all" else f"{f}: {level}" for f, level in levels]
+    ax.set_yticks(range(len(levels)), [f"{name} (n={n})" for name, n in zip(names, first["n"], strict=True)], fontsize=8)
+    for place in [k for k in range(1, len(levels)) if levels[k][0] != levels[k - 1][0]]:
+        ax.axhline(place - 0.5, color="#bbbbbb", lw=0.8)
+    ax.invert_yaxis()
+    ax.set(xlabel="share of true boxes found (IoU > .3)", xlim=(0, 1))
+    ax.grid(axis="y", visible=False)
+    ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False)
     return ax
 
 

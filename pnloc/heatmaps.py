@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,6 +20,9 @@ from torch import Tensor, nn
 from pnloc.baselines import Classifier
 from pnloc.boxes import as_boxes
 from pnloc.inputs import normalize
+
+if TYPE_CHECKING:
+    from pnloc.weak import PatchMIL
 
 LAYERS = {
     "cam": ("32",),
@@ -65,10 +69,12 @@ def probabilities(model: Classifier, images: np.ndarray, batch: int = 32) -> np.
 
 
 def heat_maps(model: Classifier, images: np.ndarray, method: str, layer: str, batch: int = 32) -> np.ndarray:
-    """Maps float32 [N, S, S], 0 to 1 per image, of uint8 images [N, S, S] by a method of LAYERS."""
-    if method == "cam":
-        return class_activation(model, images, batch)
-    return grad_cam(model, images, layer, method == "grad-cam++", batch)
+    """Maps float32 [N, S, S], 0 to 1 per image, of uint8 images [N, S, S] by a method of LAYERS, or of pnloc.config.FROM_LABELS."""
+    if method == "patch-mil":
+        return patch_maps(model, images, batch)
+    if method.startswith("grad-cam"):
+        return grad_cam(model, images, layer, method == "grad-cam++", batch)
+    return class_activation(model, images, batch)
 
 
 @torch.no_grad()
@@ -78,10 +84,24 @@ def class_activation(model: Classifier, images: np.ndarray, batch: int = 32) -> 
     for pictures in _batches(model, images, batch):
         features = model.body(normalize(pictures))["32"].float()
         maps = torch.einsum("bchw,c->bhw", features, model.head.weight[0])[:, None]
-        maps = F.interpolate(maps, images.shape[1:], mode="bilinear", align_corners=False)[:, 0]
-        low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
-        parts.append(((maps - low) / (high - low).clamp_min(1e-7)).cpu().numpy())
+        parts.append(_enlarged(maps, images.shape[1:]))
     return np.concatenate(parts)
+
+
+@torch.no_grad()
+def patch_maps(model: "PatchMIL", images: np.ndarray, batch: int = 32) -> np.ndarray:
+    """The probabilities of the patches of multiple-instance learning (Li et al. 2018)."""
+    parts = [np.zeros((0, *images.shape[1:]), dtype=np.float32)]
+    for pictures in _batches(model, images, batch):
+        parts.append(_enlarged(torch.sigmoid(model.patches(pictures).float())[:, None], images.shape[1:]))
+    return np.concatenate(parts)
+
+
+def _enlarged(maps: Tensor, size: tuple[int, int]) -> np.ndarray:
+    """Maps [B, 1, h, w] enlarged bilinearly to [B, H, W], 0 to 1 per image."""
+    maps = F.interpolate(maps, size, mode="bilinear", align_corners=False)[:, 0]
+    low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
+    return ((maps - low) / (high - low).clamp_min(1e-7)).cpu().numpy()
 
 
 def grad_cam(model: Classifier, images: np.ndarray, layer: str, plus: bool = False, batch: int = 32) -> np.ndarray:

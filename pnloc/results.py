@@ -13,20 +13,28 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pnloc import baselines, bootstrap, comparators, looks, members, metrics, readouts, severity_tables
+from pnloc import baselines, bootstrap, comparators, looks, members, metrics, readouts, severity_tables, trained
 from pnloc.bootstrap import holm
 from pnloc.boxes import iou, union_iou
 from pnloc.cache import source_digest
 from pnloc.comparators import Found, boxed_rows, kinds
+from pnloc.config import BASELINES
 from pnloc.errors import PnlocError
 from pnloc.files import atomic, read_csv, write_table
+from pnloc.heatmaps import HeatChoice
 from pnloc.localize import Choice, Localizer, boxes_of, image_mass, region_scores, report_mass, report_scores
 from pnloc.regions import Regions
 from pnloc.stages import NAMES, Run
+from pnloc.trained import MOST, SHARES
 
-SHARES, MOST = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.85), (1, 2, 3, 4)
 ATTENTION = ("detector", "image-label-attention", "text-attention", "report-given")
-METHODS = (*comparators.BLIND, *comparators.CAMS, comparators.MASK, *ATTENTION, "best-proposal")
+METHODS = (
+    *comparators.BLIND,
+    *comparators.CAMS,
+    comparators.MASK,
+    *ATTENTION,
+    "best-proposal",
+)  # of every run; trained.names(run) come with them
 NEED_REPORTS = ("report-anatomy", "report-given")  # at test; only where the set has reports
 _SEVERITY = (  # modules that the tables of severity depend on
     *("results", "readouts", "looks", "members", "severity", "severity_tables", "lungs", "views", "datasets"),
@@ -101,26 +109,31 @@ def _predict_stage(run: Run) -> tuple[Path, str]:
         choices = {m: choose(run, m) for m in ATTENTION}
         choices |= {f"{m}-raw": choose(run, m, grouped=False) for m in ATTENTION}
         heats = {m: comparators.choose_heat(run, m) for m in (*comparators.CAMS, comparators.MASK, "heat-map")}
-        table = [{"method": m, "share": c.share, "most": c.most, "validation_miou": v} for m, (c, v) in choices.items()]
-        table += [
-            {"method": m, "share": c.threshold, "most": c.most, "validation_miou": v, "rule": c.rule, "layer": c.layer}
-            for m, (c, v) in heats.items()
-        ]
+        fitted = {m: trained.choose(run, m) for m in trained.names(run)}
+        table = [_choice_row(m, c, v) for m, (c, v) in (choices | heats | fitted).items()]
         write_table(folder / "choices.csv", pd.DataFrame(table).astype({"most": "Int64"}))
         for name in (run.title(role) for role in run.preset.roles.localization):
             rows = run.rows(name, "test")
             write_table(folder / f"{name}--truth.csv", truth_file(run, name))
-            found, maps = _found(run, name, rows, choices, {m: c for m, (c, _) in heats.items()})
+            found, maps = _found(run, name, rows, choices, {m: c for m, (c, _) in (heats | fitted).items()})
             write_table(folder / f"{name}--maps.csv", maps)
             for method, boxes in found.items():
                 write_table(folder / f"{name}--{method}.csv", boxes_table(run, name, rows, boxes))
 
     upstream = [run._regions_stage(run.title(r))[1] for r in run.preset.roles.localization]
     models = [run._localizer_stage(True)[1], run._localizer_stage(False)[1], run._classifier_stage[1]]
+    models += [trained.stage(run, method)[1] for method in trained.names(run)]
     modules = source_digest(
         "results", "stages", "boxes", "localize", "baselines", "heatmaps", "priors", "comparators", "metrics"
     )
     return run.cache.stage("predict", upstream, models, modules, make=make)
+
+
+def _choice_row(method: str, choice: "Choice | HeatChoice", value: float) -> dict:
+    if isinstance(choice, Choice):
+        return {"method": method, "share": choice.share, "most": choice.most, "validation_miou": value}
+    plain = {"method": method, "share": choice.threshold, "most": choice.most, "validation_miou": value}
+    return plain | {"rule": choice.rule, "layer": choice.layer}
 
 
 def _found(run: Run, name: str, rows: np.ndarray, choices: dict, heats: dict) -> tuple[dict[str, Found], pd.DataFrame]:
@@ -141,6 +154,10 @@ def _found(run: Run, name: str, rows: np.ndarray, choices: dict, heats: dict) ->
     boxes, heat = comparators.mask_boxes(run, name, rows, heats[comparators.MASK])
     found[comparators.MASK] = _scored(boxes, likely(run, name, rows, "detector"))
     maps[comparators.MASK] = comparators.heat_rows(run, name, rows[boxed], heat[boxed])
+    for method in trained.names(run):
+        found[method], heat = trained.found(run, name, rows, method, heats[method])
+        if heat is not None:
+            maps[method] = comparators.heat_rows(run, name, rows[boxed], [heat[i] for i in boxed])
     for method, (choice, _) in choices.items():
         plain = method.removesuffix("-raw")
         if plain not in NEED_REPORTS or name == run.pairs:
@@ -215,8 +232,17 @@ def truth_file(run: Run, name: str) -> pd.DataFrame:
 
 
 def saved_predictions(run: Run, name: str) -> dict[str, pd.DataFrame]:
-    """Saved predictions of a set by method, in the order of METHODS."""
-    order = [*METHODS, *(f"{m}-raw" for m in ATTENTION)]
+    """Saved predictions of a set by method: what looks at no image, heat maps, trained baselines, attention, the ceiling."""
+    fitted = [m for m in BASELINES if m in run.preset.baselines]
+    order = [
+        *comparators.BLIND,
+        *comparators.CAMS,
+        *fitted,
+        comparators.MASK,
+        *ATTENTION,
+        "best-proposal",
+        *(f"{m}-raw" for m in ATTENTION),
+    ]
     paths = {m: run.root / "predictions" / f"{name}--{m}.csv" for m in order}
     return {m: read_csv(p, BOX_TABLE, dtype={"image": str}) for m, p in paths.items() if p.exists()}
 
@@ -322,16 +348,28 @@ def readable(table: pd.DataFrame, dataset: str, columns: dict[str, str], methods
 
     rows = table[table["dataset"] == dataset]
     key = rows["metric"] + rows["threshold"].map(lambda t: "" if np.isnan(t) else f"@{t}")
-    cells = {
-        (method, name): re.sub(r"\b0\.", ".", f"{value:.2f} [{low:.2f}, {high:.2f}]")
-        for method, name, value, low, high in zip(
-            rows["method"], key, rows["value"], rows["low"], rows["high"], strict=True
-        )
-        if np.isfinite(value)
-    }
+    numbers = rows[["value", "low", "high"]].to_numpy(float)
+    cells = {names: _cell(*found) for names, found in zip(zip(rows["method"], key, strict=True), numbers, strict=True)}
     shown = [m for m in methods if m in set(rows["method"])]
     made = [[cells.get((m, name), "") for name in columns] for m in shown]
     return pd.DataFrame(made, index=[reader_name(m) for m in shown], columns=list(columns.values()))
+
+
+def _cell(value: float, low: float, high: float) -> str:
+    """'.45 [.41, .49]', or nothing for a value that is not known."""
+    return re.sub(r"\b0\.", ".", f"{value:.2f} [{low:.2f}, {high:.2f}]") if np.isfinite(value) else ""
+
+
+def pivoted(table: pd.DataFrame, rows: list[str], column: str = "method") -> pd.DataFrame:
+    """A table with value, low and high for a page: a row per value of the columns `rows`, a column per value of `column`, cells as in `readable`."""
+    from pnloc.figures import reader_name
+
+    cells = [_cell(*numbers) for numbers in table[["value", "low", "high"]].to_numpy(float)]
+    keys = [tuple(key) for key in table[rows].itertuples(index=False)]
+    known = dict(zip(zip(keys, table[column], strict=True), cells, strict=True))
+    columns = list(table[column].unique())
+    body = [[*key, *(known.get((key, name), "") for name in columns)] for key in dict.fromkeys(keys)]
+    return pd.DataFrame(body, columns=[*rows, *map(reader_name, columns)]).set_index(rows[0])
 
 
 def recall(run: Run) -> pd.DataFrame:

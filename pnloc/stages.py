@@ -413,6 +413,17 @@ class Run:
         load_module(folder / "model.safetensors", model)
         return model.to(device()).eval(), read_csv(folder / "history.csv")
 
+    def labelled(self, split: str) -> tuple[np.ndarray, np.ndarray]:
+        """Images uint8 [N, S, S] of the training sets' split whose label is known, and the labels [N], 1 for a pneumonia."""
+        pictures, targets = [], []
+        for name in self.training_sets():
+            rows = self.rows(name, split)
+            _, labels, weights = self.supervision(name)
+            rows = rows[weights[rows, 0] > 0]
+            pictures.append(self.pixels(name)[rows])
+            targets.append(labels[rows, 0])
+        return np.concatenate(pictures), np.concatenate(targets)
+
     @cached_property
     def _classifier_stage(self) -> tuple[Path, str]:
         upstream = [self._decoded(n)[1] for n in self.training_sets()]
@@ -425,15 +436,8 @@ class Run:
         )
 
         def make(folder: Path, key: str) -> None:
-            pictures, targets = [], []
-            for name in self.training_sets():
-                rows = self.rows(name, "train")
-                _, labels, weights = self.supervision(name)
-                rows = rows[weights[rows, 0] > 0]
-                pictures.append(self.pixels(name)[rows])
-                targets.append(labels[rows, 0])
             model, history = train_classifier(
-                self.detector, np.concatenate(pictures), np.concatenate(targets), self.preset.classifier,
+                Classifier, self.detector, *self.labelled("train"), self.labelled("validate"), self.preset.classifier,
                 seed=self.seed, folder=folder, fingerprint=key,
             )  # fmt: skip
             save_module(folder / "classifier.safetensors", model)

@@ -4,7 +4,7 @@
 named loss terms. It knows neither images nor reports. Once a minute and after each epoch all that the rest of the training
 depends on is written into one file, atomically: weights, optimizer, random numbers, history. A run that is
 started again with the same fingerprint goes on from there, in the middle of an epoch if need be, and ends with the same
-weights as one that was never stopped.
+weights as one that was never stopped. A training that is given a validation loss ends once that has stopped falling.
 """
 
 import json
@@ -39,12 +39,17 @@ _watchers: list[Watcher] = []
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast: `steps` batches in each of `epochs`, peak `rate` of the one-cycle schedule."""
+    """How long and how fast: `steps` batches in each of `epochs`, peak `rate` of the one-cycle schedule.
+
+    With a `patience`, training ends after that many epochs without a lower validation loss, `epochs` are the most that there may be, and
+    the rate rises during the first and then stays, since no cycle can be laid over an unknown number of them.
+    """
 
     epochs: int
     steps: int
     rate: float
     weight_decay: float
+    patience: int = 0
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.steps < 1:
@@ -124,6 +129,11 @@ class Progress:
     step: int = 0
     sums: dict[str, float] = field(default_factory=dict)
 
+    def waited(self) -> int:
+        """Epochs since the lowest validation loss; 0 where none has been measured."""
+        measured = [entry["validation"] for entry in self.history if "validation" in entry]
+        return len(measured) - 1 - int(np.argmin(measured)) if measured else 0
+
 
 def fit(
     module: nn.Module,
@@ -137,13 +147,17 @@ def fit(
     title: str = "training",
     share: Callable[[object], tuple[object, float]] | None = None,
     encoders: tuple[nn.Module, ...] = (),
+    validation: Callable[[], float] | None = None,
 ) -> pd.DataFrame:
-    """Train `module` in place and return its history: epoch, and the mean of each loss term and of their sum.
+    """Train `module` in place and return its history: epoch, the mean of each loss term and of their sum, and the validation loss.
 
     batches(epoch) yields exactly `schedule.steps` batches and must depend on the epoch and its own seed only, not on
     torch's random numbers; the next batch is made in the background while one is worked on. `losses` gives weighted
     terms; their sum is minimised, with the gradient's norm clipped at 5. Raises PnlocError where a loss or a gradient is
     not finite; the checkpoint then still holds the last good state.
+
+    validation() gives a loss on images that are not trained on; it is called after each epoch, with the module at rest (`eval`) and without
+    gradients. The module ends with the weights of the epoch in which it was lowest, and `schedule.patience` says when to stop.
 
     With several processes (pnloc.processes): share(batch) gives this process's part of a batch and the part's share
     of the batch's losses, which must be means. Without it every process computes the losses of the whole batch, having encoded
@@ -152,8 +166,8 @@ def fit(
     folder = Path(folder)
     fingerprint = digest(fingerprint, asdict(schedule), seed)
     optimizer = torch.optim.AdamW(module.parameters(), lr=schedule.rate, weight_decay=schedule.weight_decay)
-    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, schedule.rate, total_steps=schedule.epochs * schedule.steps)
-    done = _resume(module, optimizer, folder, fingerprint) or Progress()
+    cycle = _rates(optimizer, schedule)
+    done, best = _resume(module, optimizer, folder, fingerprint) or (Progress(), {})
     _replay(cycle, len(done.history) * schedule.steps + done.step)
     resumed = done.step > 0  # then the random numbers have been restored, too
     processes.same_start(module)
@@ -162,6 +176,8 @@ def fit(
     module.train()
     with processes.whole_batch(module, *encoders), _stoppable() as stop:
         for epoch in bar(range(len(done.history), schedule.epochs), desc=title, unit="epoch"):
+            if schedule.patience and done.waited() >= schedule.patience:
+                break
             if not resumed:
                 torch.manual_seed(seed * 100_003 + epoch)
             resumed = False
@@ -178,15 +194,42 @@ def fit(
                     for name, value in terms.items():
                         done.sums[name] = done.sums.get(name, 0.0) + value / schedule.steps
                     if done.step < schedule.steps and time.monotonic() - saved >= EVERY:
-                        _checkpoint(module, optimizer, done, folder, fingerprint)
+                        _checkpoint(module, optimizer, done, folder, fingerprint, best)
                         saved = time.monotonic()
-            done = Progress([*done.history, {"epoch": epoch, **done.sums}])
-            _checkpoint(module, optimizer, done, folder, fingerprint)
+            measured = {} if validation is None else {"validation": _measure(module, validation, title, epoch)}
+            done = Progress([*done.history, {"epoch": epoch, **done.sums, **measured}])
+            if measured and done.waited() == 0:
+                best = {name: value.detach().clone() for name, value in module.state_dict().items()}
+            _checkpoint(module, optimizer, done, folder, fingerprint, best)
             saved = time.monotonic()
             for watcher in _watchers:
                 watcher(title, pd.DataFrame(done.history))
+    if best:
+        module.load_state_dict(best)
     module.eval()
     return pd.DataFrame(done.history)
+
+
+def _rates(optimizer: torch.optim.Optimizer, schedule: Schedule) -> torch.optim.lr_scheduler.LRScheduler:
+    """One cycle over all epochs; with a patience, a rise over the first epoch and the full rate from then on."""
+    if schedule.patience:
+        return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / schedule.steps))
+    return torch.optim.lr_scheduler.OneCycleLR(optimizer, schedule.rate, total_steps=schedule.epochs * schedule.steps)
+
+
+def _measure(module: nn.Module, validation: Callable[[], float], title: str, epoch: int) -> float:
+    """The validation loss, the same in every process; PnlocError where it is not finite."""
+    module.eval()
+    with torch.no_grad():
+        value = torch.tensor([float(validation())], dtype=torch.float64)
+    module.train()
+    where = next(module.parameters()).device
+    if processes.count() > 1:
+        value = value.to(where, torch.float32)
+        processes.average([value])
+    if not torch.isfinite(value).all():
+        raise PnlocError(f"{title}: the validation loss is not finite, in epoch {epoch}")
+    return float(value)
 
 
 def _step(
@@ -268,11 +311,14 @@ def _replay(cycle: torch.optim.lr_scheduler.OneCycleLR, steps: int) -> None:
         cycle.step()
 
 
-def _checkpoint(module: nn.Module, optimizer: torch.optim.Optimizer, done: Progress, folder: Path, key: str) -> None:
-    """Write weights, optimizer state, random numbers and progress into one file, in the main process."""
+def _checkpoint(
+    module: nn.Module, optimizer: torch.optim.Optimizer, done: Progress, folder: Path, key: str, best: dict[str, Tensor]
+) -> None:
+    """Write weights, the best ones so far, optimizer state, random numbers and progress into one file, in the main process."""
     if not processes.main():
         return
     tensors = {f"module.{name}": value.detach().cpu() for name, value in module.state_dict().items()}
+    tensors |= {f"best.{name}": value.cpu() for name, value in best.items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": value.detach().cpu() for name, value in state.items()}
     tensors["random.cpu"] = torch.get_rng_state()
@@ -281,8 +327,10 @@ def _checkpoint(module: nn.Module, optimizer: torch.optim.Optimizer, done: Progr
     save_tensors(folder / STATE, tensors, {"fingerprint": key, "progress": json.dumps(asdict(done))})
 
 
-def _resume(module: nn.Module, optimizer: torch.optim.Optimizer, folder: Path, key: str) -> Progress | None:
-    """Load the last checkpoint of the same fingerprint, if there is one, with its random numbers."""
+def _resume(
+    module: nn.Module, optimizer: torch.optim.Optimizer, folder: Path, key: str
+) -> tuple[Progress, dict[str, Tensor]] | None:
+    """Load the last checkpoint of the same fingerprint, if there is one, with its random numbers; returns the best weights so far, too."""
     if processes.main():
         for left in folder.glob(f".{Path(STATE).stem}-*"):  # half a file, of a process killed while it wrote
             left.unlink()
@@ -309,4 +357,5 @@ def _resume(module: nn.Module, optimizer: torch.optim.Optimizer, folder: Path, k
     torch.set_rng_state(tensors["random.cpu"])
     if torch.cuda.is_available() and "random.cuda" in tensors:
         torch.cuda.set_rng_state(tensors["random.cuda"])
-    return Progress(**json.loads(facts["progress"]))
+    best = {name.removeprefix("best."): value for name, value in tensors.items() if name.startswith("best.")}
+    return Progress(**json.loads(facts["progress"])), best

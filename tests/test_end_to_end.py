@@ -21,6 +21,7 @@ from pnloc import (
     results,
     severity_tables,
     studies,
+    trained,
     wordview,
 )
 from pnloc.cli import main
@@ -52,19 +53,19 @@ def table(artifacts: Path, name: str) -> pd.DataFrame:
     return pd.read_csv(artifacts / "smoke" / "tables" / f"{name}.csv")
 
 
-def test_the_localization_table_has_every_method_and_metric(artifacts):
+def test_the_localization_table_has_every_method_and_metric(run, artifacts):
     found = table(artifacts, "localization")
     assert list(found.columns) == LOCALIZATION
     assert set(found["dataset"]) == {"demo-mimic", "demo-chestxray8"}
     assert set(found["metric"]) == {*metrics.METRICS, "cnr", "peak"}
     methods = {d: set(rows["method"]) for d, rows in found.groupby("dataset")}
-    assert set(results.METHODS) <= methods["demo-mimic"]
+    assert {*results.METHODS, *trained.names(run)} <= methods["demo-mimic"]
     assert set(results.METHODS) - set(results.NEED_REPORTS) <= methods["demo-chestxray8"]
     assert not set(results.NEED_REPORTS) & methods["demo-chestxray8"], "a set without reports gives none"
     assert (found["value"] >= 0).all() and (found["low"] <= found["high"]).all() and (found["n"] > 0).all()
     assert (found.loc[~found["metric"].isin(["afp", "cnr"]), "value"] <= 1).all()
     heats = {m for m, rows in found.groupby("method") if "cnr" in set(rows["metric"])}
-    assert heats == {"heat-map", *comparators.CAMS, comparators.MASK, *results.ATTENTION}
+    assert heats == {"heat-map", *comparators.CAMS, comparators.MASK, *trained.names(run), *results.ATTENTION}
 
 
 def test_the_best_proposal_is_a_ceiling_of_accuracy_for_what_ranks_proposals(artifacts):
@@ -115,14 +116,15 @@ def test_the_saved_truth_holds_boxes_and_images_that_are_known_to_have_none(run,
     assert (images.loc[found["image"], "patient"].to_numpy() == found["patient"].to_numpy()).all()
 
 
-def test_p_values_are_of_the_same_comparisons_and_corrected_upwards(artifacts):
+def test_p_values_are_of_the_same_comparisons_and_corrected_upwards(run, artifacts):
     found, compared = table(artifacts, "significance"), table(artifacts, "differences")
     assert list(found.columns) == ["dataset", "method", "against", "metric", "value", "p", "p_holm", "n"]
     shared = ["dataset", "method", "against", "metric", "value", "n"]
     pd.testing.assert_frame_equal(found[shared], compared[shared])
     assert (found["p_holm"] >= found["p"]).all() and found["p"].between(0, 1).all() and found["p_holm"].max() <= 1
     first = found.groupby(["dataset", "metric"]).size()
-    assert first.nunique() == 2 and first.max() == len(results.METHODS), "all others, and report given minus detector"
+    methods = len(results.METHODS) + len(trained.names(run))
+    assert first.nunique() == 2 and first.max() == methods, "all others, and report given minus detector"
 
 
 def test_a_second_run_repeats_nothing(artifacts):

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from pnloc import figures, published
+from pnloc.config import BASELINES
 
 FOUND = np.array([[1.0, 2, 5, 9], [10, 10, 30, 20]])
 
@@ -37,14 +38,14 @@ def curves(*methods: str) -> pd.DataFrame:
 def test_every_method_has_a_name_a_colour_and_a_marker_of_its_own():
     assert list(figures.NAMES) == list(figures.MARKERS) and set(figures.COLOURS) == set(figures.NAMES)
     for looks in (figures.COLOURS, figures.NAMES, figures.MARKERS):
-        assert len(set(looks.values())) == 7
+        assert len(set(looks.values())) == len(figures.NAMES)
     assert figures.TRUTH not in figures.COLOURS.values() and figures.COLOURS["text-attention"] == figures.OURS
 
 
 def test_every_method_of_the_tables_has_a_name_for_readers():
     from pnloc import results
 
-    names = [figures.reader_name(m) for m in (*results.METHODS, *(f"{m}-raw" for m in results.ATTENTION))]
+    names = [figures.reader_name(m) for m in (*results.METHODS, *BASELINES, *(f"{m}-raw" for m in results.ATTENTION))]
     assert len(set(names)) == len(names) and not set(names) & set(results.METHODS)
     assert (
         figures.reader_name("detector-raw") == "detector alone, ungrouped"

@@ -11,9 +11,9 @@ import torch
 from forks import start, together
 
 from pnloc import processes, shards
-from pnloc.baselines import train_classifier
+from pnloc.baselines import Classifier, train_classifier
 from pnloc.cache import Cache
-from pnloc.config import ClassifierConfig, DetectorConfig, ModelConfig
+from pnloc.config import DetectorConfig, FittingConfig, ModelConfig
 from pnloc.errors import PnlocError
 from pnloc.localize import train_localizer
 from pnloc.regions import Regions
@@ -77,8 +77,11 @@ def classifier(folder):
     torch.manual_seed(4)
     images, boxes = pictures()
     labels = np.array([float(len(b) > 0) for b in boxes])
-    config = ClassifierConfig(epochs=2, batch=5, rate=1e-4)
-    keep(folder, *train_classifier(Detector(TINY), images, labels, config, seed=1, folder=folder, fingerprint="c"))
+    config, held = FittingConfig(epochs=2, batch=5, rate=1e-4), (images[:4], labels[:4])
+    keep(
+        folder,
+        *train_classifier(Classifier, Detector(TINY), images, labels, held, config, seed=1, folder=folder, fingerprint="c"),
+    )
 
 
 def keep(folder, model, history):

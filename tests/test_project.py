@@ -25,10 +25,10 @@ LAYERS = (
     "duplicates audit",
     "demo",
     "lexicon sentences scope reports phrases words",
-    "train inputs pretrained detector regions shards model losses localize baselines heatmaps priors lungs views",
-    "bootstrap detection metrics evaluation mesh severity published",
-    "provenance cache alt figures display markup stages members comparators looks readouts severity_tables results folds headlines sweep",
-    "plans arms pooling experiment studies wordview explorer notebook book publishing extension site cli __main__",
+    "train inputs pretrained detector regions shards model losses localize baselines weak heatmaps grounding supervised priors lungs views",
+    "bootstrap detection metrics calibration evaluation mesh severity published",
+    "provenance cache alt figures display markup stages members comparators trained looks readouts severity_tables results analysis folds",
+    "headlines sweep plans arms pooling experiment studies wordview explorer notebook book publishing extension site cli __main__",
 )
 ORDER = [name for layer in LAYERS for name in layer.split()]
 
