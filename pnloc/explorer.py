@@ -113,7 +113,7 @@ class Explorer(widgets.VBox):
         if not all(study.shown for study in self.studies):
             return data, {**metadata, "pnloc": "credentialed"}
         if self.studies:
-            data = {**data, "text/html": wordview.html(self.studies, self.view.starts)}
+            data = {**data, "text/html": wordview.html(self.studies, self.view.starts, self.view.studies)}
         return data, metadata
 
 

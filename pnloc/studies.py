@@ -4,6 +4,7 @@
 """
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -171,6 +172,7 @@ def grad_cam(classifier: "Classifier", images: np.ndarray, layer: str) -> np.nda
     return heatmaps.heat_maps(classifier, images, "grad-cam", layer)
 
 
+@lru_cache(4)
 def choices(run: Run) -> pd.DataFrame:
     """What each method was set to on validation images, by method: share, most, rule, layer (pnloc.results.predict)."""
     results.predict(run)

@@ -101,13 +101,13 @@ def source(name: str) -> str:
     return (STATIC / name).read_text(encoding="utf-8")
 
 
-def html(studies: list[Study], starts: Starts) -> str:
+def html(studies: list[Study], starts: Starts, made: list[dict] | None = None) -> str:
     """Studies as one piece of HTML with its script, style and pictures; its first lines stand where scripts do not run.
 
-    Raises PnlocError where a study is one that no page may show.
+    `made` are their `values`, where these are at hand. Raises PnlocError where a study is one that no page may show.
     """
     refuse_hidden(studies)
-    given = {"studies": [values(s) for s in studies], "starts": starts}
+    given = {"studies": [values(s) for s in studies] if made is None else made, "starts": starts}
     data = json.dumps(given, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
     name = f"pnloc-{digest(data)[:12]}"
     listed = ", ".join(escape(s.name) for s in studies)

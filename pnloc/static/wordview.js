@@ -169,7 +169,8 @@ class Panel {
 /** Put the view into an element. `given` is {studies, starts}; `state` what was chosen before; `changed` is told of every choice. */
 export function mount(root, given, state = {}, changed = () => {}) {
   let { studies, starts } = given, panels = [];
-  state = { study: 0, other: -1, source: "attribute", item: 0, share: 0.5, most: 2, truth: true, ...state };
+  const [share0, most0] = starts.attribute, label0 = studies[0]?.attributes[0].label;
+  state = { study: 0, other: -1, source: "attribute", item: 0, label: label0, share: share0, most: most0, truth: true, ...state };
   const select = (name) => make("select", { "aria-label": name });
   const first = select("study"), other = select("compare with");
   const share = make("input", { type: "range", min: 0.05, max: 1, step: 0.05, "aria-label": "threshold, as a share of the best score" });

@@ -74,6 +74,17 @@ def test_an_attribute_a_threshold_and_a_number_of_boxes_change_the_boxes_kept(pa
         assert page.locator(KEPT).count() == wanted, (share, most)
 
 
+def test_each_way_of_looking_begins_with_what_was_chosen_for_it_on_validation_images(page):
+    starts, ways = (
+        data(page)["starts"],
+        {"attribute": "image alone", "cam": "Grad-CAM", "detector": "detector", "word": "report"},
+    )
+    for source, name in ways.items():
+        page.get_by_role("button", name=name, exact=True).click()
+        values = [float(page.get_by_label(label).input_value()) for label in ("threshold, as", "number of boxes")]
+        assert values == pytest.approx(starts[source]), source
+
+
 def test_ways_of_looking_truth_and_a_second_study_can_be_switched(page):
     found = data(page)
     truth = page.locator(".pnloc-panel:first-child .pnloc-truth rect")
