@@ -5,6 +5,7 @@ something lies in quarantine, 2 where a set is unusable, 3 where only an image l
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -81,6 +82,9 @@ def main(arguments: list[str] | None = None) -> int:
     except PnlocError as error:
         print(f"pnloc: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # whoever reads the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except KeyboardInterrupt:
         print("pnloc: stopped; the same command goes on from the last whole step", file=sys.stderr)
         return 130

@@ -51,7 +51,7 @@ def _flat(value: dict, prefix: str = "") -> dict:
 
 
 def summary(gathered: pd.DataFrame, metric: str = "miou") -> pd.DataFrame:
-    """Of one metric, over the seeds: preset, what it is of (dataset, method, ...), seeds, mean, sd (NaN for one seed), lowest, highest."""
+    """Of one metric, over the seeds: preset, what it is of (dataset, method, ...), runs, mean, sd (NaN for one run), lowest, highest."""
     rows = gathered[gathered["metric"] == metric]
     if rows.empty:
         raise PnlocError(f"no row with the metric '{metric}'; there are {', '.join(gathered['metric'].unique())}")
@@ -59,5 +59,5 @@ def summary(gathered: pd.DataFrame, metric: str = "miou") -> pd.DataFrame:
     keys = ["preset", *(c for c in ("dataset", "method", "against") if c in rows)]
     keys += ["threshold"] if "threshold" in rows and rows["threshold"].notna().any() else []
     grouped = rows.groupby(keys, sort=False)["value"]
-    made = grouped.agg(seeds="count", mean="mean", sd="std", lowest="min", highest="max")
+    made = grouped.agg(runs="count", mean="mean", sd="std", lowest="min", highest="max")
     return made.reset_index()

@@ -90,10 +90,10 @@ def test_runs_are_gathered_with_what_differs_between_them(runs):
 def test_the_summary_is_over_seeds_of_each_preset_and_method(runs):
     table = sweep.summary(sweep.gather(runs)).set_index(["preset", "method"])
     row = table.loc[("smoke", "detector")]
-    assert row["seeds"] == 2 and row["mean"] == pytest.approx(0.3) and row["sd"] == pytest.approx(0.2 / 2**0.5)
+    assert row["runs"] == 2 and row["mean"] == pytest.approx(0.3) and row["sd"] == pytest.approx(0.2 / 2**0.5)
     assert (row["lowest"], row["highest"]) == (0.2, 0.4)
     single = table.loc[("smoke+model.weight=0", "detector")]
-    assert single["seeds"] == 1 and np.isnan(single["sd"])
+    assert single["runs"] == 1 and np.isnan(single["sd"])
     assert sweep.summary(sweep.gather(runs), "acc")["threshold"].tolist() == [0.3, 0.3]
 
 
