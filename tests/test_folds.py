@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from pnloc import comparators, folds, looks, members
+from pnloc import comparators, folds, looks, members, results
 from pnloc.config import RegionConfig, preset
 from pnloc.images import Letterbox
 from pnloc.regions import GEOMETRY, Regions, both_ways
@@ -142,6 +142,15 @@ def test_a_detector_that_finds_every_box_meets_every_bar(monkeypatch):
         bars.loc[bars["metric"] == "acc", "threshold"].nunique() == 2
     )
     assert (gaps.loc[(gaps["method"] == "detector") & (gaps["metric"] == "miou"), "value"] > 0).all()
+    page = results.readable(table, "rsna", folds.SHOWN, folds.METHODS)
+    assert (
+        page.loc["detector alone", "union IoU"].startswith("1.00")
+        and page.loc["detector alone", "image AUC"] == "1.00 [1.00, 1.00]"
+    )
+    assert (
+        page.shape == (len(folds.METHODS), len(folds.SHOWN))
+        and page.loc["two fixed boxes, no image", "boxes per image"] == "2.00 [2.00, 2.00]"
+    )
     count = sum(len(b) > 0 for b in run.true_boxes("rsna"))
     assert (table.loc[table["metric"] == "miou", "n"] == count).all(), "every boxed image counts once"
     truth = tables["rsna-folds--truth"]
