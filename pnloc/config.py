@@ -88,6 +88,7 @@ class SeverityConfig:
     """What measures severity beside the localizer (pnloc.readouts, pnloc.lungs)."""
 
     detectors: int = 1  # averaged; the first is the run's own, the next serve the other folds, the rest have other seeds
+    from_all: bool = False  # whether these last learn from every image of the detector's set; no severity set shares a patient with it
     anatomies: int = 12  # generated, to train the lung finder on
     epochs: int = 40  # of the lung finder
     shares: tuple[float, ...] = ()  # of the detector's training images, to see what their number does
@@ -170,7 +171,7 @@ _PRESETS = {
         folds=3,
         regions=RegionConfig(mirrored=True),
         severity=SeverityConfig(
-            detectors=3, anatomies=48, epochs=60, shares=(0.25, 0.5), chosen_on=("validate", "test")
+            detectors=5, from_all=True, anatomies=48, epochs=60, shares=(0.25, 0.5), chosen_on=("validate", "test")
         ),
     ),
     "mimic": Preset(

@@ -125,11 +125,12 @@ def look(run: Run, shown_to: "list[Detector]", pixels: np.ndarray, choice: Choic
 
 
 def look_at(run: Run, name: str, rows: np.ndarray, choice: Choice) -> Look:
-    """What the detectors of the run say of some rows of a set; of those of the folds, on their own set, only what has not seen an image's patient.
+    """What the detectors of the run say of some rows of a set.
 
-    Rows of the detectors' own set are taken to be none that the run's own detector was trained on.
+    Rows of the detectors' own set must be none that the run's own detector was trained on; where others have learned from them, it speaks alone.
     """
-    shown_to = [run.detector] if run.preset.folds and name == members.home(run) else detectors(run)
+    learned = run.preset.folds or run.preset.severity.from_all
+    shown_to = [run.detector] if learned and name == members.home(run) else detectors(run)
     return look(run, shown_to, run.pixels(name)[rows], choice)
 
 

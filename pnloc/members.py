@@ -2,7 +2,8 @@
 
 The first fold holds the images that the run's own detector was not trained on; the training images are split among the other folds, each with a
 detector trained on all images but its own. They serve twice. Each image of the detector's set is measured by the one that has not seen its
-patient (pnloc.folds); on other sets, where none has seen any patient, all are averaged (pnloc.looks), and together they have learned from every image.
+patient (pnloc.folds); on other sets, where none has seen any patient, all are averaged (pnloc.looks), with detectors that have learned from every
+image where the preset asks for these.
 """
 
 from functools import lru_cache
@@ -14,6 +15,7 @@ import torch
 
 from pnloc import shards
 from pnloc.cache import source_digest
+from pnloc.records import SPLITS
 from pnloc.regions import Regions, extract
 from pnloc.stages import Run
 from pnloc.train import device, load_module, save_module
@@ -57,7 +59,8 @@ def plan(run: Run, number: int) -> tuple[str, np.ndarray, int]:
     """Title, training rows and seed of the detector of that number, from 1 on: of a fold while there are any, then of another seed."""
     if number < run.preset.folds:
         return f"detector-fold-{number}", np.flatnonzero(folds(run) != number), run.seed + 1000 * number
-    return f"detector-member-{number}", run.rows(home(run), "train"), run.seed + 1000 * number
+    rows = run.rows(home(run), *(SPLITS if run.preset.severity.from_all else SPLITS[:1]))
+    return f"detector-member-{number}", rows, run.seed + 1000 * number
 
 
 def fold_detector(run: Run, fold: int) -> "Detector":

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from pnloc import comparators, folds, members
+from pnloc import comparators, folds, looks, members, results
 from pnloc.config import RegionConfig, preset
 from pnloc.images import Letterbox
 from pnloc.regions import GEOMETRY, Regions, both_ways
@@ -79,14 +79,30 @@ def test_each_detector_learns_from_all_images_but_those_of_its_fold():
         title, rows, _ = members.plan(run, number)
         assert title == f"detector-fold-{number}" and sorted({*fold[rows]}) == sorted({0, 1, 2} - {number})
         assert set(rows) == set(np.flatnonzero(fold != number))
-    title, rows, _ = members.plan(run, 3)  # beyond the folds: another seed on the training images
-    assert title == "detector-member-3" and rows.tolist() == run.rows("rsna", "train").tolist()
+    title, rows, _ = members.plan(run, 3)  # beyond the folds: another seed, on all images
+    assert title == "detector-member-3" and rows.tolist() == list(range(60))
     assert len({members.plan(run, n)[2] for n in (1, 2, 3)}) == 3
 
 
 def test_without_folds_further_detectors_differ_in_their_seed():
     run = run_of(kept=0)
-    assert [members.plan(run, n)[0] for n in (1, 2)] == ["detector-member-1", "detector-member-2"]
+    run.preset = replace(run.preset, severity=replace(run.preset.severity, from_all=False))
+    plans = [members.plan(run, n) for n in (1, 2)]
+    assert [p[0] for p in plans] == ["detector-member-1", "detector-member-2"] and plans[0][2] != plans[1][2]
+    assert all(p[1].tolist() == run.rows("rsna", "train").tolist() for p in plans)
+
+
+@pytest.mark.parametrize(
+    ("folds_", "from_all", "alone"), [(3, True, True), (3, False, True), (0, True, True), (0, False, False)]
+)
+def test_on_their_own_set_only_a_detector_speaks_that_has_not_seen_the_image(monkeypatch, folds_, from_all, alone):
+    run = run_of(kept=folds_)
+    run.preset = replace(run.preset, severity=replace(run.preset.severity, from_all=from_all))
+    run.detector, run.pixels = "own", lambda _: np.zeros((60, 1, 1))
+    monkeypatch.setattr(looks, "detectors", lambda _: ["own", "other"])
+    monkeypatch.setattr(looks, "look", lambda _run, shown_to, pixels, choice: shown_to)
+    assert looks.look_at(run, "rsna", np.arange(3), None) == (["own"] if alone else ["own", "other"])
+    assert looks.look_at(run, "covid19", np.arange(3), None) == ["own", "other"], "elsewhere all speak"
 
 
 def test_a_way_is_chosen_on_the_other_folds():
@@ -126,6 +142,15 @@ def test_a_detector_that_finds_every_box_meets_every_bar(monkeypatch):
         bars.loc[bars["metric"] == "acc", "threshold"].nunique() == 2
     )
     assert (gaps.loc[(gaps["method"] == "detector") & (gaps["metric"] == "miou"), "value"] > 0).all()
+    page = results.readable(table, "rsna", folds.SHOWN, folds.METHODS)
+    assert (
+        page.loc["detector alone", "union IoU"].startswith("1.00")
+        and page.loc["detector alone", "image AUC"] == "1.00 [1.00, 1.00]"
+    )
+    assert (
+        page.shape == (len(folds.METHODS), len(folds.SHOWN))
+        and page.loc["two fixed boxes, no image", "boxes per image"] == "2.00 [2.00, 2.00]"
+    )
     count = sum(len(b) > 0 for b in run.true_boxes("rsna"))
     assert (table.loc[table["metric"] == "miou", "n"] == count).all(), "every boxed image counts once"
     truth = tables["rsna-folds--truth"]
@@ -161,4 +186,6 @@ def test_only_the_real_preset_pays_for_folds_and_mirrored_images():
     for name in ("smoke", "demo"):
         assert preset(name).folds == 0 and preset(name).regions == RegionConfig() and not preset(name).regions.mirrored
     public = preset("public")
-    assert public.severity.detectors == public.folds, "the run's own and one per further fold: no more than are needed"
+    assert public.severity.detectors > public.folds and public.severity.from_all, (
+        "some have learned from every RSNA image"
+    )
