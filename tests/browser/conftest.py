@@ -70,6 +70,7 @@ def opened(chromium) -> Iterator[Callable]:
         contexts.append(
             chromium.new_context(viewport={"width": width, "height": height}, color_scheme=scheme, has_touch=touch)
         )
+        contexts[-1].set_default_timeout(120_000)
         watched = Watched(contexts[-1].new_page(), home)
         watched.page.goto(url)
         return watched

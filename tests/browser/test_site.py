@@ -42,5 +42,5 @@ def luminance(colour: list[float]) -> float:
 
 def test_a_search_finds_a_page_without_a_network(site, opened):
     watched = opened(f"file://{site}/search.html?q=radiograph")
-    watched.page.wait_for_selector("#search-results li a", timeout=10_000)
+    watched.page.wait_for_selector("#search-results li a")
     assert watched.left == []
