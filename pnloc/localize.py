@@ -223,8 +223,9 @@ def boxes_of(regions: Regions, scores: np.ndarray, choice: Choice) -> list[tuple
 
 @dataclass(frozen=True)
 class Look:
-    """What the detector saw in one image file: its regions, and the way from the square input back to the file's pixels."""
+    """What the detector saw in one image file: the square input uint8 [S, S], its regions, and the way back to the file's pixels."""
 
+    picture: np.ndarray
     regions: Regions
     letterbox: Letterbox
 
@@ -293,7 +294,7 @@ class Localizer:
     def look(self, path: str | Path) -> Look:
         """Decode an image file and run the detector on it: the costly part, once for boxes and for a report's phrases."""
         picture, letterbox = load(path, self.detector.config.side)
-        return Look(extract(self.detector, picture[None], self.regions), letterbox)
+        return Look(picture, extract(self.detector, picture[None], self.regions), letterbox)
 
     def __call__(self, image: str | Path | Look) -> tuple[pd.DataFrame, pd.Series]:
         """One image (a file, or what `look` saw in it) -> boxes (x1, y1, x2, y2 in its own pixels, score) and attribute probabilities.

@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from pnloc import heatmaps, reports, results
+from pnloc import access, heatmaps, reports, results
 from pnloc.files import read_csv
 from pnloc.images import Letterbox, load
 from pnloc.localize import Choice, Localizer, make_batch, pad_words
 from pnloc.phrases import ASSERTED, CELLS, Phrase, padded, phrases
-from pnloc.regions import Regions, extract
+from pnloc.regions import Regions
 from pnloc.severity import box_area, expected_severity
 from pnloc.stages import Run
 
@@ -102,13 +102,13 @@ def gather(run: Run, name: str, rows: list[int]) -> list[Study]:
     layer = choices(run).loc[SOURCES["cam"], "layer"]
     heat = grad_cam(run.classifier, run.pixels(name)[rows], str(int(layer)))
     truth, credits = run.true_boxes(name, results.kinds(name)), run.credits(name)
-    found = []
+    found, kind = [], run.records(name).access
     for k, (row, image) in enumerate(zip(rows, images.itertuples(), strict=True)):
         n = int(regions.valid[k].sum())
         found.append(
             Study(
                 image.image,
-                load(image.path, min(SHOWN_SIDE, max(image.width, image.height)))[0],
+                access.tag(load(image.path, min(SHOWN_SIDE, max(image.width, image.height)))[0], kind),
                 side,
                 *_seen(regions, k),
                 beta[k, :, :n],
@@ -135,16 +135,16 @@ def read(
 
     Raises PnlocError, naming the file, where it cannot be read.
     """
-    picture, letterbox = load(path, localizer.detector.config.side)
-    regions = extract(localizer.detector, picture[None], localizer.regions)
+    seen = localizer.look(path)
+    regions, letterbox = seen.regions, seen.letterbox
     with torch.no_grad():
         beta = localizer.model.image_only(make_batch(regions))[0].cpu().numpy()
-    boxes, attributes = localizer(path)
-    heat = None if classifier is None else grad_cam(classifier, picture[None], layer)[0]
+    boxes, attributes = localizer(seen)
+    heat = None if classifier is None else grad_cam(classifier, seen.picture[None], layer)[0]
     larger = load(path, min(SHOWN_SIDE, max(letterbox.width, letterbox.height)))[0]
     n = int(regions.valid[0].sum())
     study = Study(
-        Path(path).name, larger, len(picture), *_seen(regions, 0),
+        Path(path).name, larger, len(seen.picture), *_seen(regions, 0),
         beta[0, :, :n], attributes.to_numpy(float), heat,
     )  # fmt: skip
     return study, boxes, attributes

@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib import colormaps
 from PIL import Image
 
-from pnloc.boxes import group, suppress
+from pnloc.boxes import fuse, group, suppress
 from pnloc.errors import PnlocError
 from pnloc.files import digest
 from pnloc.heatmaps import heat_boxes
@@ -29,16 +29,16 @@ OVERLAP = 0.3  # that of pnloc.boxes.select
 
 
 def ranked(boxes: np.ndarray, mass: np.ndarray, scores: np.ndarray) -> list[list[float]]:
-    """Score relative to the best and box (x1, y1, x2, y2), best first, of the regions that stay after grouping and suppression."""
+    """Score relative to the best and box (x1, y1, x2, y2), best first, of the regions that stay after grouping, suppression and fusion."""
     grouped = group(boxes, mass, scores)
     kept = suppress(boxes, grouped, OVERLAP)
     best = grouped[kept[0]] if len(kept) else 0.0
     relative = grouped[kept] / best if best > 0 else np.ones(len(kept))
-    return [[round(float(r), 6), *map(float, box.round(1))] for r, box in zip(relative, boxes[kept], strict=True)]
+    return [[round(float(r), 6), *map(float, box.round(1))] for r, box in zip(relative, fuse(boxes, grouped, kept), strict=True)]
 
 
 def keep(order: list[list[float]], share: float, most: int) -> np.ndarray:
-    """The boxes [n, 4] that a threshold and a number leave of what `ranked` gave: those of pnloc.boxes.select, to a tenth of a pixel."""
+    """The boxes [n, 4] that a threshold and a number leave of what `ranked` gave: those of pnloc.localize.pick, to a tenth of a pixel."""
     return np.array([box for relative, *box in order if relative >= share - 1e-6][:most]).reshape(-1, 4)
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 from test_wordview import STARTS, study
 
 from pnloc import explorer, wordview
-from pnloc.boxes import group, select
+from pnloc.boxes import fuse, group, select
 from pnloc.errors import PnlocError
 from pnloc.heatmaps import heat_boxes
 from pnloc.images import Letterbox, load
@@ -47,8 +47,9 @@ def test_the_warning_comes_first_and_the_view_has_every_study(made):
 def test_boxes_are_those_that_the_view_keeps(made, source):
     made.view.state = {**made.view.state, "study": 1, "source": source, "item": 0, "share": 0.3, "most": 4}
     one = made.studies[1]
-    kept = select(one.boxes, group(one.boxes, one.mass(source, 0), one.scores), 0.3, 4)
-    assert made.boxes.to_numpy().tolist() == one.boxes[kept].round(1).tolist()
+    grouped = group(one.boxes, one.mass(source, 0), one.scores)
+    kept = fuse(one.boxes, grouped, select(one.boxes, grouped, 0.3, 4))
+    assert made.boxes.to_numpy().tolist() == kept.round(1).tolist()
 
 
 def test_boxes_of_grad_cam_are_those_of_its_map(made):

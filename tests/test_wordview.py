@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from pnloc import wordview
-from pnloc.boxes import group, select
+from pnloc.boxes import fuse, group, select
 from pnloc.errors import PnlocError
 from pnloc.heatmaps import heat_boxes
 from pnloc.stages import NAMES
@@ -55,8 +55,9 @@ def test_what_passes_a_threshold_is_what_the_package_selects(seed):
     ranked = wordview.ranked(one.boxes, mass, one.scores)
     for share in wordview.SHARES:
         for most in range(1, wordview.MOST + 1):
-            kept = select(one.boxes, group(one.boxes, mass, one.scores), share, most)
-            assert wordview.keep(ranked, share, most).tolist() == one.boxes[kept].round(1).tolist()
+            grouped = group(one.boxes, mass, one.scores)
+            kept = fuse(one.boxes, grouped, select(one.boxes, grouped, share, most))
+            assert wordview.keep(ranked, share, most).tolist() == kept.round(1).tolist()
 
 
 def test_regions_without_any_score_are_all_kept_as_the_package_keeps_them():
