@@ -141,7 +141,7 @@ def cell(value: float, low: float, high: float, signed: bool = True) -> str:
 
 def sentences(ablations: pd.DataFrame) -> list[str]:
     """One sentence per ablation: what it does to the union IoU, from the image alone and with the report given."""
-    rows = ablations.set_index(["ablation", "method", "against"])[["value", "low", "high"]]
+    rows = ablations.fillna({"against": ""}).set_index(["ablation", "method", "against"])[["value", "low", "high"]]
     found = []
     for name in ablations["ablation"].unique():
         if name == FULL:
