@@ -67,7 +67,7 @@ class FittingConfig:
     """How a baseline is trained: until its validation loss has not fallen for `patience` epochs, `epochs` at the most."""
 
     epochs: int = 40
-    patience: int = 3
+    patience: int = 5
     batch: int = 32
     rate: float = 5e-4
     weight_decay: float = 0.05
@@ -120,7 +120,7 @@ class Preset:
     baselines: tuple[str, ...] = BASELINES
     classifier: FittingConfig = field(default_factory=FittingConfig)  # and FROM_LABELS
     grounding: FittingConfig = FittingConfig(60, 5, 64, 1e-3)  # FROM_PAIRS
-    supervised: FittingConfig = FittingConfig(40, 3, 16, 5e-4)  # FROM_BOXES
+    supervised: FittingConfig = FittingConfig(40, 5, 16, 5e-4)  # FROM_BOXES
     severity: SeverityConfig = field(default_factory=SeverityConfig)
 
     def as_dict(self) -> dict:
