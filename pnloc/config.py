@@ -70,7 +70,7 @@ class FittingConfig:
     """How a baseline is trained: until its validation loss has not fallen for `patience` epochs, `epochs` at the most."""
 
     epochs: int = 40
-    patience: int = 3
+    patience: int = 5
     batch: int = 32
     rate: float = 5e-4
     weight_decay: float = 0.05
@@ -126,7 +126,7 @@ class Preset:
     baselines: tuple[str, ...] = BASELINES
     classifier: FittingConfig = field(default_factory=FittingConfig)  # and FROM_LABELS
     grounding: FittingConfig = FittingConfig(60, 5, 64, 1e-3)  # FROM_PAIRS
-    supervised: FittingConfig = FittingConfig(40, 3, 16, 5e-4)  # FROM_BOXES
+    supervised: FittingConfig = FittingConfig(40, 5, 16, 5e-4)  # FROM_BOXES
     severity: SeverityConfig = field(default_factory=SeverityConfig)
 
     def as_dict(self) -> dict:
@@ -142,9 +142,9 @@ _DEMO = Preset(
     roles=_GENERATED,
     variants=72,
     sizes=(("rsna", 900), ("mimic", 1500), ("chestxray8", 160), ("covid", 120)),
-    baselines=FROM_PAIRS,
-    classifier=FittingConfig(epochs=10, patience=2),
-    grounding=FittingConfig(40, 3, 64, 3e-3),
+    baselines=("contrastive-grounding",),  # the others take longer than there is time
+    classifier=FittingConfig(epochs=8, patience=2),
+    grounding=FittingConfig(40, 2, 64, 3e-3),
 )
 
 _PRESETS = {
@@ -157,6 +157,7 @@ _PRESETS = {
         detector=replace(_DEMO.detector, epochs=6),
         words=replace(_DEMO.words, epochs=10),
         model=replace(_DEMO.model, epochs=6, batch=32),
+        baselines=FROM_PAIRS,
         classifier=replace(_DEMO.classifier, epochs=2),
         grounding=replace(_DEMO.grounding, epochs=1, batch=16),
         supervised=replace(_DEMO.supervised, epochs=1),

@@ -124,7 +124,8 @@ def _predict_stage(run: Run) -> tuple[Path, str]:
     models = [run._localizer_stage(True)[1], run._localizer_stage(False)[1], run._classifier_stage[1]]
     models += [trained.stage(run, method)[1] for method in trained.names(run)]
     modules = source_digest(
-        "results", "stages", "boxes", "localize", "baselines", "heatmaps", "priors", "comparators", "metrics"
+        *("results", "stages", "boxes", "localize", "baselines", "heatmaps", "priors", "comparators", "metrics"),
+        *("trained", "weak", "grounding", "supervised"),
     )
     return run.cache.stage("predict", upstream, models, modules, make=make)
 

@@ -48,7 +48,7 @@ def names(run: "Run") -> tuple[str, ...]:
     if unknown:
         raise PnlocError(f"unknown baseline '{min(unknown)}'; use some of {', '.join(BASELINES)}")
     chosen = [name for name in BASELINES if name in run.preset.baselines]
-    if set(chosen) & set(FROM_BOXES) and not any(len(b) for b in target_boxes(run, "train")[1]):
+    if set(chosen) & set(FROM_BOXES) and not any(len(b) for b in _target(run, "train")[1]):
         chosen = [name for name in chosen if name not in FROM_BOXES]
     if run.preset.roles.localization[0] == run.preset.roles.detector:
         chosen = [name for name in chosen if name != "supervised"]
@@ -56,7 +56,13 @@ def names(run: "Run") -> tuple[str, ...]:
 
 
 def target_boxes(run: "Run", split: str) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Images uint8 [N, S, S] of the target set's split, the first that localization is measured on, and their boxes [n, 4].
+    """Images uint8 [N, S, S] of the target set's split, the first that localization is measured on, and their boxes [n, 4] (`_target`)."""
+    rows, boxes = _target(run, split)
+    return run.pixels(run.title(run.preset.roles.localization[0]))[rows], boxes
+
+
+def _target(run: "Run", split: str) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Row numbers [N] of the target set's split, and the boxes [n, 4] of each image in pixels of the square input.
 
     Where the images are generated and their set gives out no box of the split, as MS-CXR gives none for training, the generator's truth stands in
     for it. No other method sees these.
@@ -65,7 +71,7 @@ def target_boxes(run: "Run", split: str) -> tuple[np.ndarray, list[np.ndarray]]:
     rows, boxes = run.rows(name, split), run.true_boxes(name, kinds(name))
     if run.preset.generated and not any(len(boxes[i]) for i in rows):
         boxes = _generated_boxes(run, name)
-    return run.pixels(name)[rows], [boxes[i] for i in rows]
+    return rows, [boxes[i] for i in rows]
 
 
 def _generated_boxes(run: "Run", name: str) -> list[np.ndarray]:

@@ -1,14 +1,17 @@
 """Trained baselines: their rules by hand, that each learns something, points at what it has learnt, and stops when it no longer learns."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from torch import nn
 
-from pnloc import grounding, heatmaps, supervised, weak
+from pnloc import grounding, heatmaps, supervised, trained, weak
 from pnloc.baselines import Classifier, train_classifier
-from pnloc.config import BASELINES, DetectorConfig, FittingConfig, ModelConfig, preset
+from pnloc.config import BASELINES, FROM_BOXES, DetectorConfig, FittingConfig, ModelConfig, preset
 from pnloc.detector import Detector
 from pnloc.errors import PnlocError
 from pnloc.regions import Regions
@@ -320,3 +323,19 @@ def test_presets_name_baselines_that_exist_and_the_large_ones_have_all():
         assert set(preset(name).baselines) <= set(BASELINES)
     assert preset("public").baselines == preset("mimic").baselines == BASELINES
     assert pd.Series(BASELINES).is_unique
+
+
+def test_a_preset_that_names_an_unknown_baseline_is_told_which_there_are(tmp_path):
+    run = SimpleNamespace(preset=replace(preset("smoke"), baselines=("align2ground", "magic")))
+    with pytest.raises(PnlocError, match="unknown baseline 'magic'; use some of hide-and-seek, "):
+        trained.names(run)
+
+
+def test_supervised_detectors_need_boxes_of_the_target_and_retinanet_is_not_trained_twice(monkeypatch):
+    have = [np.zeros((0, 4)), np.ones((1, 4))]
+    monkeypatch.setattr(trained, "_target", lambda run, split: (np.arange(2), have))
+    names = {p: trained.names(SimpleNamespace(preset=preset(p))) for p in ("public", "mimic")}
+    assert names["mimic"] == BASELINES
+    assert set(BASELINES) - set(names["public"]) == {"supervised"}, "on RSNA the detector is the supervised RetinaNet"
+    have.pop()
+    assert not set(trained.names(SimpleNamespace(preset=preset("mimic")))) & set(FROM_BOXES)
