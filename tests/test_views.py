@@ -31,7 +31,7 @@ def test_every_way_gives_squares_of_one_kind_and_the_share_that_is_no_padding(ma
         assert pixels.shape == squares.shape and pixels.dtype == np.uint8, name
         whole = name in ("stretched", "centre crop")
         assert share.tolist() == pytest.approx([1, 1] if whole else [0.5, 0.5]), name
-    assert (ways["padded"][0] == squares).all() and len(ways) == 13
+    assert (ways["padded"][0] == squares).all() and len(ways) == 14
 
 
 def test_padding_stays_padding_and_the_picture_stays_picture(made):
