@@ -18,6 +18,9 @@ COMPARED = (
     (TEXT, LABELS), (GIVEN, "detector"), (TEXT, "detector"), (TEXT, "grad-cam"), (LABELS, "detector"), (GIVEN, "report-anatomy"),
 )  # fmt: skip
 
+# What the plan hopes for: at least so much, and an interval above 0.
+HOPES = {(TEXT, LABELS): 0.03, (GIVEN, "detector"): 0.06, (TEXT, "detector"): 0.0, (TEXT, "grad-cam"): 0.0}
+
 
 def over_seeds(values: pd.DataFrame, method: str) -> pd.DataFrame:
     """One row per image of a method, the mean over its seeds: index (variant, image), columns boxes and COLUMNS."""
@@ -162,6 +165,23 @@ def _told(row: pd.Series, other: str) -> str:
     return f"{verdict} {other} ({cell(value, low, high)})"
 
 
+def answers(differences: pd.DataFrame, dataset: str = "demo-mimic-93") -> list[str]:
+    """What came of each hope of the plan, for one cohort: the difference, and whether it is what was hoped for."""
+    rows = differences[(differences["dataset"] == dataset) & (differences["metric"] == "miou")].set_index(
+        ["method", "against"]
+    )
+    found = []
+    for (method, against), hope in HOPES.items():
+        value, low, high = rows.loc[(method, against), ["value", "low", "high"]]
+        reached = "reached" if value >= hope and low > 0 else "not reached"
+        side = "above 0" if low > 0 else "below 0" if high < 0 else "on both sides of 0"
+        wish = f"at least {hope:+.2f}".replace("0.", ".") if hope else "above 0"
+        found.append(
+            f"**{method}** minus **{against}**: {cell(value, low, high)}, an interval {side}; hoped for: {wish}, {reached}."
+        )
+    return found
+
+
 def made(facts: pd.DataFrame) -> str:
     """One sentence on what made the tables: images, replicates, seeds, commit, date, time."""
     known = facts["value"]
@@ -169,5 +189,5 @@ def made(facts: pd.DataFrame) -> str:
     return (
         f"{known['test_images_with_pneumonia']} test images with a pneumonia in {len(plan['replicates'])} generated data sets, each with its own detector; "
         f"{plan['seeds']} seeds of the attention, {plan['ablation_seeds']} for ablations. Made on {known['date']} with commit "
-        f"{', '.join(c[:10] for c in known['commits'])}; all stages together took {hours:.1f} hours of one process with one thread."
+        f"{', '.join(dict.fromkeys(c[:10] for c in known['commits']))}; all stages together took {hours:.1f} hours of one process with one thread."
     )

@@ -177,6 +177,29 @@ def test_each_ablation_is_told_in_a_sentence_whose_numbers_are_the_tables():
     assert "not told apart from image labels (+.000 [-.010, +.010])" in shuffled and "given worse than" in shuffled
 
 
+def test_each_hope_of_the_plan_gets_its_answer():
+    numbers = {
+        (TEXT, LABELS): (0.01, 0.004, 0.02),
+        (GIVEN, "detector"): (0.07, 0.05, 0.09),
+        (TEXT, "detector"): (0.0, -0.01, 0.01),
+    }
+    numbers[TEXT, "grad-cam"] = (-0.2, -0.3, -0.1)
+    rows = [("demo-mimic-93", *pair, "miou", *three, 9) for pair, three in numbers.items()]
+    columns = ["dataset", "method", "against", "metric", "value", "low", "high", "n"]
+    first, second, third, fourth = pooling.answers(pd.DataFrame(rows, columns=columns))
+    assert "+.010 [+.004, +.020], an interval above 0; hoped for: at least +.03, not reached" in first
+    assert second.endswith("hoped for: at least +.06, reached.")
+    assert "on both sides of 0; hoped for: above 0, not reached" in third and "below 0" in fourth
+
+
+def test_the_committed_tables_can_be_shown():
+    found = pooling.published()
+    assert len(pooling.answers(found["differences"])) == len(pooling.HOPES)
+    assert len(pooling.sentences(found["ablations"])) == len(ABLATIONS) + 1
+    n = found["localization"].query("metric == 'miou'")["n"].unique()
+    assert len(n) == 1 and pooling.made(found["experiment"]).startswith(f"{n[0]} test images with a pneumonia")
+
+
 def test_pooled_numbers_stand_beside_those_of_a_run():
     columns = ["dataset", "method", "metric", "value", "low", "high"]
     pool = pd.DataFrame([("demo-mimic-93", m, "miou", 0.4, 0.3, 0.5) for m in ("a", "b")], columns=columns)
