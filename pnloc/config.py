@@ -170,7 +170,7 @@ _PRESETS = {
         roles=Roles("rsna", "covid19", "rsna", ("rsna", "chestxray8"), "covid19", "openi"),
         detector=replace(_DEMO.detector, epochs=36),
         folds=3,
-        regions=RegionConfig(overlap=0.5, mirrored=True),
+        regions=RegionConfig(mirrored=True),
         severity=SeverityConfig(
             detectors=5, from_all=True, anatomies=48, epochs=60, shares=(0.25, 0.5), chosen_on=("validate", "test")
         ),
