@@ -143,7 +143,7 @@ _DEMO = Preset(
     variants=72,
     sizes=(("rsna", 900), ("mimic", 1500), ("chestxray8", 160), ("covid", 120)),
     baselines=("contrastive-grounding",),  # the others take longer than there is time
-    classifier=FittingConfig(epochs=8, patience=2),
+    classifier=FittingConfig(epochs=20, patience=2),
     grounding=FittingConfig(40, 2, 64, 3e-3),
 )
 
