@@ -1,7 +1,6 @@
 """Behind the tables of localization: where the localizer fails, whether scores can be believed, where words and attributes point."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,12 +12,11 @@ from pnloc.boxes import iou
 from pnloc.config import BASELINES
 from pnloc.files import read_csv, write_table
 from pnloc.localize import image_mass, make_batch
-from pnloc.stages import NAMES, REPOSITORY, Run
+from pnloc.stages import NAMES, Run
 
 FOUND = 0.3  # IoU above which a true box counts as found
 COMPARED = ("text-attention", "image-label-attention", "detector")  # whose failures are counted
 SIZES = ("small", "middle", "large")
-ABLATIONS = REPOSITORY / "book" / "results" / "ablations.csv"
 
 
 # Failures -------------------------------------------------------------------------------------------------
@@ -177,11 +175,6 @@ def attribute_attention(run: Run, row: int, most: int = 6) -> list[tuple[str, fl
 
 
 # Text -----------------------------------------------------------------------------------------------------
-
-
-def ablations(path: Path = ABLATIONS) -> pd.DataFrame | None:
-    """What leaving out each part of the method costs, as `make experiment` has written it; None where it has not been run."""
-    return read_csv(path, ["ablation", "dataset", "metric", "value", "low", "high", "n"]) if path.exists() else None
 
 
 def answer(table: pd.DataFrame, against: pd.DataFrame, name: str) -> str:

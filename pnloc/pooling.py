@@ -158,6 +158,28 @@ def sentences(ablations: pd.DataFrame) -> list[str]:
     return found
 
 
+def ablation_table(ablations: pd.DataFrame) -> pd.DataFrame:
+    """A row per ablation for a page: mean union IoU from the image alone and with the report given, and the differences to the arm as it is."""
+    known = ablations.fillna({"against": ""})
+    columns = {
+        "image alone": (TEXT, ""),
+        "less as it is": (TEXT, FULL),
+        "less image labels": (TEXT, LABELS),
+        "report given": (GIVEN, ""),
+        "less as it is, report given": (GIVEN, FULL),
+    }
+    made = pd.DataFrame(index=pd.Index(known["ablation"].unique(), name="ablation"))
+    for heading, (method, against) in columns.items():
+        rows = known[(known["method"] == method) & (known["against"] == against)].set_index("ablation")
+        made[heading] = pd.Series(
+            {
+                name: cell(r.value, r.low, r.high, signed=bool(against))
+                for name, r in zip(rows.index, rows.itertuples(), strict=True)
+            }
+        )
+    return made.fillna("")
+
+
 def _told(row: pd.Series, other: str) -> str:
     """A difference in words: 'worse than image labels (-.020 [-.031, -.010])'."""
     value, low, high = row

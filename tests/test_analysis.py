@@ -91,13 +91,6 @@ def test_the_generator_tells_of_the_nearest_opacity():
 # Text -----------------------------------------------------------------------------------------------------
 
 
-def test_ablations_are_read_where_they_have_been_made(tmp_path):
-    assert analysis.ablations(tmp_path / "none.csv") is None
-    columns = ["ablation", "dataset", "metric", "value", "low", "high", "n"]
-    pd.DataFrame([("no text", "s", "miou", 0.3, 0.2, 0.4, 9)], columns=columns).to_csv(tmp_path / "a.csv", index=False)
-    assert analysis.ablations(tmp_path / "a.csv")["ablation"].tolist() == ["no text"]
-
-
 @pytest.mark.parametrize(
     ("value", "p", "says"), [(0.1, 0.001, "reports helps"), (-0.1, 0.001, "reports hurts"), (0.1, 0.5, "do not decide")]
 )

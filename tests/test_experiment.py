@@ -177,6 +177,21 @@ def test_each_ablation_is_told_in_a_sentence_whose_numbers_are_the_tables():
     assert "not told apart from image labels (+.000 [-.010, +.010])" in shuffled and "given worse than" in shuffled
 
 
+def test_the_table_of_ablations_has_their_numbers_and_no_cell_for_what_was_not_compared():
+    told = pd.DataFrame(
+        [
+            (FULL, TEXT, "", 0.4, 0.3, 0.5),
+            ("no x", TEXT, "", 0.35, 0.3, 0.4),
+            ("no x", TEXT, FULL, -0.05, -0.06, -0.04),
+        ],
+        columns=["ablation", "method", "against", "value", "low", "high"],
+    )
+    found = pooling.ablation_table(told)
+    assert found["image alone"].tolist() == [".400 [.300, .500]", ".350 [.300, .400]"]
+    assert found["less as it is"].tolist() == ["", "-.050 [-.060, -.040]"]
+    assert found["report given"].tolist() == ["", ""]
+
+
 def test_each_hope_of_the_plan_gets_its_answer():
     numbers = {
         (TEXT, LABELS): (0.01, 0.004, 0.02),
@@ -193,6 +208,7 @@ def test_each_hope_of_the_plan_gets_its_answer():
 
 
 def test_the_committed_tables_can_be_shown():
+    assert len(pooling.ablation_table(pooling.published()["ablations"])) == 1 + len(ABLATIONS)
     found = pooling.published()
     assert len(pooling.answers(found["differences"])) == len(pooling.HOPES)
     assert len(pooling.sentences(found["ablations"])) == len(ABLATIONS) + 1
