@@ -121,11 +121,12 @@ def test_heat_maps_are_those_of_following_gradients_all_the_way_and_leave_the_mo
 
     model = Classifier(trained).eval()
     model.head.bias.requires_grad_(False)
+    before = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     with GradCAM(model=model, target_layers=[model.body.stages[layer]]) as cam:
         whole = cam(torch.from_numpy(squares[0][:2])[:, None].float(), targets=[ClassifierOutputTarget(0)] * 2)
     assert np.array_equal(grad_cam(model, squares[0][:2], layer), whole) and whole.max() > 0
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
-    assert frozen == {"head.bias"}
+    assert frozen == before and "head.bias" in frozen and "head.weight" not in frozen
     assert grad_cam(model, squares[0][:0], layer).shape == (0, 96, 96)
 
 
