@@ -2,7 +2,7 @@
 
 import pytest
 
-from pnloc.book import toc
+from pnloc.site import toc
 
 from .conftest import ROOT
 
