@@ -7,6 +7,7 @@ Ours, not the paper's: the width, detection on strides 16 and 32 only, and two m
 a mask head at stride 8 whose target is the union of the boxes, and an image-level head.
 """
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -181,6 +182,28 @@ def _coordinates(like: Tensor) -> Tensor:
     return torch.stack([x, y]).to(like).expand(len(like), -1, -1, -1)
 
 
+def balanced(
+    images: np.ndarray, boxes: list[np.ndarray], batch: int, seed: int, stream: int
+) -> tuple[int, Callable[[int], Iterator[tuple[Tensor, list[Tensor]]]]]:
+    """Steps per epoch, and what gives an epoch's augmented batches: every image with a box and as many without, drawn anew.
+
+    images uint8 [N, S, S]; N boxes [n, 4]; `stream` tells the random numbers of one training from those of another with the same seed.
+    """
+    positive = np.array([i for i, b in enumerate(boxes) if len(b)], dtype=int)
+    negative = np.array([i for i, b in enumerate(boxes) if not len(b)], dtype=int)
+    drawn = min(len(negative), len(positive))
+    steps = (len(positive) + drawn) // batch or int(len(positive) > 0)
+
+    def batches(epoch: int):
+        rng = generator(seed, stream, epoch)
+        order = rng.permutation(np.concatenate([positive, rng.choice(negative, drawn, replace=False)]))
+        for step in range(steps):
+            rows = order[step * batch : (step + 1) * batch]
+            yield augment(torch.from_numpy(images[rows])[:, None], [boxes[i] for i in rows], rng)
+
+    return steps, batches
+
+
 def train_detector(
     images: np.ndarray,
     boxes: list[np.ndarray],
@@ -199,17 +222,7 @@ def train_detector(
     detector = Detector(config)
     pretrained.start(detector.backbone, config.start)
     detector.to(where, memory_format=torch.channels_last)
-    positive = np.array([i for i, b in enumerate(boxes) if len(b)], dtype=int)
-    negative = np.array([i for i, b in enumerate(boxes) if not len(b)], dtype=int)
-    drawn = min(len(negative), len(positive))
-    steps = (len(positive) + drawn) // config.batch or int(len(positive) > 0)
-
-    def batches(epoch: int):
-        rng = generator(seed, 1, epoch)
-        order = rng.permutation(np.concatenate([positive, rng.choice(negative, drawn, replace=False)]))
-        for step in range(steps):
-            rows = order[step * config.batch : (step + 1) * config.batch]
-            yield augment(torch.from_numpy(images[rows])[:, None], [boxes[i] for i in rows], rng)
+    steps, batches = balanced(images, boxes, config.batch, seed, 1)
 
     def losses(batch: tuple[Tensor, list[Tensor]]) -> Losses:
         pictures, targets = batch

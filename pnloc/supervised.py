@@ -17,9 +17,9 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from pnloc import processes
 from pnloc.config import FittingConfig
-from pnloc.detector import Detector
-from pnloc.inputs import augment, normalize
-from pnloc.train import Losses, Schedule, autocast, device, fit, generator
+from pnloc.detector import Detector, balanced
+from pnloc.inputs import normalize
+from pnloc.train import Losses, Schedule, autocast, device, fit
 
 OVERLAP = 0.3  # IoU from which on the lesser of two detections of Faster R-CNN is dropped
 MOST = 20  # detections per image
@@ -89,21 +89,10 @@ def train_supervised(
     """
     where = device()
     model.to(where, memory_format=torch.channels_last)
-    images, boxes = pictures
-    positive = np.array([i for i, b in enumerate(boxes) if len(b)], dtype=int)
-    negative = np.array([i for i, b in enumerate(boxes) if not len(b)], dtype=int)
-    drawn = min(len(negative), len(positive))
-    steps = (len(positive) + drawn) // config.batch or int(len(positive) > 0)
+    steps, batches = balanced(*pictures, config.batch, seed, 6)
 
     def targets(found: list[Tensor]) -> list[dict[str, Tensor]]:
         return [{"boxes": b.to(where), "labels": torch.zeros(len(b), dtype=torch.int64, device=where)} for b in found]
-
-    def batches(epoch: int):
-        rng = generator(seed, 6, epoch)
-        order = rng.permutation(np.concatenate([positive, rng.choice(negative, drawn, replace=False)]))
-        for step in range(steps):
-            rows = order[step * config.batch : (step + 1) * config.batch]
-            yield augment(torch.from_numpy(images[rows])[:, None], [boxes[i] for i in rows], rng)
 
     def losses(batch: tuple[Tensor, list[Tensor]]) -> Losses:
         with autocast(where):
