@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from pnloc import calibration, reports, results
+from pnloc import calibration, comparators, predict, reports
 from pnloc.bootstrap import by_patient, interval, patient_index, weights
 from pnloc.boxes import iou
 from pnloc.config import BASELINES
@@ -26,8 +26,8 @@ def failures(run: Run) -> pd.DataFrame:
     """`tables/failures.csv`: dataset, method, factor, level, value, low, high, n; the share of true boxes that a method finds, by what they are."""
     parts = []
     for name in measured(run):
-        true, patients = described(run, name), results.truth_table(run, name)[1]
-        for method, predictions in results.saved_predictions(run, name).items():
+        true, patients = described(run, name), predict.truth_table(run, name)[1]
+        for method, predictions in predict.saved_predictions(run, name).items():
             if method in COMPARED:
                 rates = found_by(true.assign(found=_found(true, predictions)), patients, run.preset.resamples, run.seed)
                 parts.append(rates.assign(dataset=name, method=method))
@@ -38,7 +38,7 @@ def failures(run: Run) -> pd.DataFrame:
 
 def measured(run: Run) -> list[str]:
     """Sets whose test images have true boxes."""
-    return [name for name in map(run.title, run.preset.roles.localization) if len(results.truth_table(run, name)[0])]
+    return [name for name in map(run.title, run.preset.roles.localization) if len(predict.truth_table(run, name)[0])]
 
 
 def described(run: Run, name: str) -> pd.DataFrame:
@@ -47,7 +47,7 @@ def described(run: Run, name: str) -> pd.DataFrame:
     Sizes are thirds of the set's test boxes by their share of the image. Zone, lobe, kind and severity come from the generator's truth, as does
     the column `beside`: whether the image has another finding that is no pneumonia.
     """
-    boxes = results.truth_table(run, name)[0].reset_index(drop=True)
+    boxes = predict.truth_table(run, name)[0].reset_index(drop=True)
     images = run.records(name).images.set_index("image").loc[boxes["image"]]
     area = (boxes["x2"] - boxes["x1"]) * (boxes["y2"] - boxes["y1"])
     share = area.to_numpy() / (images["width"] * images["height"]).to_numpy()
@@ -110,9 +110,9 @@ def calibrations(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
     """
     errors, curves = [], []
     for name in measured(run):
-        (truth, patients), without = results.truth_table(run, name), results.negatives(run, name)
-        for method, predictions in results.saved_predictions(run, name).items():
-            if method in (*results.comparators.CAMS, *BASELINES, *results.ATTENTION):
+        (truth, patients), without = predict.truth_table(run, name), predict.negatives(run, name)
+        for method, predictions in predict.saved_predictions(run, name).items():
+            if method in (*comparators.CAMS, *BASELINES, *predict.ATTENTION):
                 boxes = calibration.judged(predictions, truth, without)
                 options = {"resamples": run.preset.resamples, "seed": run.seed}
                 curve, error = calibration.calibration(boxes, patients | without, **options)
@@ -137,7 +137,7 @@ def example(run: Run) -> int | None:
     rows, texts = run.rows(name, "test").tolist(), run.texts(name)
     boxed = name in measured(run)
     if boxed:
-        rows = [row for row, _, _ in results.ranked(run, name, "text-attention")]
+        rows = [row for row, _, _ in predict.ranked(run, name, "text-attention")]
     rows = [row for row in rows if reports.asserting_words(texts[row], run.splitter)]
     if not rows or not run.may_show(name) or not run.may_show_text(name):
         return None
@@ -203,7 +203,7 @@ def answer(table: pd.DataFrame, against: pd.DataFrame, name: str) -> str:
         lines.append(f"{helps}: it {said('image-label-attention')}. ")
     others = [m for m in ("detector", "grad-cam", *BASELINES, "fixed-boxes", "heat-map") if m in told]
     lines.append("It " + "; it ".join(said(m) for m in others) + ". " if others else "")
-    blind = value[value.index.isin(results.comparators.BLIND[:-1])]
+    blind = value[value.index.isin(comparators.BLIND[:-1])]
     lines.append(f"The best line that reads neither image nor report, *{reader_name(blind.idxmax())}*, has {blind.max():.3f}; "
                  f"the best that these regions allow is {value['best-proposal']:.3f}.")  # fmt: skip
     return "".join(lines)

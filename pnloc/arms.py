@@ -20,8 +20,8 @@ from pnloc.errors import PnlocError
 from pnloc.files import write_table
 from pnloc.localize import Choice, image_mass, name_vectors, region_scores, report_scores, train_localizer
 from pnloc.model import CrossAttention
+from pnloc.predict import best_choice
 from pnloc.regions import Regions, extract
-from pnloc.results import best_choice
 from pnloc.stages import NAMES, Run
 from pnloc.train import device, load_module, save_module
 from pnloc.words import WordVectors

@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from pnloc import processes
-from pnloc.files import digest, read_csv, read_json, write_json, write_table
+from pnloc.files import atomic, digest, read_csv, read_json, write_json, write_table
 from pnloc.provenance import environment
 
 SOURCES = Path(__file__).parent
@@ -47,6 +47,13 @@ def tree_digest(folder: Path) -> str:
         status = path.stat()
         entries.append([str(path.relative_to(folder)), status.st_size, status.st_mtime_ns])
     return digest(entries)
+
+
+def lay_out(folder: Path, root: Path) -> None:
+    """Copy a stage's CSV files to where a reader looks for them under a run's `root`: `predictions/<set>--<of what>.csv`, else `tables/`."""
+    for path in folder.glob("*.csv"):
+        with atomic(root / ("predictions" if "--" in path.name else "tables") / path.name) as temporary:
+            shutil.copyfile(path, temporary)
 
 
 class Cache:

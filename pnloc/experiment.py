@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pnloc import baselines, comparators, heatmaps, results
+from pnloc import baselines, comparators, heatmaps, predict
 from pnloc.arms import MODULES, Arm, Arms
 from pnloc.cache import TIMING, source_digest
 from pnloc.comparators import Found
@@ -66,7 +66,7 @@ class Replicate:
             write_table(folder / "tuning.csv", table.assign(chosen=table.index.isin(best), replicate=self.run.seed))
 
         folder, _ = self.run.cache.stage(
-            "tuning", trained, source_digest("experiment", "results", "boxes", *MODULES), make=make
+            "tuning", trained, source_digest("experiment", "predict", "boxes", *MODULES), make=make
         )
         return read_csv(folder / "tuning.csv")
 
@@ -85,10 +85,10 @@ class Replicate:
     def values(self, found: dict[str, Found]) -> pd.DataFrame:
         """Per test image with a pneumonia and method: image, variant, boxes, and COLUMNS (sums over its true boxes where PER_BOX says so)."""
         run, name, rows = self.run, self.run.pairs, self.rows
-        truth, patients = results.truth_table(run, name)
+        truth, patients = predict.truth_table(run, name)
         parts = []
         for method, boxes in found.items():
-            known = cases(results.boxes_table(run, name, rows, boxes), truth)
+            known = cases(predict.boxes_table(run, name, rows, boxes), truth)
             table = pd.DataFrame([[own[key] for key in KEYS] for own in map(per_image, known)], columns=COLUMNS)
             parts.append(
                 table.assign(method=method, image=[c.image for c in known], boxes=[len(c.true) for c in known])
@@ -132,14 +132,14 @@ class Replicate:
             maps = heatmaps.heat_maps(run.classifier, run.pixels(name)[self.rows], "grad-cam", choice.layer)
             found["grad-cam"] = [heatmaps.boxes_of(m, choice) for m in maps]
             for grouped in (True, False):
-                choice, _ = results.choose(run, "detector", grouped)
-                ranking = results.scores(run, name, self.rows, "detector", grouped)
+                choice, _ = predict.choose(run, "detector", grouped)
+                ranking = predict.scores(run, name, self.rows, "detector", grouped)
                 found["detector" if grouped else "detector-raw"] = boxes_of(regions, ranking, choice)
             found["best-proposal"] = [(b, np.ones(len(b))) for b in baselines.best_proposals(regions, truth)]
             write_table(folder / "values.csv", self.values(found))
 
         modules = source_digest(
-            "experiment", "results", "comparators", "heatmaps", "priors", "baselines", "metrics", "boxes"
+            "experiment", "predict", "comparators", "heatmaps", "priors", "baselines", "metrics", "boxes"
         )
         folder, _ = run.cache.stage(
             "references", run._classifier_stage[1], run._regions_stage(name)[1], modules, make=make

@@ -13,11 +13,11 @@ import pandas as pd
 
 from pnloc import bootstrap, comparators, heatmaps, members, metrics, priors
 from pnloc.boxes import union_iou
-from pnloc.cache import source_digest
+from pnloc.cache import lay_out, source_digest
 from pnloc.comparators import Found
 from pnloc.files import read_csv, write_table
 from pnloc.localize import Choice, pick
-from pnloc.results import BOX_TABLE, MOST, SHARES, boxes_table
+from pnloc.predict import BOX_TABLE, MOST, SHARES, boxes_table
 from pnloc.stages import Run
 
 BLIND = ("fixed-boxes", "heat-map")
@@ -116,11 +116,7 @@ def tables(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
     )
     inputs = (members.fold_keys(run), run.preset.regions, run.preset.resamples, run.seed, source_digest(*modules))
     folder, _ = run.cache.stage("folds", *inputs, make=make)
-    for path in folder.glob("*.csv"):
-        home = run.root / ("predictions" if "--" in path.name else "tables")
-        write_table(
-            home / path.name, read_csv(path, dtype={"image": str, "patient": str}, float_precision="round_trip")
-        )
+    lay_out(folder, run.root)
     ends = ("", "_differences")
     return tuple(read_csv(folder / f"detector_folds{end}.csv", float_precision="round_trip") for end in ends)
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from pnloc import access, heatmaps, reports, results
+from pnloc import access, comparators, heatmaps, predict, reports
 from pnloc.files import read_csv
 from pnloc.images import Letterbox, load
 from pnloc.localize import Choice, Localizer, make_batch, pad_words
@@ -76,7 +76,7 @@ def examples(run: Run, most: int = 6) -> tuple[str, list[int]]:
     ('', []) where no set may be shown or has a box.
     """
     for name in dict.fromkeys((run.pairs, *run.sets)):
-        rows = results.boxed_rows(run, name, "test") if run.may_show(name) else []
+        rows = comparators.boxed_rows(run, name, "test") if run.may_show(name) else []
         if len(rows):
             said = [row for row in rows if name != run.pairs or run.phrases(name)[row].any()]
             return name, [int(row) for row in (said or rows)[:most]]
@@ -101,7 +101,7 @@ def gather(run: Run, name: str, rows: list[int]) -> list[Study]:
     alpha, gamma, beta, chances = (t.cpu().numpy() for t in seen)
     layer = choices(run).loc[SOURCES["cam"], "layer"]
     heat = grad_cam(run.classifier, run.pixels(name)[rows], str(int(layer)))
-    truth, credits = run.true_boxes(name, results.kinds(name)), run.credits(name)
+    truth, credits = run.true_boxes(name, comparators.kinds(name)), run.credits(name)
     found, kind = [], run.records(name).access
     for k, (row, image) in enumerate(zip(rows, images.itertuples(), strict=True)):
         n = int(regions.valid[k].sum())
@@ -174,8 +174,8 @@ def grad_cam(classifier: "Classifier", images: np.ndarray, layer: str) -> np.nda
 
 @lru_cache(4)
 def choices(run: Run) -> pd.DataFrame:
-    """What each method was set to on validation images, by method: share, most, rule, layer (pnloc.results.predict)."""
-    results.predict(run)
+    """What each method was set to on validation images, by method: share, most, rule, layer (pnloc.predict.predict)."""
+    predict.predict(run)
     return read_csv(run.root / "tables" / "choices.csv").set_index("method")
 
 

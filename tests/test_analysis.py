@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pnloc import analysis, calibration, results
+from pnloc import analysis, calibration, pages
 from pnloc.calibration import judged
 
 BOXES = ["image", "x1", "y1", "x2", "y2", "score"]
@@ -115,6 +115,6 @@ def test_a_page_table_has_a_column_per_method_and_empty_cells_for_what_is_not_kn
     nan = float("nan")
     table = pd.DataFrame([("x", "detector", 0.5, 0.25, 1.0), ("x", "cam", nan, nan, nan), ("y", "cam", 0.1, 0.0, 0.2)],
                          columns=["level", "method", "value", "low", "high"])  # fmt: skip
-    shown = results.pivoted(table, ["level"])
+    shown = pages.pivoted(table, ["level"])
     assert shown.loc["x"].tolist() == [".50 [.25, 1.00]", ""] and shown.loc["y"].tolist() == ["", ".10 [.00, .20]"]
     assert list(shown.columns) == ["detector alone", "CAM"]

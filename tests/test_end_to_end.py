@@ -16,6 +16,7 @@ from pnloc import (
     explorer,
     localize,
     metrics,
+    predict,
     processes,
     readouts,
     results,
@@ -59,13 +60,13 @@ def test_the_localization_table_has_every_method_and_metric(run, artifacts):
     assert set(found["dataset"]) == {"demo-mimic", "demo-chestxray8"}
     assert set(found["metric"]) == {*metrics.METRICS, "cnr", "peak"}
     methods = {d: set(rows["method"]) for d, rows in found.groupby("dataset")}
-    assert {*results.METHODS, *trained.names(run)} <= methods["demo-mimic"]
-    assert set(results.METHODS) - set(results.NEED_REPORTS) <= methods["demo-chestxray8"]
-    assert not set(results.NEED_REPORTS) & methods["demo-chestxray8"], "a set without reports gives none"
+    assert {*predict.METHODS, *trained.names(run)} <= methods["demo-mimic"]
+    assert set(predict.METHODS) - set(predict.NEED_REPORTS) <= methods["demo-chestxray8"]
+    assert not set(predict.NEED_REPORTS) & methods["demo-chestxray8"], "a set without reports gives none"
     assert (found["value"] >= 0).all() and (found["low"] <= found["high"]).all() and (found["n"] > 0).all()
     assert (found.loc[~found["metric"].isin(["afp", "cnr"]), "value"] <= 1).all()
     heats = {m for m, rows in found.groupby("method") if "cnr" in set(rows["metric"])}
-    assert heats == {"heat-map", *comparators.CAMS, comparators.MASK, *trained.names(run), *results.ATTENTION}
+    assert heats == {"heat-map", *comparators.CAMS, comparators.MASK, *trained.names(run), *predict.ATTENTION}
 
 
 def test_the_best_proposal_is_a_ceiling_of_accuracy_for_what_ranks_proposals(artifacts):
@@ -95,7 +96,7 @@ def test_tables_have_the_columns_that_other_things_rely_on(artifacts):
 @pytest.mark.parametrize("method", ["text-attention", "grad-cam", "whole-image", "report-anatomy"])
 def test_tables_can_be_made_again_from_the_saved_files_by_the_command(run, artifacts, tmp_path, capsys, method):
     saved = artifacts / "smoke" / "predictions"
-    assert list(pd.read_csv(saved / f"demo-mimic--{method}.csv").columns) == results.BOX_TABLE
+    assert list(pd.read_csv(saved / f"demo-mimic--{method}.csv").columns) == predict.BOX_TABLE
     command = ["evaluate", str(saved / f"demo-mimic--{method}.csv"), str(saved / "demo-mimic--truth.csv")]
     command += ["--resamples", str(run.preset.resamples), "--seed", str(run.seed), "--out", str(tmp_path / "t.csv")]
     assert main(command) == 0
@@ -123,7 +124,7 @@ def test_p_values_are_of_the_same_comparisons_and_corrected_upwards(run, artifac
     pd.testing.assert_frame_equal(found[shared], compared[shared])
     assert (found["p_holm"] >= found["p"]).all() and found["p"].between(0, 1).all() and found["p_holm"].max() <= 1
     first = found.groupby(["dataset", "metric"]).size()
-    methods = len(results.METHODS) + len(trained.names(run))
+    methods = len(predict.METHODS) + len(trained.names(run))
     assert first.nunique() == 2 and first.max() == methods, "all others, and report given minus detector"
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from pnloc import arms, comparators, experiment, pooling, results
+from pnloc import arms, comparators, experiment, pages, pooling, predict
 from pnloc.arms import Arm, Pairs
 from pnloc.cli import main
 from pnloc.errors import PnlocError
@@ -150,8 +150,8 @@ def test_the_best_choice_is_that_of_trying_them_all():
     regions = Regions(boxes, zeros + 1, zeros == 0, torch.zeros(6, 8, 20), torch.zeros(6, 4, 4), torch.zeros(6))
     truth, ranking = [b[:2].numpy().astype(float) for b in boxes], rng.uniform(size=(6, 8))
     for grouped in (True, False):
-        choice, value = results.best_choice(regions, ranking, truth, grouped)
-        tried = [Choice(share, most, grouped) for share in results.SHARES for most in results.MOST]
+        choice, value = predict.best_choice(regions, ranking, truth, grouped)
+        tried = [Choice(share, most, grouped) for share in predict.SHARES for most in predict.MOST]
         values = [comparators.mean_union(boxes_of(regions, ranking, c), truth) for c in tried]
         assert (choice, value) == (tried[int(np.argmax(values))], pytest.approx(max(values)))
 
@@ -169,7 +169,7 @@ def test_each_ablation_is_told_in_a_sentence_whose_numbers_are_the_tables():
     other = ablation_rows(
         "shuffled reports", {**levels, (GIVEN, ""): (0.44, 0.4, 0.5), (GIVEN, FULL): (-0.06, -0.08, -0.04)}
     )
-    whole, shuffled = pooling.sentences(pd.concat([full, other]))
+    whole, shuffled = pages.sentences(pd.concat([full, other]))
     assert whole.startswith(
         "**As it is**: .450 [.400, .500] from the image alone, .500 [.400, .600] with the report given; better than image labels"
     )
@@ -186,7 +186,7 @@ def test_the_table_of_ablations_has_their_numbers_and_no_cell_for_what_was_not_c
         ],
         columns=["ablation", "method", "against", "value", "low", "high"],
     )
-    found = pooling.ablation_table(told)
+    found = pages.ablation_table(told)
     assert found["image alone"].tolist() == [".400 [.300, .500]", ".350 [.300, .400]"]
     assert found["less as it is"].tolist() == ["", "-.050 [-.060, -.040]"]
     assert found["report given"].tolist() == ["", ""]
@@ -201,19 +201,19 @@ def test_each_hope_of_the_plan_gets_its_answer():
     numbers[TEXT, "grad-cam"] = (-0.2, -0.3, -0.1)
     rows = [("demo-mimic-93", *pair, "miou", *three, 9) for pair, three in numbers.items()]
     columns = ["dataset", "method", "against", "metric", "value", "low", "high", "n"]
-    first, second, third, fourth = pooling.answers(pd.DataFrame(rows, columns=columns))
+    first, second, third, fourth = pages.answers(pd.DataFrame(rows, columns=columns))
     assert "+.010 [+.004, +.020], an interval above 0; hoped for: at least +.03, not reached" in first
     assert second.endswith("hoped for: at least +.06, reached.")
     assert "on both sides of 0; hoped for: above 0, not reached" in third and "below 0" in fourth
 
 
 def test_the_committed_tables_can_be_shown():
-    assert len(pooling.ablation_table(pooling.published()["ablations"])) == 1 + len(ABLATIONS)
-    found = pooling.published()
-    assert len(pooling.answers(found["differences"])) == len(pooling.HOPES)
-    assert len(pooling.sentences(found["ablations"])) == len(ABLATIONS) + 1
+    assert len(pages.ablation_table(pages.published()["ablations"])) == 1 + len(ABLATIONS)
+    found = pages.published()
+    assert len(pages.answers(found["differences"])) == len(pages.HOPES)
+    assert len(pages.sentences(found["ablations"])) == len(ABLATIONS) + 1
     n = found["localization"].query("metric == 'miou'")["n"].unique()
-    assert len(n) == 1 and pooling.made(found["experiment"]).startswith(f"{n[0]} test images with a pneumonia")
+    assert len(n) == 1 and pages.made(found["experiment"]).startswith(f"{n[0]} test images with a pneumonia")
 
 
 def test_pooled_numbers_stand_beside_those_of_a_run():
@@ -222,7 +222,7 @@ def test_pooled_numbers_stand_beside_those_of_a_run():
     own = pd.DataFrame(
         [("demo-mimic", "b", "miou", 0.6, 0.5, 0.7), ("demo-mimic", "c", "miou", 0.1, 0, 0.2)], columns=columns
     )
-    shown = pooling.beside(pool, own)
+    shown = pages.beside(pool, own)
     assert shown["demo-mimic-93"].tolist() == [".400 [.300, .500]"] * 2
     assert shown["demo-mimic, this run"].tolist() == ["", ".600 [.500, .700]"]
 

@@ -43,10 +43,10 @@ def test_every_method_has_a_name_a_colour_and_a_marker_of_its_own():
 
 
 def test_every_method_of_the_tables_has_a_name_for_readers():
-    from pnloc import results
+    from pnloc import predict
 
-    names = [figures.reader_name(m) for m in (*results.METHODS, *BASELINES, *(f"{m}-raw" for m in results.ATTENTION))]
-    assert len(set(names)) == len(names) and not set(names) & set(results.METHODS)
+    names = [figures.reader_name(m) for m in (*predict.METHODS, *BASELINES, *(f"{m}-raw" for m in predict.ATTENTION))]
+    assert len(set(names)) == len(names) and not set(names) & set(predict.METHODS)
     assert (
         figures.reader_name("detector-raw") == "detector alone, ungrouped"
         and figures.reader_name("unheard-of") == "unheard-of"
@@ -54,14 +54,14 @@ def test_every_method_of_the_tables_has_a_name_for_readers():
 
 
 def test_a_table_for_readers_has_a_row_per_method_and_cells_without_what_is_not_known():
-    from pnloc import results
+    from pnloc import pages
 
     nan = float("nan")
     rows = [("s", "detector", "acc", 0.3, 0.504, 0.25, 1.0), ("s", "detector", "miou", nan, 0.2, 0.1, 0.3),
             ("s", "fixed-boxes", "afp", 0.3, 10.5, 0.0, 20.0), ("t", "detector", "miou", nan, 0.9, 0.9, 0.9)]  # fmt: skip
     table = pd.DataFrame(rows, columns=["dataset", "method", "metric", "threshold", "value", "low", "high"])
     columns = {"acc@0.3": "found", "miou": "IoU", "afp@0.3": "wrong"}
-    shown = results.readable(table, "s", columns, ["fixed-boxes", "detector", "cam"])
+    shown = pages.readable(table, "s", columns, ["fixed-boxes", "detector", "cam"])
     assert list(shown.columns) == ["found", "IoU", "wrong"]
     assert shown.index.tolist() == ["two fixed boxes, no image", "detector alone"]
     assert shown.to_numpy().tolist() == [

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from pnloc import comparators, folds, looks, members, results
+from pnloc import comparators, folds, looks, members, pages
 from pnloc.config import RegionConfig, preset
 from pnloc.images import Letterbox
 from pnloc.regions import GEOMETRY, Regions, both_ways
@@ -142,7 +142,7 @@ def test_a_detector_that_finds_every_box_meets_every_bar(monkeypatch):
         bars.loc[bars["metric"] == "acc", "threshold"].nunique() == 2
     )
     assert (gaps.loc[(gaps["method"] == "detector") & (gaps["metric"] == "miou"), "value"] > 0).all()
-    page = results.readable(table, "rsna", folds.SHOWN, folds.METHODS)
+    page = pages.readable(table, "rsna", folds.SHOWN, folds.METHODS)
     assert (
         page.loc["detector alone", "union IoU"].startswith("1.00")
         and page.loc["detector alone", "image AUC"] == "1.00 [1.00, 1.00]"

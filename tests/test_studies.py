@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from pnloc import results, studies
+from pnloc import comparators, studies
 from pnloc.phrases import Phrase
 from pnloc.reports import asserting_words
 
@@ -54,7 +54,7 @@ def test_a_phrase_that_an_impression_repeats_stands_once_and_a_denied_one_not_at
 @pytest.fixture
 def run(monkeypatch):
     """A run of a credentialed set of pairs and an open one, both with boxes."""
-    monkeypatch.setattr(results, "boxed_rows", lambda run, name, split: np.array([4, 5, 9]))
+    monkeypatch.setattr(comparators, "boxed_rows", lambda run, name, split: np.array([4, 5, 9]))
     access = {"mimic": "credentialed", "rsna": "open"}
     return SimpleNamespace(
         pairs="mimic", sets=("rsna", "mimic"), access=access, may_show=lambda n: access[n] != "credentialed"
