@@ -23,10 +23,10 @@ HOPES = {(TEXT, LABELS): 0.03, (GIVEN, "detector"): 0.06, (TEXT, "detector"): 0.
 
 
 def cell(value: float, low: float, high: float, digits: int = 2, signed: bool = False) -> str:
-    """'.45 [.41, .49]', or with signs '+.01 [-.00, +.02]'; nothing for a value that is not known."""
+    """'.45 [.41, .49]', or with signs '+.01 [-.00, +.02]', which no line breaks; nothing for a value that is not known."""
     sign = "+" if signed else ""
     written = "{:{f}} [{:{f}}, {:{f}}]".format(value, low, high, f=f"{sign}.{digits}f")
-    return re.sub(r"\b0\.", ".", written) if np.isfinite(value) else ""
+    return re.sub(r"\b0\.", ".", written).replace(" ", "\N{NO-BREAK SPACE}") if np.isfinite(value) else ""
 
 
 def difference(value: float, low: float, high: float) -> str:

@@ -116,5 +116,5 @@ def test_a_page_table_has_a_column_per_method_and_empty_cells_for_what_is_not_kn
     table = pd.DataFrame([("x", "detector", 0.5, 0.25, 1.0), ("x", "cam", nan, nan, nan), ("y", "cam", 0.1, 0.0, 0.2)],
                          columns=["level", "method", "value", "low", "high"])  # fmt: skip
     shown = pages.pivoted(table, ["level"])
-    assert shown.loc["x"].tolist() == [".50 [.25, 1.00]", ""] and shown.loc["y"].tolist() == ["", ".10 [.00, .20]"]
+    assert shown.loc["x"].tolist() == [".50\xa0[.25,\xa01.00]", ""] and shown.loc["y"].tolist() == ["", ".10\xa0[.00,\xa0.20]"]
     assert list(shown.columns) == ["detector alone", "CAM"]

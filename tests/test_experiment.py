@@ -169,7 +169,7 @@ def test_each_ablation_is_told_in_a_sentence_whose_numbers_are_the_tables():
     other = ablation_rows(
         "shuffled reports", {**levels, (GIVEN, ""): (0.44, 0.4, 0.5), (GIVEN, FULL): (-0.06, -0.08, -0.04)}
     )
-    whole, shuffled = pages.sentences(pd.concat([full, other]))
+    whole, shuffled = (s.replace("\xa0", " ") for s in pages.sentences(pd.concat([full, other])))
     assert whole.startswith(
         "**As it is**: .450 [.400, .500] from the image alone, .500 [.400, .600] with the report given; better than image labels"
     )
@@ -187,8 +187,8 @@ def test_the_table_of_ablations_has_their_numbers_and_no_cell_for_what_was_not_c
         columns=["ablation", "method", "against", "value", "low", "high"],
     )
     found = pages.ablation_table(told)
-    assert found["image alone"].tolist() == [".400 [.300, .500]", ".350 [.300, .400]"]
-    assert found["less as it is"].tolist() == ["", "-.050 [-.060, -.040]"]
+    assert found["image alone"].tolist() == [".400\xa0[.300,\xa0.500]", ".350\xa0[.300,\xa0.400]"]
+    assert found["less as it is"].tolist() == ["", "-.050\xa0[-.060,\xa0-.040]"]
     assert found["report given"].tolist() == ["", ""]
 
 
@@ -201,7 +201,8 @@ def test_each_hope_of_the_plan_gets_its_answer():
     numbers[TEXT, "grad-cam"] = (-0.2, -0.3, -0.1)
     rows = [("demo-mimic-93", *pair, "miou", *three, 9) for pair, three in numbers.items()]
     columns = ["dataset", "method", "against", "metric", "value", "low", "high", "n"]
-    first, second, third, fourth = pages.answers(pd.DataFrame(rows, columns=columns))
+    told = pages.answers(pd.DataFrame(rows, columns=columns))
+    first, second, third, fourth = (s.replace("\xa0", " ") for s in told)
     assert "+.010 [+.004, +.020], an interval above 0; hoped for: at least +.03, not reached" in first
     assert second.endswith("hoped for: at least +.06, reached.")
     assert "on both sides of 0; hoped for: above 0, not reached" in third and "below 0" in fourth
@@ -223,8 +224,8 @@ def test_pooled_numbers_stand_beside_those_of_a_run():
         [("demo-mimic", "b", "miou", 0.6, 0.5, 0.7), ("demo-mimic", "c", "miou", 0.1, 0, 0.2)], columns=columns
     )
     shown = pages.beside(pool, own)
-    assert shown["demo-mimic-93"].tolist() == [".400 [.300, .500]"] * 2
-    assert shown["demo-mimic, this run"].tolist() == ["", ".600 [.500, .700]"]
+    assert shown["demo-mimic-93"].tolist() == [".400\xa0[.300,\xa0.500]"] * 2
+    assert shown["demo-mimic, this run"].tolist() == ["", ".600\xa0[.500,\xa0.700]"]
 
 
 # The whole ------------------------------------------------------------------------------------------------

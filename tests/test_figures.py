@@ -65,8 +65,8 @@ def test_a_table_for_readers_has_a_row_per_method_and_cells_without_what_is_not_
     assert list(shown.columns) == ["found", "IoU", "wrong"]
     assert shown.index.tolist() == ["two fixed boxes, no image", "detector alone"]
     assert shown.to_numpy().tolist() == [
-        ["", "", "10.50 [.00, 20.00]"],
-        [".50 [.25, 1.00]", ".20 [.10, .30]", ""],
+        ["", "", "10.50\xa0[.00,\xa020.00]"],
+        [".50\xa0[.25,\xa01.00]", ".20\xa0[.10,\xa0.30]", ""],
     ]
 
 
