@@ -22,7 +22,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 LAYERS = (
     "errors access files processes progress config boxes images records",
     "datasets",
-    "duplicates audit",
+    "duplicates audit decoding",
     "demo",
     "lexicon sentences scope reports phrases words",
     "train inputs pretrained detector regions shards model losses localize baselines weak heatmaps grounding supervised priors lungs views",
