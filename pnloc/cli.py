@@ -1,4 +1,4 @@
-"""The command line: `python -m pnloc {data check, train, localize, evaluate, reports, gather, reproduce, experiment}`.
+"""The command line: `python -m pnloc {data check, train, localize, evaluate, reports, gather, keep, reproduce, experiment}`.
 
 Every error of input is one line on standard error and exit status 2. `data check` ends with 0 where all is well, 1 where
 something lies in quarantine, 2 where a set is unusable, 3 where only an image leaks from a test set into training.
@@ -62,6 +62,9 @@ def _parser() -> argparse.ArgumentParser:
     several.add_argument("--table", default="localization", help="localization or differences (default: localization)")
     several.add_argument("--metric", default="miou", help="what to print means of (default: miou)")
     several.add_argument("--out", metavar="FILE", help="write every row of every run there, as CSV")
+    kept = commands.add_parser("keep", help="copy a finished run's tables over patients, those of no single image")
+    kept.add_argument("run", metavar="RUN_DIR", help="the run's folder, such as artifacts/public")
+    kept.add_argument("--out", required=True, metavar="DIR", help="where they go; the book's are in book/results/public")
     texts = commands.add_parser("reports", help="what reports assert: findings, assertions, attributes")
     texts.add_argument("files", nargs="+", metavar="FILE", help="text files of one report each; - reads standard input")
     trial = commands.add_parser(
@@ -78,7 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     try:
         run = {"data": _check, "train": _train, "localize": _localize, "evaluate": _evaluate, "reports": _reports}
-        return (run | {"gather": _gather, "reproduce": _reproduce, "experiment": _experiment})[given.command](given)
+        return (run | {"gather": _gather, "keep": _keep, "reproduce": _reproduce, "experiment": _experiment})[given.command](given)
     except PnlocError as error:
         print(f"pnloc: {error}", file=sys.stderr)
         return 2
@@ -203,6 +206,13 @@ def _gather(given: argparse.Namespace) -> int:
     if given.out:
         write_table(given.out, table)
     print(summary(table, given.metric).to_string(index=False, na_rep="", float_format=lambda v: f"{v:.4f}"))
+    return 0
+
+
+def _keep(given: argparse.Namespace) -> int:
+    from pnloc.sweep import keep
+
+    print(f"tables: {keep(given.run, given.out)}")
     return 0
 
 

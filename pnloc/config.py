@@ -172,7 +172,7 @@ _PRESETS = {
         folds=3,
         regions=RegionConfig(mirrored=True),
         severity=SeverityConfig(
-            detectors=5, from_all=True, anatomies=48, epochs=60, shares=(0.25, 0.5), chosen_on=("validate", "test")
+            detectors=4, from_all=True, anatomies=48, epochs=60, shares=(0.25, 0.5), chosen_on=("validate", "test")
         ),
     ),
     "mimic": Preset(

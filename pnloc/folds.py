@@ -91,7 +91,7 @@ def _blind(run: Run, name: str, fold: np.ndarray, truth: list[np.ndarray]) -> di
 def tables(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
     """`tables/detector_folds.csv`: dataset, method, metric, threshold, value, low, high, n (pnloc.metrics.localization; 'boxes', how many are
     predicted per image with a true box; 'auc' of the image-level head for the presence of one); and `detector_folds_differences.csv`: dataset,
-    method, against, metric, value, low, high, n, p, not corrected.
+    method, against, metric, value, low, high, n, p, not corrected. Beside them `detector_folds_bars.csv` (`bars`).
 
     The boxes stand in `predictions/<set>-folds--<method>.csv`, with the truth beside them. Both are empty where the preset has no folds.
     """
@@ -141,8 +141,10 @@ def _made(run: Run) -> dict[str, pd.DataFrame]:
         for a, b in pairs
     ]
     known = pd.concat([truth, pd.DataFrame({"image": without})], ignore_index=True)
+    whole = pd.concat(parts, ignore_index=True).assign(dataset=name)[COLUMNS]
     return {
-        "detector_folds": pd.concat(parts, ignore_index=True).assign(dataset=name)[COLUMNS],
+        "detector_folds": whole,
+        "detector_folds_bars": bars(whole),
         "detector_folds_differences": pd.concat(gaps, ignore_index=True).assign(dataset=name),
         f"{name}-folds--truth": known.assign(patient=known["image"].map(patients)),
         **{f"{name}-folds--{method}": table for method, table in saved.items()},

@@ -65,10 +65,10 @@ def pivoted(table: pd.DataFrame, rows: list[str], column: str = "method") -> pd.
 
 
 def published(folder: Path = RESULTS) -> dict[str, pd.DataFrame]:
-    """The tables under `book/results/`, by name; `experiment.json` as one row per fact."""
+    """The tables of a folder of results, by name; what made them (`experiment.json`, of a kept run `made.json`) as one row per fact."""
     found = {path.stem: read_csv(path) for path in sorted(folder.glob("*.csv"))}
-    facts = read_json(folder / "experiment.json")
-    return found | {"experiment": pd.Series(facts).rename("value").to_frame()}
+    facts = {path.stem: read_json(path) for path in sorted(folder.glob("*.json"))}
+    return found | {name: pd.Series(known).rename("value").to_frame() for name, known in facts.items()}
 
 
 def beside(pool: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame:
@@ -157,3 +157,22 @@ def made(facts: pd.DataFrame) -> str:
         f"{plan['seeds']} seeds of the attention, {plan['ablation_seeds']} for ablations. Made on {known['date']} with commit "
         f"{', '.join(dict.fromkeys(c[:10] for c in known['commits']))}; all stages together took {hours:.1f} hours of one process with one thread."
     )
+
+
+# A kept run on real data ------------------------------------------------------------------------------------
+
+
+def made_once(facts: pd.DataFrame) -> str:
+    """One sentence on what made a kept run's tables."""
+    known = facts["value"]
+    return f"Made once, on {known['date']}, with the preset `{known['preset']}`, seed {known['seed']}, commit {', '.join(c[:10] for c in known['commits'])}."
+
+
+def asked(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """What was asked of the real sets beforehand, of a kept run: line, value, asked, met; the detector cross-validated over patients, then severity."""
+    rows = []
+    for row in tables["detector_folds_bars"].itertuples():
+        metric = row.metric if np.isnan(row.threshold) else f"{row.metric}@{row.threshold:g}"
+        rows.append((f"RSNA, {(MAIN | {'auc': 'image AUC'})[metric]}, {reader_name(row.method)}", row.value, row.bar, bool(row.met)))
+    rows += [(f"COVID-19, {r.line}", r.value, r.bar, bool(r.met)) for r in tables["severity_bars"].itertuples()]
+    return pd.DataFrame(rows, columns=["line", "value", "asked", "met"]).assign(met=lambda t: t["met"].map({True: "yes", False: "no"}))

@@ -4,18 +4,23 @@ A run is a folder with `config.json` and `tables/`, as every run leaves it under
 """
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
 
 from pnloc.errors import PnlocError
-from pnloc.files import read_csv, read_json
+from pnloc.files import read_csv, read_json, write_json, write_text
 
 TABLES = {
     "localization": ["dataset", "method", "metric", "threshold"],
     "differences": ["dataset", "method", "against", "metric"],
 }
 COLUMNS = ["dataset", "method", "metric", "value"]
+KEPT = (  # tables over patients; none has a row for an image
+    *("localization", "differences", "significance", "recall", "detector_folds", "detector_folds_differences", "detector_folds_bars"),
+    *("severity", "severity_differences", "severity_zones", "severity_bars", "text_on_real"),
+)
 
 
 def gather(folders: Iterable[str | Path], table: str = "localization") -> pd.DataFrame:
@@ -61,3 +66,28 @@ def summary(gathered: pd.DataFrame, metric: str = "miou") -> pd.DataFrame:
     grouped = rows.groupby(keys, sort=False)["value"]
     made = grouped.agg(runs="count", mean="mean", sd="std", lowest="min", highest="max")
     return made.reset_index()
+
+
+def keep(run: str | Path, out: str | Path) -> Path:
+    """Copy the tables of a finished run that are over patients into `out`, with `made.json`: preset, seed, commits, versions, date.
+
+    No table of single images is among them. Raises PnlocError for a folder that is no finished run.
+    """
+    run, out = Path(run), Path(out)
+    found = [run / "tables" / f"{name}.csv" for name in KEPT]
+    if not (run / "run.json").exists() or not found[0].exists():
+        raise PnlocError(f"{run}: no finished run (it needs run.json and tables/{KEPT[0]}.csv)")
+    facts = read_json(run / "run.json")
+    environments = facts["environments"].values()
+    for path in found:
+        if path.exists():
+            write_text(out / path.name, path.read_text(encoding="utf-8"))
+    made = {
+        "preset": facts["preset"],
+        "seed": facts["seed"],
+        "date": datetime.now(UTC).date().isoformat(),
+        "commits": sorted({e["commit"] for e in environments}),
+        "packages": list(environments)[-1]["packages"],
+    }
+    write_json(out / "made.json", made)
+    return out

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pnloc import cli, headlines, sweep
+from pnloc import cli, headlines, pages, sweep
 from pnloc.config import preset
 from pnloc.errors import PnlocError
 
@@ -114,6 +114,34 @@ def test_the_command_prints_means_and_writes_every_row(runs, tmp_path, capsys):
     assert len(pd.read_csv(tmp_path / "all.csv")) == 9
     assert cli.main(["gather", str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith("pnloc: ")
+
+
+def test_tables_over_patients_are_kept_with_what_made_them_and_those_of_images_are_not(runs, tmp_path, capsys):
+    environments = {k: {"commit": c * 40, "packages": {"torch": "2"}} for k, c in (("x", "b"), ("y", "a"))}
+    (runs[0] / "run.json").write_text(json.dumps({"preset": "smoke", "seed": 0, "environments": environments}))
+    for name in ("recall", "failures", "quarantine"):
+        (runs[0] / "tables" / f"{name}.csv").write_text("image\n1\n")
+    out = tmp_path / "kept"
+    assert cli.main(["keep", str(runs[0]), "--out", str(out)]) == 0 and str(out) in capsys.readouterr().out
+    assert sorted(p.name for p in out.iterdir()) == ["localization.csv", "made.json", "recall.csv"]
+    assert (out / "localization.csv").read_bytes() == (runs[0] / "tables" / "localization.csv").read_bytes()
+    found = pages.published(out)
+    assert pages.made_once(found["made"]).endswith(f"preset `smoke`, seed 0, commit {'a' * 10}, {'b' * 10}.")
+    assert cli.main(["keep", str(runs[1]), "--out", str(out)]) == 2
+    assert "no finished run (it needs run.json" in capsys.readouterr().err
+
+
+def test_the_kept_run_on_real_data_has_no_row_of_an_image_and_says_what_was_asked_of_it():
+    found = pages.published(pages.RESULTS / "public")
+    tables = {name: table for name, table in found.items() if name != "made"}
+    assert set(tables) == set(sweep.KEPT) and all(len(t) and "image" not in t and "patient" not in t for t in tables.values())
+    asked = pages.asked(found)
+    assert (asked["met"] == (asked["value"] >= asked["asked"]).map({True: "yes", False: "no"})).all()
+    folds, line = found["detector_folds"], "RSNA, union IoU, detector alone"
+    value = folds[(folds["metric"] == "miou") & (folds["method"] == "detector")]["value"].item()
+    assert asked.set_index("line").loc[line, "value"] == pytest.approx(value, abs=1e-9)
+    severity = found["severity"].query("dataset == 'covid19' and score == 'geographic_extent' and fit == 'zero-shot' and statistic == 'pearson'")
+    assert asked.set_index("line").loc["COVID-19, zero-shot, Pearson with extent", "value"] in severity["value"].tolist()
 
 
 # The main numbers -----------------------------------------------------------------------------------------
