@@ -15,12 +15,12 @@ import torch
 
 from pnloc import phrases, processes, shards
 from pnloc.cache import source_digest
+from pnloc.choices import best_choice
 from pnloc.comparators import boxed_rows, kinds
 from pnloc.errors import PnlocError
 from pnloc.files import write_table
 from pnloc.localize import Choice, image_mass, name_vectors, region_scores, report_scores, train_localizer
 from pnloc.model import CrossAttention
-from pnloc.predict import best_choice
 from pnloc.regions import Regions, extract
 from pnloc.stages import NAMES, Run
 from pnloc.train import device, load_module, save_module

@@ -101,13 +101,9 @@ def train_classifier(
 
     schedule = Schedule(config.epochs, steps, config.rate, config.weight_decay, config.patience if len(held[0]) else 0)
 
-    def share(batch: tuple[Tensor, Tensor]) -> tuple[tuple[Tensor, Tensor], float]:
-        mine = processes.part(len(batch[0]))
-        return (batch[0][mine], batch[1][mine]), (mine.stop - mine.start) / len(batch[0])
-
     history = fit(
         model, batches, losses, schedule,
-        folder=folder, fingerprint=fingerprint, seed=seed, title=title, share=share,
+        folder=folder, fingerprint=fingerprint, seed=seed, title=title, share=processes.share,
         validation=validation if len(held[0]) else None,
     )  # fmt: skip
     return model, history

@@ -235,12 +235,8 @@ def train_detector(
                 ],
             )
 
-    def share(batch: tuple[Tensor, list[Tensor]]) -> tuple[tuple[Tensor, list[Tensor]], float]:
-        mine = processes.part(len(batch[0]))  # every term is a mean over images
-        return (batch[0][mine], batch[1][mine]), (mine.stop - mine.start) / len(batch[0])
-
     history = fit(
         detector, batches, losses, Schedule(config.epochs, steps, config.rate, config.weight_decay),
-        folder=folder, fingerprint=fingerprint, seed=seed, title="detector", share=share,
+        folder=folder, fingerprint=fingerprint, seed=seed, title="detector", share=processes.share,
     )  # fmt: skip
     return detector, history

@@ -66,7 +66,7 @@ class Replicate:
             write_table(folder / "tuning.csv", table.assign(chosen=table.index.isin(best), replicate=self.run.seed))
 
         folder, _ = self.run.cache.stage(
-            "tuning", trained, source_digest("experiment", "predict", "boxes", *MODULES), make=make
+            "tuning", trained, source_digest("experiment", "choices", "boxes", *MODULES), make=make
         )
         return read_csv(folder / "tuning.csv")
 
@@ -139,7 +139,7 @@ class Replicate:
             write_table(folder / "values.csv", self.values(found))
 
         modules = source_digest(
-            "experiment", "predict", "comparators", "heatmaps", "priors", "baselines", "metrics", "boxes"
+            "experiment", "predict", "choices", "comparators", "heatmaps", "priors", "baselines", "metrics", "boxes"
         )
         folder, _ = run.cache.stage(
             "references", run._classifier_stage[1], run._regions_stage(name)[1], modules, make=make

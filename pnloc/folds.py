@@ -14,10 +14,11 @@ import pandas as pd
 from pnloc import bootstrap, comparators, heatmaps, members, metrics, priors
 from pnloc.boxes import union_iou
 from pnloc.cache import lay_out, source_digest
+from pnloc.choices import MOST, SHARES
 from pnloc.comparators import Found
 from pnloc.files import read_csv, write_table
 from pnloc.localize import Choice, pick
-from pnloc.predict import BOX_TABLE, MOST, SHARES, boxes_table
+from pnloc.predict import BOX_TABLE, boxes_table
 from pnloc.stages import Run
 
 BLIND = ("fixed-boxes", "heat-map")
@@ -113,6 +114,7 @@ def tables(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
         "priors",
         "heatmaps",
         "comparators",
+        "choices",
     )
     inputs = (members.fold_keys(run), run.preset.regions, run.preset.resamples, run.seed, source_digest(*modules))
     folder, _ = run.cache.stage("folds", *inputs, make=make)

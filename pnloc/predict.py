@@ -5,7 +5,6 @@ share of the best score on) are made on validation images.
 """
 
 from collections.abc import Iterable
-from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +13,13 @@ import pandas as pd
 from pnloc import baselines, comparators, trained
 from pnloc.boxes import union_iou
 from pnloc.cache import lay_out, source_digest
+from pnloc.choices import best_choice
 from pnloc.comparators import Found, boxed_rows, kinds
 from pnloc.config import BASELINES
 from pnloc.files import read_csv, write_table
 from pnloc.heatmaps import HeatChoice
 from pnloc.localize import Choice, boxes_of, image_mass, region_scores, report_mass, report_scores
-from pnloc.regions import Regions
 from pnloc.stages import Run
-from pnloc.trained import MOST, SHARES
 
 ATTENTION = ("detector", "image-label-attention", "text-attention", "report-given")
 BEST = "best-proposal"
@@ -71,21 +69,6 @@ def choose(run: Run, method: str, grouped: bool = True) -> tuple[Choice, float]:
     return best_choice(run.regions(name).rows(rows), scores(run, name, rows, method, grouped), truth, grouped)
 
 
-def best_choice(regions: Regions, ranked: np.ndarray, truth: list[np.ndarray], grouped: bool) -> tuple[Choice, float]:
-    """The choice with the best mean union IoU with true boxes, and that IoU, for regions of N images ranked by scores [N, R]."""
-    tried = [Choice(share, most, grouped) for share, most in product(SHARES, MOST)]
-    values = np.zeros((len(regions), len(tried)))
-    widest = boxes_of(regions, ranked, Choice(0.0, max(MOST), grouped))
-    for row, ((boxes, own), true) in enumerate(zip(widest, truth, strict=True)):
-        unions = [
-            union_iou(boxes[:n], true) for n in range(len(boxes) + 1)
-        ]  # what a choice keeps are the first n of these
-        kept = [min(c.most, (own >= c.share * own.max(initial=0.0)).sum()) for c in tried]
-        values[row] = [unions[n] for n in kept]
-    means = values.mean(0)
-    return tried[int(np.argmax(means))], float(means.max())
-
-
 def predict(run: Run) -> Path:
     """Write `predictions/<set>--<method>.csv` for every set and method, and `tables/choices.csv`; return the folder.
 
@@ -121,7 +104,7 @@ def stage(run: Run) -> tuple[Path, str]:
     models = [run._localizer_stage(True)[1], run._localizer_stage(False)[1], run._classifier_stage[1]]
     models += [trained.stage(run, method)[1] for method in trained.names(run)]
     modules = source_digest(
-        *("predict", "stages", "boxes", "localize", "baselines", "heatmaps", "priors", "comparators", "metrics"),
+        *("predict", "choices", "stages", "boxes", "localize", "baselines", "heatmaps", "priors", "comparators", "metrics"),
         *("trained", "weak", "grounding", "supervised"),
     )
     return run.cache.stage("predict", upstream, models, modules, make=make)

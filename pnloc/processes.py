@@ -183,6 +183,12 @@ def part(size: int) -> slice:
     return slice(index() * size // count(), (index() + 1) * size // count())
 
 
+def share(batch: tuple) -> tuple[tuple, float]:
+    """This process's part of a batch, a tuple of columns of the same length, and the part's share of it: for losses that are means over its rows."""
+    mine = part(len(batch[0]))
+    return tuple(column[mine] for column in batch), (mine.stop - mine.start) / len(batch[0])
+
+
 def average(tensors: list[Tensor]) -> None:
     """Replace each float tensor by its mean over the processes, in place and in one message."""
     if count() == 1 or not tensors:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from pnloc import access, datasets, duplicates, phrases, processes, reports, sentences, shards, words
+from pnloc import access, datasets, decoding, duplicates, phrases, processes, reports, sentences, shards, words
 from pnloc.baselines import Classifier, train_classifier
 from pnloc.cache import Cache, source_digest, tree_digest
 from pnloc.config import Preset, preset, title
@@ -23,9 +23,8 @@ from pnloc.files import digest, read_csv, read_json, write_json, write_table
 from pnloc.images import Letterbox
 from pnloc.localize import name_vectors, pad_words, supervision, train_localizer
 from pnloc.model import PNEUMONIA, CrossAttention
-from pnloc.progress import bar
 from pnloc.provenance import data_digest
-from pnloc.records import BOX_COLUMNS, QUARANTINE_COLUMNS, Records, drop_patients
+from pnloc.records import Records, drop_patients
 from pnloc.regions import Regions, extract
 from pnloc.train import device, load_module, load_tensors, save_module, save_tensors
 
@@ -164,14 +163,14 @@ class Run:
         return Records(facts["name"], **plain, **tables)
 
     def _pixels(self, name: str) -> np.ndarray:
-        """Decoded images uint8 [N, S, S], padded to a square, one per row of `records(name).images`."""
+        """Decoded images uint8 [N, S, S], padded to a square, one per row of `records(name).images`; a memory map: what is not read is not in memory."""
         folder, _ = self._decoded(name)
         pixels = load_tensors(folder / "pixels.safetensors")["pixels"].numpy()
         return access.tag(pixels, read_json(folder / "facts.json")["access"])
 
     def _decoded(self, name: str) -> tuple[Path, str]:
         side = self.preset.detector.side
-        modules = source_digest("datasets", "records", "images", "boxes", "duplicates")
+        modules = source_digest("datasets", "records", "images", "boxes", "duplicates", "decoding")
         tested = (sorted(self.test_patients), digest(self.test_thumbnails.tobytes().hex()))
         inputs = (name, side, self._trees(name), modules, *tested)
 
@@ -182,15 +181,17 @@ class Run:
             leaking = set(records.images.loc[~test, "patient"]) & self.test_patients
             records = drop_patients(records, leaking, keep_split="test")
             records.counts["dropped_for_leak"] = before - len(records.images)
-            records, pixels = decode(records, side)
-            records, pixels = drop_twins(records, pixels, self.test_thumbnails)
+            with decoding.scratch(folder, before, side) as room:
+                records, pixels = decoding.decode(records, side, room)
+                records, pixels = decoding.drop_twins(records, pixels, self.test_thumbnails)
+                save_tensors(folder / "pixels.safetensors", {"pixels": torch.from_numpy(pixels)})
+                told = data_digest(pixels, records.images.drop(columns="path"), records.boxes, records.reports)
+                del pixels
             for table in TABLES:
                 write_table(folder / f"{table}.parquet", getattr(records, table))
-            save_tensors(folder / "pixels.safetensors", {"pixels": torch.from_numpy(pixels)})
             facts = {key: getattr(records, key) for key in ("access", "counts", "notes", "tally")} | {"name": name}
             write_json(folder / "facts.json", facts)
-            tables = records.images.drop(columns="path"), records.boxes, records.reports
-            return {"data": data_digest(pixels, *tables)}
+            return {"data": told}
 
         return self.cache.stage(f"decode-{name}", *inputs, make=make)
 
@@ -468,36 +469,3 @@ def _stacked(arrays: list[np.ndarray], filling: int) -> np.ndarray:
     widest = max(a.shape[1] for a in arrays)
     pads = [[(0, 0), (0, widest - a.shape[1])] + [(0, 0)] * (a.ndim - 2) for a in arrays]
     return np.concatenate([np.pad(a, p, constant_values=filling) for a, p in zip(arrays, pads, strict=True)])
-
-
-def decode(records: Records, side: int) -> tuple[Records, np.ndarray]:
-    """Decode every image to uint8 [N, side, side]; what cannot be decoded moves into the quarantine table."""
-    pixels, bad = [], {}
-    rows = zip(records.images.itertuples(), datasets.decode(records.images, side), strict=True)
-    for row, found in bar(rows, total=len(records.images), desc=f"decode {records.name}", unit="image"):
-        if isinstance(found, PnlocError):
-            bad[row.image] = (row.path, str(found).removeprefix(f"{row.path}: "))
-        else:
-            pixels.append(found)
-    quarantine = pd.DataFrame([(path, 0, reason) for path, reason in bad.values()], columns=QUARANTINE_COLUMNS)
-    kept = records.images[~records.images["image"].isin(bad)].reset_index(drop=True)
-    boxes = records.boxes[~records.boxes["image"].isin(bad)].reset_index(drop=True)[BOX_COLUMNS]
-    counts = {**records.counts, "quarantined": records.counts.get("quarantined", 0) + len(bad)}
-    counts["used"] = counts.get("used", len(records.images)) - len(bad)
-    whole = pd.concat([records.quarantine, quarantine], ignore_index=True) if bad else records.quarantine
-    result = Records(
-        records.name, records.access, kept, boxes, records.reports, whole.astype({"file": str, "reason": str}), counts,
-        scores=records.scores[~records.scores["image"].isin(bad)].reset_index(drop=True), notes=records.notes, tally=records.tally,
-    )  # fmt: skip
-    return result, np.stack(pixels) if pixels else np.zeros((0, side, side), dtype=np.uint8)
-
-
-def drop_twins(records: Records, pixels: np.ndarray, tested: np.ndarray) -> tuple[Records, np.ndarray]:
-    """Without the training and validation images of every patient of whom one is the same image as one of `tested` (thumbnails)."""
-    boxes = [Letterbox(w, h, pixels.shape[-1]) for w, h in records.images[["width", "height"]].itertuples(index=False)]
-    own = np.array([duplicates.thumbnail(p, b) for p, b in zip(pixels, boxes, strict=True)], dtype=np.uint8)
-    outside = np.flatnonzero(records.images["split"] != "test")
-    copies = duplicates.copies(tested, own.reshape(-1, *tested.shape[1:])[outside])
-    kept = drop_patients(records, set(records.images["patient"].iloc[outside[copies]]), keep_split="test")
-    kept.counts["dropped_as_duplicate"] = len(records.images) - len(kept.images)
-    return kept, pixels[records.images["image"].isin(kept.images["image"]).to_numpy()]

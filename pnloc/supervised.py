@@ -98,10 +98,6 @@ def train_supervised(
         with autocast(where):
             return model.losses(batch[0].to(where), targets(batch[1]))
 
-    def share(batch: tuple[Tensor, list[Tensor]]) -> tuple[tuple[Tensor, list[Tensor]], float]:
-        mine = processes.part(len(batch[0]))
-        return (batch[0][mine], batch[1][mine]), (mine.stop - mine.start) / len(batch[0])
-
     def validation() -> float:
         """With the same random numbers each time: Faster R-CNN draws which of its boxes count."""
         total, count = 0.0, len(held[0])
@@ -117,7 +113,7 @@ def train_supervised(
     return fit(
         model, batches, losses,
         Schedule(config.epochs, steps, config.rate, config.weight_decay, config.patience if len(held[0]) else 0),
-        folder=folder, fingerprint=fingerprint, seed=seed, title=title, share=share,
+        folder=folder, fingerprint=fingerprint, seed=seed, title=title, share=processes.share,
         validation=validation if len(held[0]) else None,
     )  # fmt: skip
 

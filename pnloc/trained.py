@@ -6,7 +6,6 @@ They are those of pnloc.config.BASELINES; which of them a run has, its preset sa
 from collections.abc import Iterable
 from dataclasses import asdict
 from functools import lru_cache
-from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,19 +16,19 @@ from torch import nn
 from pnloc import comparators, grounding, heatmaps, processes, weak
 from pnloc.baselines import train_classifier
 from pnloc.cache import source_digest
-from pnloc.comparators import Found, boxed_rows, kinds, mean_union
+from pnloc.choices import best_choice, best_of
+from pnloc.comparators import Found, boxed_rows, kinds
 from pnloc.config import BASELINES, FROM_BOXES, FROM_LABELS, FROM_PAIRS, FittingConfig
 from pnloc.errors import PnlocError
 from pnloc.files import read_csv, write_table
 from pnloc.heatmaps import HeatChoice
-from pnloc.localize import Choice, pick
+from pnloc.localize import Choice, pick, region_scores
 from pnloc.regions import extract
 from pnloc.train import device, load_module, save_module
 
 if TYPE_CHECKING:
     from pnloc.stages import Run
 
-SHARES, MOST = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.85), (1, 2, 3, 4)  # tried on validation images, as for the methods of pnloc.results
 KINDS = {"hide-and-seek": weak.HideAndSeek, "attention-dropout": weak.AttentionDropout, "patch-mil": weak.PatchMIL}
 READING = ("stages", "reports", "lexicon", "sentences", "scope")  # modules that say what a report asserts
 MODULES = {  # on which the baselines of each group depend
@@ -206,13 +205,14 @@ def choose(run: "Run", method: str) -> tuple["Choice | HeatChoice", float]:
         return comparators.choose_heat(run, method, model(run, method))
     name = run.title(run.preset.roles.localization[0])
     rows = boxed_rows(run, name, "validate")
-    tried = [Choice(share, most) for share, most in product(SHARES, MOST)]
     if len(rows) == 0:
         return Choice(), float("nan")
     truth = [run.true_boxes(name, kinds(name))[i] for i in rows]
     made = _before_choice(run, name, rows, method)
-    values = [mean_union(_chosen(made, choice), truth) for choice in tried]
-    return tried[int(np.argmax(values))], max(values)
+    if isinstance(made, tuple):
+        regions, mass, _ = made
+        return best_choice(regions, region_scores(regions, mass, True), truth, True)
+    return best_of(made, truth)
 
 
 def found(

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from pnloc import arms, comparators, experiment, pages, pooling, predict
+from pnloc import arms, choices, comparators, experiment, pages, pooling, trained
 from pnloc.arms import Arm, Pairs
 from pnloc.cli import main
 from pnloc.errors import PnlocError
@@ -150,10 +150,22 @@ def test_the_best_choice_is_that_of_trying_them_all():
     regions = Regions(boxes, zeros + 1, zeros == 0, torch.zeros(6, 8, 20), torch.zeros(6, 4, 4), torch.zeros(6))
     truth, ranking = [b[:2].numpy().astype(float) for b in boxes], rng.uniform(size=(6, 8))
     for grouped in (True, False):
-        choice, value = predict.best_choice(regions, ranking, truth, grouped)
-        tried = [Choice(share, most, grouped) for share in predict.SHARES for most in predict.MOST]
+        choice, value = choices.best_choice(regions, ranking, truth, grouped)
+        tried = [Choice(share, most, grouped) for share in choices.SHARES for most in choices.MOST]
         values = [comparators.mean_union(boxes_of(regions, ranking, c), truth) for c in tried]
         assert (choice, value) == (tried[int(np.argmax(values))], pytest.approx(max(values)))
+
+
+def test_the_best_choice_among_detections_is_that_of_trying_them_all():
+    rng = np.random.default_rng(4)
+    corners = [rng.uniform(0, 50, (n, 2)) for n in (0, 1, 3, 9, 20)]
+    found = [(np.concatenate([c, c + 40], axis=1), -np.sort(-rng.random(len(c)))) for c in corners]
+    truth = [np.array([[10.0, 10.0, 60.0, 60.0]])] * len(found)
+    choice, value = choices.best_of(found, truth)
+    tried = [Choice(share, most) for share in choices.SHARES for most in choices.MOST]
+    values = [comparators.mean_union(trained._chosen(found, c), truth) for c in tried]
+    assert choice == tried[int(np.argmax(values))] and value == pytest.approx(max(values)) and value > 0
+
 
 
 def ablation_rows(name: str, given: dict[tuple[str, str], tuple[float, float, float]]) -> pd.DataFrame:
