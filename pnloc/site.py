@@ -115,7 +115,7 @@ def check(build: Path, contents: Path) -> Path:
     """Refuse a book that a reader could not use; return its first page.
 
     `build` is the folder of the HTML. Raises PnlocError for the first page of the table of contents that is missing, empty, broken or
-    larger than LARGEST, has a picture that is missing or without an alternative text, loads anything from another site, or links to a
+    larger than LARGEST, shows a bare object of IPython, has a picture that is missing or without an alternative text, loads anything from another site, or links to a
     page or a section that is not there.
     """
     names, pages = toc(contents), {}
@@ -129,6 +129,8 @@ def check(build: Path, contents: Path) -> Path:
             raise PnlocError(f"{path}: the page is empty")
         if re.search(r'class="output traceback|Traceback \(most recent call last\)|papermill-error-cell', html):
             raise PnlocError(f"{path}: the page holds the traceback of a cell that failed")
+        if "&lt;IPython.core.display." in html:
+            raise PnlocError(f"{path}: the page shows an empty text as the name of its class; let the cell end with None instead")
         page = pages[path.resolve()] = _Page(html)
         _check_pictures(path, page, len(html.encode()))
         _check_loads(path, page.loads, page.code["script"], page.code["style"])

@@ -56,6 +56,11 @@ def test_a_picture_without_a_text_is_named(built, alt):
         site.check(*built(f'<img src="_images/a.png" {alt}>'))
 
 
+def test_a_text_that_is_empty_and_so_shown_as_an_object_is_refused(built):
+    with pytest.raises(PnlocError, match="intro.html: the page shows an empty text as the name of its class"):
+        site.check(*built("<pre>&lt;IPython.core.display.Markdown object&gt;</pre>"))
+
+
 def test_a_picture_that_is_not_there_is_named(built):
     with pytest.raises(PnlocError, match="figure 1 .* is missing"):
         site.check(*built(f'<img src="_images/gone.png" {ALT}>'))
