@@ -145,11 +145,11 @@ def test_a_detector_that_finds_every_box_meets_every_bar(monkeypatch):
     page = pages.readable(table, "rsna", folds.SHOWN, folds.METHODS)
     assert (
         page.loc["detector alone", "union IoU"].startswith("1.00")
-        and page.loc["detector alone", "image AUC"] == "1.00 [1.00, 1.00]"
+        and page.loc["detector alone", "image AUC"] == "1.00\xa0[1.00,\xa01.00]"
     )
     assert (
         page.shape == (len(folds.METHODS), len(folds.SHOWN))
-        and page.loc["two fixed boxes, no image", "boxes per image"] == "2.00 [2.00, 2.00]"
+        and page.loc["two fixed boxes, no image", "boxes per image"] == "2.00\xa0[2.00,\xa02.00]"
     )
     count = sum(len(b) > 0 for b in run.true_boxes("rsna"))
     assert (table.loc[table["metric"] == "miou", "n"] == count).all(), "every boxed image counts once"
