@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from pnloc import processes
-from pnloc.files import atomic, digest, read_csv, read_json, write_json, write_table
+from pnloc.files import copy, digest, read_csv, read_json, write_json, write_table
 from pnloc.provenance import environment
 
 SOURCES = Path(__file__).parent
@@ -52,8 +52,7 @@ def tree_digest(folder: Path) -> str:
 def lay_out(folder: Path, root: Path) -> None:
     """Copy a stage's CSV files to where a reader looks for them under a run's `root`: `predictions/<set>--<of what>.csv`, else `tables/`."""
     for path in folder.glob("*.csv"):
-        with atomic(root / ("predictions" if "--" in path.name else "tables") / path.name) as temporary:
-            shutil.copyfile(path, temporary)
+        copy(path, root / ("predictions" if "--" in path.name else "tables") / path.name)
 
 
 class Cache:

@@ -43,6 +43,11 @@ def mean_union(found: Found, truth: list[np.ndarray]) -> float:
     return float(np.mean([union_iou(boxes, true) for (boxes, _), true in zip(found, truth, strict=True)]))
 
 
+def scored(found: Found, probability: np.ndarray) -> Found:
+    """The same boxes; a score is the image's probability [N] of a pneumonia times the box's share of the image's best score."""
+    return [(b, s / max(s.max(initial=0.0), 1e-12) * p) for (b, s), p in zip(found, probability, strict=True)]
+
+
 def training_boxes(run: "Run") -> np.ndarray:
     """The detector's training boxes [M, 4], relative to their images."""
     name = run.title(run.preset.roles.detector)

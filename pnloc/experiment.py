@@ -12,7 +12,6 @@ A value is averaged over the seeds of the attention for each image; intervals (9
 """
 
 import os
-import shutil
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -30,7 +29,7 @@ from pnloc.cache import TIMING, source_digest
 from pnloc.comparators import Found
 from pnloc.config import Preset, Roles, preset
 from pnloc.errors import PnlocError
-from pnloc.files import read_csv, read_json, write_json, write_table
+from pnloc.files import copy, read_csv, read_json, write_json, write_table
 from pnloc.localize import boxes_of
 from pnloc.metrics import cases, per_image
 from pnloc.plans import ABLATIONS, FULL, GIVEN, LABELS, PLANS, TEXT, Options, Plan
@@ -205,8 +204,7 @@ def run(plan: Plan, root: Path, out: Path | None = None) -> dict[str, pd.DataFra
         write_table(root / "tables" / f"{name}.csv", table)
     write_json(root / "tables" / "experiment.json", provenance(plan, root, made))
     for path in (root / "tables").iterdir() if out else ():
-        out.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, out / path.name)
+        copy(path, out / path.name)
     return made
 
 

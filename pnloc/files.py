@@ -8,6 +8,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -49,6 +50,12 @@ def atomic(path: str | Path) -> Iterator[Path]:
     finally:
         if name is not None:
             Path(name).unlink(missing_ok=True)
+
+
+def copy(source: str | Path, path: str | Path) -> None:
+    """Copy a file atomically."""
+    with atomic(path) as temporary:
+        shutil.copyfile(source, temporary)
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -65,7 +65,7 @@ def found(run: Run) -> dict[str, Found]:
         boxes = [[b for b, _ in way] for way in made]
         best = chosen(boxes, truth, fold)
         own = [made[k][row] for row, k in enumerate(best)]
-        lines[line] = [(b, s / max(s.max(initial=0.0), 1e-12) * p) for (b, s), p in zip(own, likely, strict=True)]
+        lines[line] = comparators.scored(own, likely)
     return lines
 
 

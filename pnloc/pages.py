@@ -173,6 +173,6 @@ def asked(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     rows = []
     for row in tables["detector_folds_bars"].itertuples():
         metric = row.metric if np.isnan(row.threshold) else f"{row.metric}@{row.threshold:g}"
-        rows.append((f"RSNA, {(MAIN | {'auc': 'image AUC'})[metric]}, {reader_name(row.method)}", row.value, row.bar, bool(row.met)))
-    rows += [(f"COVID-19, {r.line}", r.value, r.bar, bool(r.met)) for r in tables["severity_bars"].itertuples()]
+        rows.append((f"RSNA, {(MAIN | {'auc': 'image AUC'})[metric]}, {reader_name(row.method)}", row.value, row.bar, row.met))
+    rows += [(f"COVID-19, {r.line}", r.value, r.bar, r.met) for r in tables["severity_bars"].itertuples()]
     return pd.DataFrame(rows, columns=["line", "value", "asked", "met"]).assign(met=lambda t: t["met"].map({True: "yes", False: "no"}))

@@ -133,7 +133,7 @@ def _found(run: Run, name: str, rows: np.ndarray, choices: dict, heats: dict) ->
         found[method] = boxes
         maps[method] = comparators.heat_rows(run, name, rows[boxed], heat[boxed])
     boxes, heat = comparators.mask_boxes(run, name, rows, heats[comparators.MASK])
-    found[comparators.MASK] = _scored(boxes, likely(run, name, rows, "detector"))
+    found[comparators.MASK] = comparators.scored(boxes, likely(run, name, rows, "detector"))
     maps[comparators.MASK] = comparators.heat_rows(run, name, rows[boxed], heat[boxed])
     for method in trained.names(run):
         found[method], heat = trained.found(run, name, rows, method, heats[method])
@@ -143,7 +143,7 @@ def _found(run: Run, name: str, rows: np.ndarray, choices: dict, heats: dict) ->
         plain = method.removesuffix("-raw")
         if plain not in NEED_REPORTS or name == run.pairs:
             ranking = scores(run, name, rows, plain, choice.grouped)
-            found[method] = _scored(boxes_of(regions, ranking, choice), likely(run, name, rows, plain))
+            found[method] = comparators.scored(boxes_of(regions, ranking, choice), likely(run, name, rows, plain))
             if method == plain:
                 over = mass(run, name, rows[boxed], plain)
                 heat = comparators.maps_of_regions(run, name, rows[boxed], over)
@@ -165,10 +165,6 @@ def likely(run: Run, name: str, rows: np.ndarray, method: str) -> np.ndarray:
         said = run.phrases(name)[rows]
         probability = (probability + (said.any((1, 2)) if said.size else 0.0)) / 2
     return probability
-
-
-def _scored(found: Found, probability: np.ndarray) -> Found:
-    return [(b, s / max(s.max(initial=0.0), 1e-12) * p) for (b, s), p in zip(found, probability, strict=True)]
 
 
 def boxes_table(run: Run, name: str, rows: np.ndarray, found: Found) -> pd.DataFrame:

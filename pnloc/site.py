@@ -115,8 +115,8 @@ def check(build: Path, contents: Path) -> Path:
     """Refuse a book that a reader could not use; return its first page.
 
     `build` is the folder of the HTML. Raises PnlocError for the first page of the table of contents that is missing, empty, broken or
-    larger than LARGEST, shows a bare object of IPython, has a picture that is missing or without an alternative text, loads anything from another site, or links to a
-    page or a section that is not there.
+    larger than LARGEST, shows a bare object of IPython, has a picture that is missing or without an alternative text, loads anything
+    from another site, or links to a page or a section that is not there.
     """
     names, pages = toc(contents), {}
     for name in names:

@@ -186,7 +186,6 @@ class Run:
                 records, pixels = decoding.drop_twins(records, pixels, self.test_thumbnails)
                 save_tensors(folder / "pixels.safetensors", {"pixels": torch.from_numpy(pixels)})
                 told = data_digest(pixels, records.images.drop(columns="path"), records.boxes, records.reports)
-                del pixels
             for table in TABLES:
                 write_table(folder / f"{table}.parquet", getattr(records, table))
             facts = {key: getattr(records, key) for key in ("access", "counts", "notes", "tally")} | {"name": name}

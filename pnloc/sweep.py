@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from pnloc.errors import PnlocError
-from pnloc.files import read_csv, read_json, write_json, write_text
+from pnloc.files import copy, read_csv, read_json, write_json
 
 TABLES = {
     "localization": ["dataset", "method", "metric", "threshold"],
@@ -34,10 +34,7 @@ def gather(folders: Iterable[str | Path], table: str = "localization") -> pd.Dat
     if not runs:
         raise PnlocError("no run to gather; name the folders of some, such as sweep/*/*")
     for run in runs:
-        if not (run / "config.json").exists() or not (run / "tables" / f"{table}.csv").exists():
-            raise PnlocError(
-                f"{run}: no finished run (it needs config.json and tables/{table}.csv); python -m pnloc train makes one"
-            )
+        _finished(run, "config.json", table)
     settings = pd.DataFrame([_flat(read_json(run / "config.json")) for run in runs]).rename(columns={"name": "preset"})
     varied = [c for c in settings if c not in ("preset", "seed") and settings[c].map(str).nunique() > 1]
     parts = []
@@ -46,6 +43,12 @@ def gather(folders: Iterable[str | Path], table: str = "localization") -> pd.Dat
         given = {"run": str(run), "preset": row["preset"], "seed": row["seed"], **{c: row[c] for c in varied}}
         parts.append(pd.concat([pd.DataFrame([given] * len(found), index=found.index), found], axis=1))
     return pd.concat(parts, ignore_index=True)
+
+
+def _finished(run: Path, record: str, table: str) -> None:
+    """Raise PnlocError where a folder lacks what every finished run has."""
+    if not (run / record).exists() or not (run / "tables" / f"{table}.csv").exists():
+        raise PnlocError(f"{run}: no finished run (it needs {record} and tables/{table}.csv); python -m pnloc train makes one")
 
 
 def _flat(value: dict, prefix: str = "") -> dict:
@@ -74,14 +77,12 @@ def keep(run: str | Path, out: str | Path) -> Path:
     No table of single images is among them. Raises PnlocError for a folder that is no finished run.
     """
     run, out = Path(run), Path(out)
-    found = [run / "tables" / f"{name}.csv" for name in KEPT]
-    if not (run / "run.json").exists() or not found[0].exists():
-        raise PnlocError(f"{run}: no finished run (it needs run.json and tables/{KEPT[0]}.csv)")
+    _finished(run, "run.json", KEPT[0])
     facts = read_json(run / "run.json")
     environments = facts["environments"].values()
-    for path in found:
+    for path in (run / "tables" / f"{name}.csv" for name in KEPT):
         if path.exists():
-            write_text(out / path.name, path.read_text(encoding="utf-8"))
+            copy(path, out / path.name)
     made = {
         "preset": facts["preset"],
         "seed": facts["seed"],

@@ -230,9 +230,8 @@ def found(
     if method == "supervised-faster-rcnn":
         return boxes, None
     regions, mass, likely = made
-    scored = [(b, s / max(s.max(initial=0.0), 1e-12) * p) for (b, s), p in zip(boxes, likely, strict=True)]
     side = run.preset.detector.side
-    return scored, [heatmaps.coverage(b / side, m, side) for b, m in zip(regions.boxes.numpy(), mass, strict=True)]
+    return comparators.scored(boxes, likely), [heatmaps.coverage(b / side, m, side) for b, m in zip(regions.boxes.numpy(), mass, strict=True)]
 
 
 def _before_choice(run: "Run", name: str, rows: np.ndarray, method: str) -> "Found | tuple":

@@ -19,6 +19,7 @@ from pnloc.train import Schedule, fit
 from pnloc.words import WordVectors
 
 TINY = DetectorConfig(side=64, width=8, pyramid=16, anchor_sizes=((16.0, 24.0), (32.0, 48.0)))
+HIDING = ("hide-and-seek", "attention-dropout")  # that hide parts of a picture, or of its features, in training
 KINDS = {"hide-and-seek": weak.HideAndSeek, "attention-dropout": weak.AttentionDropout, "patch-mil": weak.PatchMIL}
 
 
@@ -148,9 +149,9 @@ def detector() -> Detector:
 
 
 @pytest.mark.parametrize("name", ["cam", *KINDS])
-def test_a_baseline_learns_from_image_labels_and_has_a_map_of_every_image(name, detector, tmp_path):
+def test_a_baseline_of_image_labels_learns_and_points_at_the_bright_square(name, detector, tmp_path):
     images, labels, _ = blobs(64)
-    held, known, _ = blobs(32, seed=1)
+    held, known, boxes = blobs(32, seed=1)
     config = FittingConfig(epochs=12, patience=4, batch=16, rate=2e-3)
     kind = KINDS.get(name, Classifier)
     model, history = train_classifier(
@@ -161,6 +162,13 @@ def test_a_baseline_learns_from_image_labels_and_has_a_map_of_every_image(name, 
     assert probability[known == 1].mean() > probability[known == 0].mean() + 0.2
     maps = heatmaps.heat_maps(model, held, name, "32")
     assert maps.shape == held.shape and maps.min() >= 0 and maps.max() <= 1 and np.ptp(maps[known == 1], axis=(1, 2)).all()
+    if name not in HIDING:
+        return  # where the others point in so small a picture hangs on how the processor rounds
+    pointed = []
+    for heat, box in zip(maps[::2], boxes[::2], strict=True):
+        peak = np.unravel_index(heat.argmax(), heat.shape)
+        pointed.append(peak[0] // 32 == box[0, 1] // 32 and peak[1] // 32 == box[0, 0] // 32)
+    assert np.mean(pointed) > 0.7, "the peak lies in the quarter of the square (by chance in one of four)"
 
 
 def pairs(count: int, seed: int) -> tuple[Regions, np.ndarray]:
@@ -228,7 +236,7 @@ def test_supervised_detectors_learn_and_find_the_bright_square(kind, detector, t
     middles = [
         (b[0, :2] + b[0, 2:]) / 2 - (t[0, :2] + t[0, 2:]) / 2 for (b, _), t in zip(found[::2], true[::2], strict=True)
     ]
-    assert (np.abs(middles).max(1) < 12).mean() > 0.7
+    assert (np.abs(middles).max(1) < 8).mean() > 0.6
     assert all((np.diff(s) <= 0).all() and (s <= 1).all() for _, s in found)
     assert supervised.detect(model, held[:0]) == []
 
