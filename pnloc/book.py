@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -137,17 +138,23 @@ def _run(source: Path, page: Path, parameters: dict[str, object], key: str, kern
 
 
 class _Kernels:
-    """Kernels for some notebooks, one after the other; the next one starts, and imports what takes long, while one is at work."""
+    """Kernels for some notebooks, one after the other; the next one starts, and imports what takes long, while one is at work.
+
+    They are spoken to through sockets in a folder of their own: a port that was free when the kernel was given it can be taken before
+    the kernel opens it.
+    """
 
     def __init__(self, sources: list[Path]) -> None:
         self.waiting, self.ready = list(sources), []
 
     def __enter__(self) -> "_Kernels":
+        self.sockets = tempfile.TemporaryDirectory(prefix="pnloc-")
         return self
 
     def __exit__(self, *error: object) -> None:
         for kernel in self.ready:
             run_sync(kernel.shutdown_kernel)(now=True)
+        self.sockets.cleanup()
 
     @contextmanager
     def of(self, source: Path) -> Iterator["AsyncKernelManager"]:
@@ -176,7 +183,8 @@ class _Kernels:
                 spec.env = {"PYTHONHASHSEED": "0", "PYTHONPATH": os.pathsep.join(paths)}
                 return spec
 
-        kernel = OwnKernel()
+        own = {} if os.name == "nt" else {"transport": "ipc", "ip": f"{self.sockets.name}/{source.stem}"}
+        kernel = OwnKernel(**own)
         run_sync(kernel.start_kernel)(cwd=str(source.parent))
         return kernel
 
