@@ -25,8 +25,10 @@ from pnloc.baselines import Classifier
 from pnloc.boxes import group, select
 from pnloc.config import preset
 from pnloc.detector import Detector
-from pnloc.localize import Choice, Localizer, name_vectors
+from pnloc.localize import Choice, name_vectors
+from pnloc.localizer import Localizer
 from pnloc.model import CrossAttention
+from pnloc.regions import feature_size
 from pnloc.stages import NAMES
 from pnloc.studies import SOURCES, Study
 from pnloc.words import WordVectors
@@ -89,7 +91,7 @@ def own_image(folder: Path) -> Callable[[], object]:
     demo = preset("demo")
     vectors = WordVectors(["", "right"], np.zeros((2, demo.words.size), dtype=np.float32))
     detector = Detector(demo.detector).eval()
-    features = 3 * 4 * demo.detector.pyramid + 9
+    features = feature_size(demo.detector.pyramid)
     model = CrossAttention(features, torch.from_numpy(vectors.vectors), name_vectors(NAMES, vectors), demo.model).eval()
     localizer = Localizer(detector, model, NAMES, vectors, Choice(), demo.regions)
     classifier, path = Classifier(detector).eval(), folder / "own.png"

@@ -22,7 +22,7 @@ from bench import COLUMNS
 from bench.training import measured
 from pnloc import shards
 from pnloc.config import preset
-from pnloc.regions import Regions
+from pnloc.regions import Regions, feature_size
 
 STUDIES, WORDS, NAMES, STEPS = 377_110, 48, 18, 100
 ROOM = 25e9  # bytes free, or fewer studies
@@ -68,7 +68,7 @@ def generated(count: int) -> Regions:
     corners[..., 2:] += corners[..., :2]
     return Regions(
         corners, torch.rand(count, found, generator=rng), torch.ones(count, found, dtype=torch.bool),
-        torch.randn(count, found, 3 * 4 * PRESET.detector.pyramid + 9, generator=rng).half(),
+        torch.randn(count, found, feature_size(PRESET.detector.pyramid), generator=rng).half(),
         torch.rand(count, side // 8, side // 8, generator=rng).half(), torch.rand(count, generator=rng),
     )  # fmt: skip
 

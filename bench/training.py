@@ -32,6 +32,7 @@ from pnloc.words import WordVectors
 PRESET = preset("demo")
 SIDE, BATCH, MOST = PRESET.detector.side, PRESET.detector.batch, PRESET.regions.count
 REPEATS = 3
+PAIRS = 1024  # about as many as the preset trains on
 
 
 def run() -> pd.DataFrame:
@@ -46,7 +47,7 @@ def run() -> pd.DataFrame:
         ["detector training, a step of 16", *steps, "s", steps[1] / steps[0], 5.0],
         ["detector inference, 32 images", *looks, "s", looks[1] / looks[0], 5.0],
     ]
-    regions = many(extract(ours, images, PRESET.regions), 256)
+    regions = many(extract(ours, images, PRESET.regions), PAIRS)
     model, epoch, waiting = attention(regions)
     few = regions.rows(range(len(images)))
     passed, ranked, attended = least(

@@ -145,7 +145,7 @@ def _localize(given: argparse.Namespace) -> int:
     from pnloc.figures import overlay
     from pnloc.files import read_text, write_table
     from pnloc.images import read_gray
-    from pnloc.localize import Localizer
+    from pnloc.localizer import Localizer
 
     if given.report and len(given.images) != 1:
         raise PnlocError(f"--report goes with one image, not with {len(given.images)}")

@@ -51,10 +51,12 @@ class WordConfig:
 class ModelConfig:
     """The cross-attention localizer and its training (pnloc.model, pnloc.losses, pnloc.train)."""
 
-    width: int = 96  # D
+    width: int = 64  # D
     tau: float = 0.1  # temperature of both attentions
     contrast_tau: float = 0.1  # temperature of the in-batch contrastive loss
     contrast_weight: float = 0.3
+    contrast_group: int = 16  # studies among which a report is to find its image
+    contrast_words: int = 8  # of a report, a stretch of so many that is drawn anew for each epoch
     attribute_weight: float = 1.0
     grounding_weight: float = 0.3
     distill_weight: float = 0.5

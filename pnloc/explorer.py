@@ -15,7 +15,8 @@ from pnloc import studies, wordview
 from pnloc.errors import PnlocError
 from pnloc.heatmaps import heat_boxes
 from pnloc.images import Letterbox, size
-from pnloc.localize import Choice, Localizer
+from pnloc.localize import Choice
+from pnloc.localizer import Localizer
 from pnloc.stages import NAMES, Run
 from pnloc.studies import Starts, Study
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from pnloc.config import FittingConfig, ModelConfig
 from pnloc.localize import make_batch, name_vectors
-from pnloc.losses import contrastive
+from pnloc.losses import matching
 from pnloc.model import PNEUMONIA, Batch, CrossAttention
 from pnloc.regions import Regions
 from pnloc.train import Losses, Schedule, device, fit, generator
@@ -32,11 +32,11 @@ class ContrastiveGrounding(CrossAttention):
 
     def __init__(self, features: int, vectors: Tensor, names: Tensor, config: ModelConfig) -> None:
         super().__init__(features, vectors, names, config)
-        self.contrast_tau = config.contrast_tau
+        self.contrast_tau, self.contrast_group = config.contrast_tau, config.contrast_group
 
     def loss(self, batch: Batch) -> Tensor:
         """In-batch contrastive loss of a batch's reports and images."""
-        return contrastive(self.match(batch), (batch.words >= 0).any(1), self.contrast_tau)
+        return matching(self, batch, None, self.contrast_group, self.contrast_tau)
 
     def mass(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Where the batch's words point, averaged over them [B, R], and how well they fit the image [B], 0 to 1."""

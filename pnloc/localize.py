@@ -1,13 +1,13 @@
-"""The localizer at work: from pairs to a trained model, from an image to boxes and attributes.
+"""The cross-attention at work: from pairs to a trained model, from regions to scores, boxes and attributes.
 
-`Localizer` bundles detector, word vectors and cross-attention, as kept in a checkpoint folder.
-Nothing on the way from an image to its boxes reads a report; `phrase_mass`, `report_mass` and `Localizer.ground` are the exceptions and
-say so.
+Nothing on the way from an image's regions to its boxes reads a report; `phrase_mass`, `report_mass` and `report_scores` are the exceptions
+and say so.
 """
 
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -15,19 +15,13 @@ import torch
 from torch import Tensor
 
 from pnloc.boxes import fuse, group, select
-from pnloc.config import DetectorConfig, ModelConfig, RegionConfig
-from pnloc.errors import PnlocError
-from pnloc.files import read_json, write_json
-from pnloc.images import Letterbox, load
+from pnloc.config import ModelConfig
 from pnloc.losses import total
-from pnloc.model import PNEUMONIA, Batch, CrossAttention
-from pnloc.phrases import ASSERTED, CELLS, padded, phrases
-from pnloc.regions import Regions, extract
-from pnloc.train import Schedule, device, fit, generator, load_module, save_module
+from pnloc.model import Batch, CrossAttention
+from pnloc.phrases import CELLS
+from pnloc.regions import Regions
+from pnloc.train import Schedule, device, fit, generator
 from pnloc.words import WordVectors
-
-if TYPE_CHECKING:
-    from pnloc.detector import Detector
 
 UNSAID = 0.2  # weight of an attribute that the report of a pneumonia does not mention
 
@@ -99,6 +93,24 @@ def pad_words(words: list[np.ndarray], most: int) -> np.ndarray:
     return padded
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Whatever torch computes on the CPU inside the block takes one thread: sharing a step as small as the attention's costs more than it gains."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def stretches(words: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
+    """`most` words that follow each other, from anywhere in each report [N, W]: [N, at most `most`]; of a shorter one all."""
+    count = (words >= 0).sum(1)
+    first, width = rng.integers(np.maximum(count - most, 0) + 1), min(most, int(count.max(initial=0)))
+    return np.take_along_axis(words, first[:, None] + np.arange(width), axis=1)
+
+
 def train_localizer(
     regions: Regions,
     words: np.ndarray,
@@ -129,24 +141,25 @@ def train_localizer(
     steps = max(1, len(known) // config.batch) if len(known) else 0
 
     def batches(epoch: int):
-        order = generator(seed, 2, epoch).permutation(known)
+        rng = generator(seed, 2, epoch)
+        order = rng.permutation(known)
         for step in range(steps):
             rows = order[step * config.batch : (step + 1) * config.batch]
-            here = words[rows]
-            width = int((here >= 0).sum(1).max(initial=0))  # no more padding than this batch needs
-            yield make_batch(regions.rows(rows), here[:, :width], phrases[rows], labels[rows], weights[rows])
+            here = stretches(words[rows], config.contrast_words, rng)
+            yield make_batch(regions.rows(rows), here, phrases[rows], labels[rows], weights[rows])
 
-    history = fit(
-        model,
-        batches,
-        lambda batch: total(model, batch, config, text),
-        Schedule(config.epochs, steps, config.rate, config.weight_decay),
-        folder=folder,
-        fingerprint=fingerprint,
-        seed=seed,
-        title="text attention" if text else "image-label attention",
-        encoders=(model.regions,),
-    )
+    with one_thread():
+        history = fit(
+            model,
+            batches,
+            lambda batch: total(model, batch, config, text),
+            Schedule(config.epochs, steps, config.rate, config.weight_decay),
+            folder=folder,
+            fingerprint=fingerprint,
+            seed=seed,
+            title="text attention" if text else "image-label attention",
+            encoders=(model.regions,),
+        )
     return model, history
 
 
@@ -219,121 +232,3 @@ def boxes_of(regions: Regions, scores: np.ndarray, choice: Choice) -> list[tuple
         kept = select(boxes, own, choice.share, choice.most)
         picked.append((fuse(boxes, own, kept) if choice.grouped else boxes[kept], own[kept]))
     return picked
-
-
-@dataclass(frozen=True)
-class Look:
-    """What the detector saw in one image file: the square input uint8 [S, S], its regions, and the way back to the file's pixels."""
-
-    picture: np.ndarray
-    regions: Regions
-    letterbox: Letterbox
-
-
-@dataclass(frozen=True)
-class Localizer:
-    """A trained detector with a cross-attention on top, as one saves and loads it."""
-
-    detector: "Detector"
-    model: CrossAttention
-    names: tuple[str, ...]
-    vectors: WordVectors
-    choice: Choice
-    regions: RegionConfig
-
-    def save(self, folder: str | Path, **facts: object) -> None:
-        """Write detector.safetensors, model.safetensors, words.safetensors and config.json; `facts` join the latter."""
-        folder = Path(folder)
-        save_module(folder / "detector.safetensors", self.detector)
-        save_module(folder / "model.safetensors", self.model)
-        self.vectors.save(folder / "words.safetensors")
-        config = {
-            "detector": asdict(self.detector.config),
-            "regions": asdict(self.regions),
-            "choice": asdict(self.choice),
-            "names": list(self.names),
-            **facts,
-        }
-        write_json(folder / "config.json", config)
-
-    @staticmethod
-    def load(folder: str | Path) -> "Localizer":
-        """Read what `save` wrote; `folder` may also be the run's folder that holds `checkpoint/`."""
-        folder = Path(folder)
-        if (folder / "checkpoint" / "config.json").exists():
-            folder = folder / "checkpoint"
-        if not (folder / "config.json").exists():
-            raise PnlocError(f"{folder}: no checkpoint here (no config.json); train one with `python -m pnloc train`")
-        from pnloc.detector import Detector
-
-        config = read_json(folder / "config.json")
-        try:
-            sizes = config["detector"]
-            sizes |= {key: tuple(map(tuple, sizes[key])) for key in ("anchor_sizes",)}
-            sizes |= {"aspect_ratios": tuple(sizes["aspect_ratios"])}
-            detector = Detector(DetectorConfig(**sizes))
-            regions, choice = RegionConfig(**config["regions"]), Choice(**config["choice"])
-            names, attention = tuple(config["names"]), ModelConfig(**config["model"])
-        except (KeyError, TypeError) as error:
-            raise PnlocError(f"{folder / 'config.json'}: not a checkpoint of this version ({error})") from None
-        vectors = WordVectors.load(folder / "words.safetensors")
-        features = 3 * 4 * detector.config.pyramid + 9
-        model = CrossAttention(features, torch.from_numpy(vectors.vectors), name_vectors(names, vectors), attention)
-        load_module(folder / "detector.safetensors", detector)
-        load_module(folder / "model.safetensors", model)
-        where = device()
-        return Localizer(
-            detector.to(where, memory_format=torch.channels_last).eval(),
-            model.to(where).eval(),
-            names,
-            vectors,
-            choice,
-            regions,
-        )
-
-    def look(self, path: str | Path) -> Look:
-        """Decode an image file and run the detector on it: the costly part, once for boxes and for a report's phrases."""
-        picture, letterbox = load(path, self.detector.config.side)
-        return Look(picture, extract(self.detector, picture[None], self.regions), letterbox)
-
-    def __call__(self, image: str | Path | Look) -> tuple[pd.DataFrame, pd.Series]:
-        """One image (a file, or what `look` saw in it) -> boxes (x1, y1, x2, y2 in its own pixels, score) and attribute probabilities.
-
-        A box's score is the probability of a pneumonia times the box's share of the best region's score.
-        """
-        seen = image if isinstance(image, Look) else self.look(image)
-        regions, letterbox = seen.regions, seen.letterbox
-        mass, probabilities = image_mass(self.model, regions)
-        boxes, scores = pick(regions, mass, self.choice)[0]
-        best = scores.max(initial=0.0)
-        relative = scores / best if best > 0 else scores
-        table = pd.DataFrame(letterbox.inverse(boxes), columns=["x1", "y1", "x2", "y2"])
-        table["score"] = relative * probabilities[0, self.names.index(PNEUMONIA)]
-        return table, pd.Series(probabilities[0], index=list(self.names))
-
-    def ground(self, image: str | Path | Look, report: str) -> pd.DataFrame:
-        """Where the phrases of a report lie in its image: phrase, assertion, x1, y1, x2, y2 (pixels of the file), score.
-
-        One row per finding of the opacity family, two where it is on both sides. Only what the report asserts, hedged or not, gets a
-        box: the mean (pnloc.boxes.fuse) of the regions around the one whose group (regions of IoU 0.5 and more) has the most of the phrase's
-        attention gamma times the detector's score; the score is the group's share of gamma, 0 to 1.
-        """
-        seen = image if isinstance(image, Look) else self.look(image)
-        regions, letterbox = seen.regions, seen.letterbox
-        said = phrases(report)
-        asserted = [p for p in said if p.assertion in ASSERTED]
-        places = padded([np.array([p.cells for p in asserted], dtype=np.float32).reshape(-1, len(CELLS))])
-        gamma = iter(phrase_mass(self.model, regions, places)[0])
-        n = int(regions.valid[0].sum())
-        boxes, scores = regions.boxes[0, :n].numpy().astype(np.float64), regions.scores[0, :n].numpy()
-        rows = []
-        for phrase in said:
-            place = (float("nan"),) * 5
-            if phrase.assertion in ASSERTED and n:
-                mass = next(gamma)[:n]
-                grouped = group(boxes, mass, scores)
-                best = int(np.argmax(grouped))
-                share = group(boxes, mass, np.ones(n))[best]
-                place = (*letterbox.inverse(fuse(boxes, grouped, [best]))[0], share)
-            rows.append((phrase.text, phrase.assertion, *place))
-        return pd.DataFrame(rows, columns=["phrase", "assertion", "x1", "y1", "x2", "y2", "score"])

@@ -14,17 +14,24 @@ from pnloc.model import Batch, CrossAttention
 def contrastive(scores: Tensor, paired: Tensor, tau: float) -> Tensor:
     """In-batch contrastive loss, both ways (Gupta et al. 2020), over the reports that have words.
 
-    scores [B reports, B images], cosines; paired [B] bool, which studies have words. A report is to
-    find its image among all images of the batch, an image its report among those with words. 0 where fewer
-    than two studies take part.
+    scores [G groups, b reports, b images] (or [b, b]), cosines; paired [G, b] (or [b]) bool, which studies have words. A report is to
+    find its image among all images of its group, an image its report among those with words. A group where fewer
+    than two studies take part counts as none; 0 where all are like that.
     """
-    if int(paired.sum()) < 2:
-        return scores.sum() * 0.0
-    logits = scores / tau
-    rows = torch.nonzero(paired).squeeze(1)
-    to_image = F.cross_entropy(logits[rows], rows)
-    to_text = F.cross_entropy(logits[rows][:, rows].T, torch.arange(len(rows), device=scores.device))
-    return (to_image + to_text) / 2
+    logits, paired = scores.reshape(-1, *scores.shape[-2:]) / tau, paired.reshape(-1, paired.shape[-1])
+    paired = paired & (paired.sum(1, keepdim=True) > 1)
+    to_image = torch.log_softmax(logits, dim=2).diagonal(dim1=1, dim2=2)
+    others = logits.masked_fill(~paired.unsqueeze(2), torch.finfo(logits.dtype).min)
+    to_text = torch.log_softmax(others, dim=1).diagonal(dim1=1, dim2=2)
+    return -((to_image + to_text) * paired).sum() / (2 * paired.sum().clamp_min(1))
+
+
+def matching(model: CrossAttention, batch: Batch, regions: Tensor | None, size: int, tau: float) -> Tensor:
+    """`contrastive` within groups of `size` studies of a batch; the batch is one group where its B studies do not make up whole ones."""
+    count = len(batch.words)
+    groups = count // size if count and count % size == 0 else 1
+    paired = (batch.words >= 0).any(1).view(groups, -1)
+    return contrastive(model.match_groups(batch, regions, groups), paired, tau)
 
 
 def attributes(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
@@ -65,9 +72,9 @@ def total(model: CrossAttention, batch: Batch, config: ModelConfig, text: bool) 
     beta, logits = model.image_only(batch, regions)
     terms = {"attributes": config.attribute_weight * attributes(logits, batch.labels, batch.weights)}
     if text:
-        paired = (batch.words >= 0).any(1)
-        terms["contrastive"] = config.contrast_weight * contrastive(model.match(batch, regions), paired, config.contrast_tau)
-        gamma, likelihood = model.phrase_attention(batch, regions)
+        match = matching(model, batch, regions, config.contrast_group, config.contrast_tau)
+        terms["contrastive"] = config.contrast_weight * match
+        gamma, likelihood = model.phrase_attention(batch, regions, beta[:, :1])
         terms["grounding"] = config.grounding_weight * grounding(likelihood, batch.phrases)
         terms["distillation"] = config.distill_weight * distillation(gamma, beta, batch.phrases, batch.labels)
     return terms

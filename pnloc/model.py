@@ -49,6 +49,13 @@ class Batch:
     weights: Tensor
 
 
+class ImageDropout(nn.Dropout):
+    """Dropout of regions [B, R, D] that leaves out the same features in all regions of an image."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * F.dropout(x.new_ones(len(x), 1, x.shape[-1]), self.p, self.training)
+
+
 class CrossAttention(nn.Module):
     """Regions, words and attributes in one joint space; see the head of this module for the equations."""
 
@@ -58,14 +65,14 @@ class CrossAttention(nn.Module):
         width, size = config.width, vectors.shape[1]
         self.tau = config.tau
         self.regions = nn.Sequential(
-            nn.LayerNorm(features),
-            nn.Linear(features, 2 * width),
+            nn.LayerNorm(features, elementwise_affine=False),
+            nn.Linear(features, width),
             nn.GELU(),
-            nn.Dropout(config.dropout),
-            nn.Linear(2 * width, width),
+            ImageDropout(config.dropout),
+            nn.Linear(width, width),
         )
         self.register_buffer("vectors", vectors.float().clone())
-        self.context = nn.Conv1d(size, size, 3, padding=1, groups=1)
+        self.context = nn.Linear(3 * size, size)
         self.words = nn.Linear(size, width)
         self.register_buffer("names", names.float().clone())
         self.queries = nn.Linear(size, width)
@@ -84,13 +91,12 @@ class CrossAttention(nn.Module):
     def encode_words(self, words: Tensor) -> Tensor:
         """Word indices [B, W] (-1 is padding) -> t [B, W, D] of length 1; padding words give arbitrary vectors.
 
-        Each word sees its two neighbours through a residual convolution; padding counts as zero.
+        Each word sees its two neighbours through a residual layer; padding counts as zero.
         """
-        known = (words >= 0).unsqueeze(-1)
-        vectors = self.vectors[words.clamp_min(0)] * known
-        if words.shape[1]:
-            vectors = vectors + torch.relu(self.context(vectors.transpose(1, 2)).transpose(1, 2)) * known
-        return F.normalize(self.words(vectors), dim=-1)
+        padded = F.pad(words, (1, 1), value=-1)
+        vectors = self.vectors[padded.clamp_min(0)] * (padded >= 0).unsqueeze(-1)  # [B, W + 2, E]
+        around = torch.cat([vectors[:, :-2], vectors[:, 1:-1], vectors[:, 2:]], dim=-1)
+        return F.normalize(self.words(vectors[:, 1:-1] + torch.relu(self.context(around))), dim=-1)
 
     def attribute_queries(self) -> Tensor:
         """q [A, D] of length 1, from the word vectors of the attributes' names and a learned offset."""
@@ -122,13 +128,17 @@ class CrossAttention(nn.Module):
         density = -away.square().sum(-1) / 2 - self.spreads.sum(-1)
         return torch.softmax(density + regions @ self.places.T, dim=-1)
 
-    def phrase_attention(self, batch: Batch, regions: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def phrase_attention(
+        self, batch: Batch, regions: Tensor | None = None, beta: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """gamma [B, P, R] of each phrase over its own image's regions, 0 for padding, and each phrase's likelihood [B, P].
 
         The likelihood is sum_r beta_0r sum_{k in p} pi_rk, the probability that the image gives to the phrase's place; 1 for padding.
+        beta is beta_0 [B, 1, R] where it is known already.
         """
         regions = self.encode_regions(batch.features) if regions is None else regions
-        beta = self.attend(self.attribute_queries()[:1], regions, batch.log_scores, batch.valid)  # [B, 1, R]
+        if beta is None:
+            beta = self.attend(self.attribute_queries()[:1], regions, batch.log_scores, batch.valid)
         allowed = batch.phrases @ self.place_probabilities(regions, batch.centres).transpose(1, 2)  # [B, P, R]
         joint = beta * allowed.clamp_min(1e-6)
         said = batch.phrases.any(-1) & batch.valid.any(-1, keepdim=True)
@@ -137,40 +147,25 @@ class CrossAttention(nn.Module):
 
     def match(self, batch: Batch, regions: Tensor | None = None) -> Tensor:
         """score [B reports, B images]: how well each report fits each image; 0 for reports without words."""
-        known = batch.words >= 0
+        return self.match_groups(batch, regions, 1)[0]
+
+    def match_groups(self, batch: Batch, regions: Tensor | None, groups: int) -> Tensor:
+        """The same within G groups of b studies each, that follow each other in the batch: [G, b reports, b images]."""
         regions = self.encode_regions(batch.features) if regions is None else regions
-        words, which = self._distinct(batch.words, known)  # [U, D]; [T], the T words of all reports, without padding
-        likeness = (regions.flatten(0, 1) @ words.T).unflatten(0, regions.shape[:2])  # [B images, R, U]
+        known = batch.words >= 0
+        b, (r, width), w = len(regions) // groups, regions.shape[1:], known.shape[1]
+        words = self.encode_words(batch.words).view(groups, b * w, width)
+        likeness = (regions.view(groups, b * r, width) @ words.transpose(1, 2)).view(groups, b, r, b * w)
         bias = self.prior.clamp_min(0) * batch.log_scores
-        bias = bias.masked_fill(~batch.valid, torch.finfo(bias.dtype).min)
-        alpha = torch.softmax(torch.add(bias.unsqueeze(-1), likeness, alpha=1 / self.tau), dim=1)
-        # cos(t_w, sum_r alpha_wr v_r) from inner products alone, so that no [B, U, D] is ever formed.
-        along = (alpha * likeness).sum(1)
-        length = (alpha * (regions @ regions.transpose(1, 2) @ alpha)).sum(1).clamp_min(1e-12).sqrt()
-        fits = (along / length * batch.valid.any(1, keepdim=True)).T[which]  # [T, B images]
-        report = torch.nonzero(known)[:, 0]
-        sums = torch.zeros(len(known), len(regions), device=regions.device).index_add(0, report, fits)
-        return sums / known.sum(1, keepdim=True).clamp_min(1)
-
-    def _distinct(self, words: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
-        """Vectors [U, D] of the distinct words among words [B, W], and for each word that is no padding its number among them [T].
-
-        Words are distinct if they or their neighbours are: reports say the same in the same words, and need not be compared twice.
-        """
-        padded = F.pad(words, (1, 1), value=-1)
-        windows = torch.stack([padded[:, :-2], words, padded[:, 2:]], dim=-1)[known]  # [T, 3]: each word between its neighbours
-        most = len(self.vectors) + 1
-        code = (windows + 1) @ torch.tensor([most * most, most, 1], device=words.device)
-        distinct, which = torch.unique(code, return_inverse=True)
-        first = torch.full((len(distinct),), len(code), device=words.device)
-        first.scatter_reduce_(0, which, torch.arange(len(code), device=words.device), "amin")
-        return self._encode_windows(windows[first]), which
-
-    def _encode_windows(self, windows: Tensor) -> Tensor:
-        """What `encode_words` gives for the middle ones of three words each: [U, 3] -> [U, D]."""
-        vectors = self.vectors[windows.clamp_min(0)] * (windows >= 0).unsqueeze(-1)
-        context = F.linear(vectors.flatten(1), self.context.weight.transpose(1, 2).flatten(1), self.context.bias)
-        return F.normalize(self.words(vectors[:, 1] + torch.relu(context)), dim=-1)
+        bias = bias.masked_fill(~batch.valid, torch.finfo(bias.dtype).min).view(groups, b, r, 1)
+        alpha = torch.softmax(torch.add(bias, likeness, alpha=1 / self.tau), dim=2)
+        # cos(t_w, sum_r alpha_wr v_r) from inner products alone, so that no [G, b, b W, D] is ever formed.
+        along = (alpha * likeness).sum(2)
+        products = (regions @ regions.transpose(1, 2)).view(groups, b, r, r)
+        length = (alpha * (products @ alpha)).sum(2).clamp_min(1e-12).sqrt()
+        fits = along / length * batch.valid.any(1).view(groups, b, 1)
+        shares = known / known.sum(1, keepdim=True).clamp_min(1)
+        return (fits.view(groups, b, b, w) * shares.view(groups, 1, b, w)).sum(-1).transpose(1, 2)
 
     def image_only(self, batch: Batch, regions: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """beta [B, A, R] and attribute logits [B, A]; reads no word."""

@@ -121,7 +121,7 @@ def _found(run: Run, name: str, rows: np.ndarray, choices: dict, heats: dict) ->
     """Boxes and scores of every method for some rows of a set, in pixels of the square input; and the table image, method, cnr, peak.
 
     The score of a method with an image-level probability is that probability times the box's share of the image's best score, as in
-    pnloc.localize.Localizer.
+    pnloc.localizer.Localizer.
     """
     regions, truth = run.regions(name).rows(rows), [run.true_boxes(name, kinds(name))[i] for i in rows]
     boxed = np.flatnonzero([len(t) > 0 for t in truth])

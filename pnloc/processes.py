@@ -25,7 +25,6 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pnloc.errors import PnlocError
@@ -320,5 +319,5 @@ def _drop(dropout: nn.Dropout, rows: list[int], x: Tensor) -> Tensor:
     """Dropout of a part [b, ...] with this part's share of the numbers that the whole batch would have drawn."""
     if not rows:
         return type(dropout).forward(dropout, x)
-    kept = F.dropout(x.new_ones((rows[-1], *x.shape[1:])), dropout.p, dropout.training)
+    kept = type(dropout).forward(dropout, x.new_ones((rows[-1], *x.shape[1:])))
     return x * kept[part(rows[-1])]

@@ -70,6 +70,11 @@ class Regions:
         return Regions(**load_tensors(path))
 
 
+def feature_size(pyramid: int) -> int:
+    """F for a feature pyramid of that many channels: three levels, the geometry, the detector's score and its mask."""
+    return 3 * pyramid + GEOMETRY + 2
+
+
 def components(mask: np.ndarray, side: int, levels: tuple[float, ...] = COMPONENT_LEVELS) -> np.ndarray:
     """Boxes [n, 4] (pixels of the side x side input) around the connected parts of a mask [h, w] above each level.
 
@@ -171,8 +176,8 @@ def _describe(output: "Output", side: int, config: RegionConfig) -> Regions:
     pooled = []
     for stride, level in output.pyramid.items():
         rois = [b.to(level.device) for b in boxes]
-        pooled.append(roi_align(level.float(), rois, 2, spatial_scale=1 / int(stride), sampling_ratio=2).cpu())
-    pooled = torch.stack([p.flatten(1) for p in pooled], dim=1)  # [count * R, 3, C * 4]
+        pooled.append(roi_align(level.float(), rois, 1, spatial_scale=1 / int(stride), sampling_ratio=4).cpu())
+    pooled = torch.stack([p.flatten(1) for p in pooled], dim=1)  # [count * R, 3, C]
     features = torch.cat(
         [pooled.reshape(count, config.count, -1), geometry(boxes / side), scores[..., None], means[..., None]], dim=2
     )

@@ -17,7 +17,8 @@ from pnloc.cache import lay_out, source_digest
 from pnloc.comparators import boxed_rows, kinds
 from pnloc.errors import PnlocError
 from pnloc.files import read_csv, write_table
-from pnloc.localize import Choice, Localizer, image_mass
+from pnloc.localize import Choice, image_mass
+from pnloc.localizer import Localizer
 from pnloc.stages import NAMES, Run
 
 _SEVERITY = (  # modules that the tables of severity depend on

@@ -15,7 +15,8 @@ import torch
 from pnloc import access, comparators, heatmaps, predict, reports
 from pnloc.files import read_csv
 from pnloc.images import Letterbox, load
-from pnloc.localize import Choice, Localizer, make_batch, pad_words
+from pnloc.localize import Choice, make_batch, pad_words
+from pnloc.localizer import Localizer
 from pnloc.phrases import ASSERTED, CELLS, Phrase, padded, phrases
 from pnloc.regions import Regions
 from pnloc.severity import box_area, expected_severity

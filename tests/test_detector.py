@@ -10,7 +10,7 @@ from pnloc.config import DetectorConfig, RegionConfig
 from pnloc.detector import train_detector, union_mask
 from pnloc.heatmaps import class_activation, grad_cam, heat_boxes, probabilities
 from pnloc.inputs import augment, normalize
-from pnloc.regions import Regions, components, extract, mask_mean
+from pnloc.regions import Regions, components, extract, feature_size, mask_mean
 
 SMALL = DetectorConfig(side=96, width=16, pyramid=16, epochs=25, batch=8, anchor_sizes=((16.0, 24.0), (36.0, 52.0)))
 
@@ -68,7 +68,7 @@ def test_the_detector_learns_and_regions_find_what_it_learned(squares, trained):
     regions = extract(trained, images[:8], RegionConfig(count=6))
     best = [iou(boxes[i], regions.boxes[i].numpy()).max() for i in range(8)]
     assert np.mean(best) > 0.6
-    assert regions.features.shape == (8, 6, 3 * 4 * SMALL.pyramid + 9)
+    assert regions.features.shape == (8, 6, feature_size(SMALL.pyramid))
     assert (regions.scores.diff(dim=1) <= 1e-6).all(), "the surest region comes first"
     empty = extract(trained, images[:0], RegionConfig(count=6))
     assert len(empty) == 0 and empty.features.shape[1:] == regions.features.shape[1:]

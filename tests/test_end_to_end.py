@@ -28,7 +28,7 @@ from pnloc import (
 from pnloc.cli import main
 from pnloc.errors import PnlocError
 from pnloc.files import read_json
-from pnloc.localize import Localizer
+from pnloc.localizer import Localizer
 from pnloc.regions import extract
 from pnloc.stages import open_run
 

@@ -8,8 +8,8 @@ import torch
 
 from pnloc import losses
 from pnloc.config import ModelConfig
-from pnloc.localize import supervision
-from pnloc.model import Batch, CrossAttention
+from pnloc.localize import stretches, supervision
+from pnloc.model import Batch, CrossAttention, ImageDropout
 
 STUDIES, REGIONS, WORDS, PHRASES, ATTRIBUTES, FEATURES = 4, 5, 3, 2, 2, 6
 
@@ -101,6 +101,49 @@ def test_padding_words_change_nothing():
         assert torch.allclose(model.match(batch), model.match(wider), atol=1e-6)
 
 
+def test_matching_within_groups_is_matching_of_each_group_alone():
+    model, batch = make_model(), make_batch()
+    with torch.no_grad():
+        scores = model.match_groups(batch, None, 2)
+        for group in range(2):
+            alone = model.match(rows(batch, slice(2 * group, 2 * group + 2)))
+            assert torch.allclose(scores[group], alone, atol=1e-6)
+    assert scores[0].diagonal().abs().min() > 0
+
+
+def test_the_contrastive_term_compares_within_groups_and_takes_a_batch_that_makes_up_no_whole_ones_as_one():
+    model, batch = make_model(), make_batch()
+    with torch.no_grad():
+        halves = [losses.matching(model, rows(batch, slice(k, k + 2)), None, 16, 0.1) for k in (0, 2)]
+        assert float(losses.matching(model, batch, None, 2, 0.1)) == pytest.approx(float(sum(halves)) / 2, rel=1e-5)
+        whole = float(losses.matching(model, batch, None, 4, 0.1))
+        assert float(losses.matching(model, batch, None, 3, 0.1)) == pytest.approx(whole)
+    assert abs(whole - float(sum(halves)) / 2) > 0.01, "more to compare with is harder"
+
+
+def test_dropout_leaves_out_the_same_features_in_all_regions_of_an_image():
+    torch.manual_seed(0)
+    dropout = ImageDropout(0.5)
+    kept = dropout(torch.ones(4, 5, 32))
+    assert set(kept.unique().tolist()) == {0.0, 2.0}
+    assert (kept == kept[:, :1]).all() and (kept[0] != kept[1]).any()
+    assert (dropout.eval()(torch.ones(4, 5, 32)) == 1).all()
+
+
+def test_a_stretch_keeps_words_together_and_a_short_report_whole():
+    words = np.full((200, 12), -1)
+    words[:100, :9] = np.arange(9)
+    words[100:150, :2] = (7, 8)
+    found = stretches(words, 4, np.random.default_rng(0))
+    assert found.shape == (200, 4)
+    assert (np.diff(found[:100], axis=1) == 1).all() and (found[:100] >= 0).all()
+    assert set(found[:100, 0]) == set(range(6)), "from anywhere"
+    assert (found[100:150] == [7, 8, -1, -1]).all() and (found[150:] == -1).all()
+    assert stretches(words[100:150], 4, np.random.default_rng(0)).shape == (50, 2)
+    assert stretches(words[150:], 4, np.random.default_rng(0)).shape == (50, 0)
+    assert stretches(words[:0], 4, np.random.default_rng(0)).shape == (0, 0)
+
+
 def test_phrase_attention_by_a_slow_loop():
     """Bayes' rule, region by region: what the image says of a region times what its place says of the phrase."""
     model, batch = make_model(), make_batch()
@@ -163,7 +206,7 @@ def test_no_words_no_regions_and_one_study_are_defined():
     assert all(torch.isfinite(value) for value in terms.values())
     assert [float(terms[name].detach()) for name in ("contrastive", "grounding", "distillation")] == [0, 0, 0]
     beta, logits = model.image_only(silent)
-    assert float(beta.abs().max()) == 0 and torch.isfinite(logits).all()
+    assert float(beta.detach().abs().max()) == 0 and torch.isfinite(logits).all()
     assert torch.isfinite(
         torch.stack(list(losses.total(model, rows(batch, slice(0, 1)), ModelConfig(width=8), text=True).values()))
     ).all()

@@ -9,7 +9,7 @@ import torch
 from pnloc.config import DetectorConfig, ModelConfig, RegionConfig
 from pnloc.errors import PnlocError
 from pnloc.localize import train_localizer
-from pnloc.regions import Regions
+from pnloc.regions import Regions, feature_size
 from pnloc.shards import NAMES, Chosen, Shards, build, join, load
 from pnloc.words import WordVectors
 
@@ -157,6 +157,6 @@ def test_377110_studies_fit_into_20_gb():
     from pnloc.config import preset
 
     wide = preset("mimic")
-    features = 3 * 4 * wide.detector.pyramid + 9
+    features = feature_size(wide.detector.pyramid)
     per_image = 20 * (features * 2 + 4 * 4 + 4 + 1) + (wide.detector.side // 8) ** 2 * 2 + 4
     assert wide.regions.count == 20 and 377_110 * per_image < 20e9
