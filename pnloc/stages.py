@@ -169,10 +169,11 @@ class Run:
         return access.tag(pixels, read_json(folder / "facts.json")["access"])
 
     def _decoded(self, name: str) -> tuple[Path, str]:
+        """The folder of a set's decoded images and tables, and a digest of what is in it: the same images by another way change nothing after them."""
         side = self.preset.detector.side
         modules = source_digest("datasets", "records", "images", "boxes", "duplicates", "decoding")
         tested = (sorted(self.test_patients), digest(self.test_thumbnails.tobytes().hex()))
-        inputs = (name, side, self._trees(name), modules, *tested)
+        inputs = (name, side, self._trees(name), modules, *tested, "digest of the content")
 
         def make(folder: Path, _: str) -> dict:
             records = self._read(name)
@@ -189,10 +190,11 @@ class Run:
             for table in TABLES:
                 write_table(folder / f"{table}.parquet", getattr(records, table))
             facts = {key: getattr(records, key) for key in ("access", "counts", "notes", "tally")} | {"name": name}
-            write_json(folder / "facts.json", facts)
+            write_json(folder / "facts.json", {**facts, "data": told})
             return {"data": told}
 
-        return self.cache.stage(f"decode-{name}", *inputs, make=make)
+        folder, _ = self.cache.stage(f"decode-{name}", *inputs, make=make)
+        return folder, digest(name, read_json(folder / "facts.json")["data"])
 
     def letterboxes(self, images: pd.DataFrame) -> list[Letterbox]:
         """The transform of each image row from its own pixels to the square input."""

@@ -1,5 +1,6 @@
 """Decoding through a file: what stays, in which order, in how much memory."""
 
+import os
 import shutil
 from collections import namedtuple
 from pathlib import Path
@@ -52,3 +53,17 @@ def test_decoded_images_are_read_through_a_memory_map(tmp_path):
         pytest.skip("memory maps are listed on Linux only")
     with open("/proc/self/maps") as maps:
         assert any(str(folder / "pixels.safetensors") in line for line in maps)
+
+
+def test_what_follows_depends_on_the_images_and_not_on_the_times_of_their_files(tmp_path):
+    def fingerprint() -> tuple[str, bool]:
+        run = open_run("smoke", artifacts=str(tmp_path))
+        return run._decoded("demo-covid19")[1], "decode-demo-covid19" in run.cache.ran
+
+    first, _ = fingerprint()
+    assert fingerprint() == (first, False)
+    one, other = sorted(open_run("smoke", artifacts=str(tmp_path)).folder.rglob("covid-chestxray-dataset/images/*.png"))[:2]
+    os.utime(one, (1, 1))
+    assert fingerprint() == (first, True), "decoded again, to the same images"
+    shutil.copyfile(other, one)
+    assert fingerprint()[0] != first
