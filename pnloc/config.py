@@ -118,7 +118,7 @@ class Preset:
     roles: Roles
     variants: int = 0
     sizes: tuple[tuple[str, int], ...] = ()  # generated images per set
-    seeds: int = 1
+    seeds: int = 1  # of the attention, over which the difference that text makes is averaged (pnloc.seeds)
     resamples: int = 2000  # of the bootstrap
     folds: int = 0  # of the detector's set (pnloc.members); the run's own detector serves the first
     detector: DetectorConfig = field(default_factory=DetectorConfig)
@@ -172,6 +172,7 @@ _PRESETS = {
         roles=Roles("rsna", "covid19", "rsna", ("rsna", "chestxray8"), "covid19", "openi"),
         detector=replace(_DEMO.detector, epochs=36),
         folds=3,
+        seeds=5,
         regions=RegionConfig(mirrored=True),
         severity=SeverityConfig(
             detectors=4, from_all=True, anatomies=48, epochs=60, shares=(0.25, 0.5), chosen_on=("validate", "test")

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pnloc import bootstrap, looks, members, metrics, predict, readouts, severity_tables
+from pnloc import bootstrap, looks, members, metrics, predict, readouts, seeds, severity_tables
 from pnloc.bootstrap import holm
 from pnloc.boxes import iou
 from pnloc.cache import lay_out, source_digest
@@ -212,7 +212,7 @@ def text_on_real(run: Run) -> pd.DataFrame:
     """`tables/text_on_real.csv`: dataset, measure, score, text, labels, value, low, high, n; empty where the pairs are generated.
 
     The localizer trained with the reports of the pairs and the same one trained with image labels only, and their difference, paired over
-    patients: the boxes that it keeps on test images ('union IoU'), its attention on the zones that radiologists scored, and its read-outs of
+    patients: the boxes that it keeps on test images ('union IoU', also averaged over seeds: pnloc.seeds), its attention on the zones that radiologists scored, and its read-outs of
     severity. No patient of a measured image is in either training.
     """
     columns = ["dataset", "measure", "score", "text", "labels", "value", "low", "high", "n"]
@@ -225,6 +225,9 @@ def text_on_real(run: Run) -> pd.DataFrame:
         for column, arm in zip(("text", "labels"), arms, strict=True):
             boxes = boxes.assign(**{column: [means[d, arm] for d in boxes["dataset"]]})
         parts.append(boxes.assign(measure="union IoU", score="boxes"))
+        several = seeds.table(run)
+        whole = several[several["seed"] == seeds.MEAN]
+        parts.append(whole.assign(measure=f"union IoU, {run.preset.seeds} seeds", score="boxes"))
         zoned = read_csv(run.root / "tables" / "severity_text.csv")
         parts.append(zoned.assign(measure="zones, " + zoned["statistic"], score="Brixia, " + zoned["against"]))
         read = read_csv(run.root / "tables" / "severity_differences.csv")

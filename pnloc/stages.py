@@ -384,27 +384,29 @@ class Run:
         places = _stacked([p[2] for p in parts], filling=0)
         return regions, tokens, places, np.concatenate([p[3] for p in parts]), np.concatenate([p[4] for p in parts])
 
-    def _localizer_stage(self, text: bool) -> tuple[Path, str]:
+    def _localizer_stage(self, text: bool, seed: int | None = None) -> tuple[Path, str]:
+        """The cross-attention with or without reports, of the run's own seed or of another."""
+        seed = self.seed if seed is None else seed
         modules = source_digest(
             "model", "losses", "localize", "train", "reports", "lexicon", "sentences", "scope", "phrases", "stages"
         )
         upstream = [self._regions_stage(n)[1] for n in self.training_sets()]
-        inputs = (self.preset.model, upstream, self._words_stage[1], self.seed, modules)
-        arm = "text" if text else "labels"
+        inputs = (self.preset.model, upstream, self._words_stage[1], seed, modules)
+        title = f"attention-{'text' if text else 'labels'}" + (f"-seed{seed}" if seed != self.seed else "")
 
         def make(folder: Path, key: str) -> None:
             model, history = train_localizer(
                 *self.training_data(), self.vectors, NAMES, self.preset.model,
-                text=text, seed=self.seed, folder=folder, fingerprint=key,
+                text=text, seed=seed, folder=folder, fingerprint=key,
             )  # fmt: skip
             save_module(folder / "model.safetensors", model)
             write_table(folder / "history.csv", history)
 
-        return self.cache.stage(f"attention-{arm}", *inputs, make=make, together=processes.shared())
+        return self.cache.stage(title, *inputs, make=make, together=processes.shared())
 
-    def _localizer(self, text: bool) -> tuple[CrossAttention, pd.DataFrame]:
-        """The cross-attention, trained with (or without) reports, and its history."""
-        folder, _ = self._localizer_stage(text)
+    def _localizer(self, text: bool, seed: int | None = None) -> tuple[CrossAttention, pd.DataFrame]:
+        """The cross-attention, trained with (or without) reports, and its history; of the run's own seed or of another."""
+        folder, _ = self._localizer_stage(text, seed)
         names = NAMES if text else NAMES[:1]
         model = CrossAttention(
             self.regions(self.pairs).features.shape[-1],

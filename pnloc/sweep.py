@@ -19,7 +19,7 @@ TABLES = {
 COLUMNS = ["dataset", "method", "metric", "value"]
 KEPT = (  # tables over patients; none has a row for an image
     *("localization", "differences", "significance", "recall", "detector_folds", "detector_folds_differences", "detector_folds_bars"),
-    *("severity", "severity_differences", "severity_zones", "severity_detectors", "severity_bars", "text_on_real"),
+    *("severity", "severity_differences", "severity_zones", "severity_detectors", "severity_bars", "text_on_real", "text_seeds"),
 )
 
 

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from pnloc import (
     processes,
     readouts,
     results,
+    seeds,
     severity_tables,
     studies,
     trained,
@@ -30,7 +32,7 @@ from pnloc.errors import PnlocError
 from pnloc.files import read_json
 from pnloc.localizer import Localizer
 from pnloc.regions import extract
-from pnloc.stages import open_run
+from pnloc.stages import Run, open_run
 
 LOCALIZATION = ["dataset", "method", "metric", "threshold", "value", "low", "high", "n", "seed"]
 DIFFERENCES = ["dataset", "method", "against", "metric", "value", "low", "high", "n"]
@@ -52,6 +54,23 @@ def run(artifacts):
 
 def table(artifacts: Path, name: str) -> pd.DataFrame:
     return pd.read_csv(artifacts / "smoke" / "tables" / f"{name}.csv")
+
+
+def test_what_text_adds_is_averaged_over_seeds_of_the_attention(run, artifacts):
+    """The run's own seed gives the run's own figures; the mean over seeds is that of its rows; two seeds do not give the same."""
+    several = Run(replace(run.preset, seeds=2), run.data, run.seed, run.root)
+    found = seeds.table(several)
+    assert list(found.columns) == seeds.COLUMNS and (found["low"] <= found["value"]).all() and (found["value"] <= found["high"]).all()
+    own = table(artifacts, "localization").query("metric == 'miou'").set_index(["dataset", "method"])["value"]
+    for name, rows in found.groupby("dataset"):
+        rows = rows.set_index("seed")
+        assert list(rows.index) == [seeds.MEAN, "0", "1000"]
+        for column, method in (("text", "text-attention"), ("labels", "image-label-attention")):
+            assert rows.loc["0", column] == pytest.approx(own[name, method], abs=1e-6)
+            assert rows.loc[seeds.MEAN, column] == pytest.approx(rows.loc[["0", "1000"], column].mean())
+        np.testing.assert_allclose(rows["value"], rows["text"] - rows["labels"])
+    assert (found[found["seed"] == "0"]["text"].to_numpy() != found[found["seed"] == "1000"]["text"].to_numpy()).any()
+    assert seeds.table(run).empty, "a preset with one seed has no such table"
 
 
 def test_the_localization_table_has_every_method_and_metric(run, artifacts):

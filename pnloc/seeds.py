@@ -1,0 +1,90 @@
+"""What training with reports adds to boxes over several seeds of the attention: one seed moves such a difference by as much as text does."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pnloc import bootstrap
+from pnloc.boxes import union_iou
+from pnloc.cache import lay_out, source_digest
+from pnloc.choices import best_choice
+from pnloc.comparators import boxed_rows, kinds
+from pnloc.files import read_csv, write_table
+from pnloc.localize import Choice, boxes_of, image_mass, region_scores
+from pnloc.stages import Run
+
+COLUMNS = ["dataset", "seed", "text", "labels", "value", "low", "high", "n"]
+MEAN = "mean"  # stands for the seed in the row of all
+
+
+def table(run: Run) -> pd.DataFrame:
+    """`tables/text_seeds.csv`: dataset, seed, text, labels, value, low, high, n; empty where the preset has one seed.
+
+    Mean union IoU of the boxes on test images with a box, of the attention trained with reports and with image labels alone, and their
+    difference, with a 95% interval over patients. Each training chooses on validation images how many boxes it keeps. In the row 'mean' an
+    image's value is averaged over the seeds first. Detector, regions and word vectors are the run's own.
+    """
+    if run.preset.seeds < 2:
+        return pd.DataFrame(columns=COLUMNS)
+
+    def make(folder: Path, _: str) -> None:
+        parts = {name: [[], []] for name in _measured(run)}
+        for seed in seeds(run):
+            for arm, text in enumerate((True, False)):
+                choice = _choice(run, text, seed)
+                for name, values in parts.items():
+                    values[arm].append(_values(run, name, text, seed, choice))
+        rows = [row for name, values in parts.items() for row in _rows(run, name, *np.array(values))]
+        write_table(folder / "text_seeds.csv", pd.DataFrame(rows, columns=COLUMNS))
+
+    models = [run._localizer_stage(text, seed)[1] for seed in seeds(run) for text in (True, False)]
+    regions = [run._regions_stage(name)[1] for name in _measured(run)]
+    modules = source_digest("seeds", "choices", "localize", "model", "boxes", "bootstrap", "comparators")
+    folder, _ = run.cache.stage("text-seeds", models, regions, run.preset.resamples, run.seed, modules, make=make)
+    lay_out(folder, run.root)
+    return read_csv(folder / "text_seeds.csv", COLUMNS, dtype={"seed": str})
+
+
+def seeds(run: Run) -> list[int]:
+    """The seeds of the attention: the run's own, then others that no run with a small seed has for its own."""
+    return [run.seed, *(run.seed + 1000 * k for k in range(1, run.preset.seeds))]
+
+
+def _measured(run: Run) -> list[str]:
+    return [run.title(role) for role in run.preset.roles.localization]
+
+
+def _ranked(run: Run, name: str, rows: np.ndarray, text: bool, seed: int) -> tuple:
+    """Regions of some rows of a set, and what a trained attention ranks them by [n, R]."""
+    regions = run.regions(name).rows(rows)
+    return regions, region_scores(regions, image_mass(run.localizer(text, seed)[0], regions)[0], True)
+
+
+def _choice(run: Run, text: bool, seed: int) -> Choice:
+    name = _measured(run)[0]
+    rows = boxed_rows(run, name, "validate")
+    truth = run.true_boxes(name, kinds(name))
+    return best_choice(*_ranked(run, name, rows, text, seed), [truth[i] for i in rows], True)[0] if len(rows) else Choice()
+
+
+def _values(run: Run, name: str, text: bool, seed: int, choice: Choice) -> np.ndarray:
+    """Union IoU [n] on the test images of a set that have a box."""
+    rows, truth = boxed_rows(run, name, "test"), run.true_boxes(name, kinds(name))
+    found = boxes_of(*_ranked(run, name, rows, text, seed), choice)
+    return np.array([union_iou(boxes, truth[row]) for row, (boxes, _) in zip(rows, found, strict=True)])
+
+
+def _rows(run: Run, name: str, text: np.ndarray, labels: np.ndarray) -> list[tuple]:
+    """Rows of COLUMNS from the union IoU [seeds, n] of both arms on a set's test images."""
+    patients = run.records(name).images["patient"].to_numpy()[boxed_rows(run, name, "test")]
+    who = np.unique(patients, return_inverse=True)[1]
+    if not len(who):
+        return []
+    drawn = bootstrap.weights(who.max() + 1, run.preset.resamples, run.seed)[:, who]
+    by_seed = {str(seed): (text[k], labels[k]) for k, seed in enumerate(seeds(run))}
+    found = []
+    for seed, (a, b) in {MEAN: (text.mean(0), labels.mean(0)), **by_seed}.items():
+        low, high = bootstrap.interval(drawn @ (a - b) / drawn.sum(1))
+        found.append((name, seed, a.mean(), b.mean(), (a - b).mean(), low, high, len(who)))
+    return found
