@@ -18,7 +18,7 @@ LEAST = 10  # scored images that an association needs
 AGAINST = "no image"
 TOGETHER = "all read-outs (ridge)"  # fitted on other patients' scores, so there is no zero-shot line of it
 ALL = (
-    *(r for r in READOUTS if r not in readouts.COMBINED and "labels only" not in r),
+    *(r for r in readouts.OURS if r not in readouts.COMBINED),
     *(f"zone {zone}" for zone in lungs.ZONES),
 )
 TEXT = (("pneumonia (text)", "pneumonia (labels only)"), ("attended area", "attended area (labels only)"))
