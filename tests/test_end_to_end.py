@@ -15,7 +15,7 @@ from PIL import Image
 from pnloc import (
     comparators,
     explorer,
-    localize,
+    localizer,
     metrics,
     predict,
     processes,
@@ -263,7 +263,7 @@ def test_localize_takes_png_jpeg_and_dicom_and_gives_original_pixels(run, artifa
 
 def test_a_given_report_is_grounded_on_its_image(run, artifacts, tmp_path, capsys, monkeypatch):
     looks = []
-    monkeypatch.setattr(localize, "extract", lambda *given: looks.append(given) or extract(*given))
+    monkeypatch.setattr(localizer, "extract", lambda *given: looks.append(given) or extract(*given))
     image = run.records("demo-mimic").split("test")["path"].iloc[0]
     report = tmp_path / "report.txt"
     report.write_text("FINDINGS: Patchy opacity in the right lower lobe. No consolidation on the left.")
