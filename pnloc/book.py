@@ -44,7 +44,7 @@ def execute(notebooks: Path, pages: Path, parameters: dict[str, object], publish
     """Run every notebook of a folder, in the order of their names, into `pages`; return the names that really ran.
 
     A page is skipped where it is newer than nothing that made it: its notebook, the notebooks before it, the
-    package, the parameters, the entries of the data folder. It is written only when its notebook ends well; where one
+    package, the tables kept in `book/results`, the parameters, the entries of the data folder. It is written only when its notebook ends well; where one
     fails, its old page goes too (also from `published`), and PnlocError names notebook, cell and cause in one line.
     """
     sources = sorted(notebooks.glob("*.ipynb"))
@@ -96,11 +96,12 @@ def check_parameters(sources: list[Path], parameters: dict[str, object]) -> None
 
 
 def package_digest() -> str:
-    """Digest of the package's sources that a notebook can reach, and of the versions of what computes."""
+    """Digest of the package's sources and of the kept tables that a notebook can reach, and of the versions of what computes."""
     modules = sorted(p.stem for p in PACKAGE.iterdir() if p.suffix == ".py" or (p.is_dir() and any(p.glob("*.py"))))
     return digest(
         source_digest(*(m for m in modules if m not in NOT_IN_NOTEBOOKS)),
         [p.read_text(encoding="utf-8") for p in sorted((PACKAGE / "static").iterdir())],
+        [p.read_text(encoding="utf-8") for p in sorted((ROOT / "book" / "results").rglob("*.*"))],
         [version(p) for p in ("torch", "torchvision", "numpy", "pandas")],
     )
 

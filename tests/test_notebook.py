@@ -123,6 +123,18 @@ def test_a_changed_data_folder_makes_every_page_old(folders, tmp_path):
     assert book.execute(*folders, given) == ["01_a"]
 
 
+def test_changed_kept_tables_make_every_page_old(tmp_path, monkeypatch):
+    """Notebook 9 shows them."""
+    kept = tmp_path / "book" / "results" / "public"
+    kept.mkdir(parents=True)
+    monkeypatch.setattr(book, "ROOT", tmp_path)
+    before = book.package_digest()
+    (kept / "localization.csv").write_text("x\n")
+    after = book.package_digest()
+    (kept / "localization.csv").write_text("y\n")
+    assert len({before, after, book.package_digest()}) == 3
+
+
 def test_a_notebook_that_fails_leaves_no_page_and_one_line(folders, tmp_path):
     write(folders[0], "01_a", "1")
     write(folders[0], "02_b", "2")
