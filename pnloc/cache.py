@@ -1,20 +1,23 @@
 """Stages on disk: a folder per stage, named by the digest of all that went into it.
 
 A stage whose inputs have not changed is not run again; its folder appears whole or not at all, as far as a
-reader is concerned, since `done.json` is written last. Each stage that runs leaves its time and peak memory in
-`timing.csv`, and in `run.json` its fingerprint and the versions, the commit and the machine that it was made with.
+reader is concerned, since `done.json` is written last. Of two runs in the same folder at the same time, one makes a stage and
+the other waits for it. Each stage that runs leaves its time and peak memory in `timing.csv`, and in `run.json` its fingerprint
+and the versions, the commit and the machine that it was made with.
 """
 
 import resource
 import shutil
+import sys
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, is_dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import pandas as pd
+from filelock import FileLock, Timeout
 
 from pnloc import processes
 from pnloc.files import copy, digest, read_csv, read_json, write_json, write_table
@@ -78,24 +81,47 @@ class Cache:
         if not together and not processes.main():
             while not whole.exists():
                 time.sleep(0.2)
-        elif processes.agree(not whole.exists()) if together else not whole.exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            started = time.perf_counter()
-            with nullcontext() if together else processes.alone():
-                noted = make(folder, key) or {}
-            if together:
-                processes.wait()
-            if processes.main():
-                self._finish(name, folder, key, noted, time.perf_counter() - started)
-            if together:
-                processes.wait()
-            self.ran.append(name)
+            return folder, key
+        with self._turn(name) if processes.main() and not whole.exists() else nullcontext():
+            if processes.agree(not whole.exists()) if together else not whole.exists():
+                self._make(name, folder, key, make, together)
         return folder, key
+
+    def _make(self, name: str, folder: Path, key: str, make: Callable[[Path, str], dict | None], together: bool) -> None:
+        """Run a stage, in this process or, `together`, in all."""
+        folder.mkdir(parents=True, exist_ok=True)
+        started = time.perf_counter()
+        with nullcontext() if together else processes.alone():
+            noted = make(folder, key) or {}
+        if together:
+            processes.wait()
+        if processes.main():
+            self._finish(name, folder, key, noted, time.perf_counter() - started)
+        if together:
+            processes.wait()
+        self.ran.append(name)
+
+    @contextmanager
+    def _turn(self, name: str) -> Iterator[None]:
+        """Inside the block no other run in this folder makes a stage of that name. The turn of a process that is killed is free at once."""
+        home = self.root / ".locks"
+        home.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(home / f"{name}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            print(f"pnloc: another run in {self.root} is at '{name}'; waiting for it", file=sys.stderr, flush=True)
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _finish(self, name: str, folder: Path, key: str, noted: dict, seconds: float) -> None:
         """Write a stage's records, declare it whole, and only then remove what it needed to resume and its older folders."""
-        self._time(name, seconds)
-        self._note(name, {"fingerprint": key, **noted})
+        with self._turn("run.json"):
+            self._time(name, seconds)
+            self._note(name, {"fingerprint": key, **noted})
         write_json(folder / "done.json", {"stage": name, "seconds": round(seconds, 2)})
         for state in [*folder.rglob("state*.safetensors"), *folder.rglob(".state*.safetensors")]:
             state.unlink()

@@ -1,6 +1,9 @@
 """Stages: run once, again when something changed or was interrupted; what is removed and what is timed."""
 
+import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 
 import pandas as pd
 import pytest
@@ -74,6 +77,31 @@ def test_a_fingerprint_carries_changes_downstream(tmp_path):
         keys.append(stages.stage("model", upstream, make=make)[1])
     assert keys[0] == keys[1] != keys[2]
     assert stages.ran == ["data", "model", "data", "model"]
+
+
+def _slowly(root) -> list[str]:
+    """Make a stage as a run in a process of its own, in a second's time; which stages it made."""
+
+    def make(folder, key):
+        assert not (folder / "scratch").exists(), "another run is making this stage"
+        (folder / "scratch").touch()
+        time.sleep(1)
+        (folder / "scratch").unlink()
+        (folder / "result.txt").write_text(key)
+
+    run = Cache(root)
+    for name in ("slow", "next"):
+        folder, key = run.stage(name, 1, make=make)
+        assert (folder / "result.txt").read_text() == key
+    return run.ran
+
+
+def test_of_runs_in_one_folder_one_makes_a_stage_and_the_others_wait(tmp_path):
+    with ProcessPoolExecutor(3, mp_context=get_context("spawn")) as pool:
+        made = [name for names in pool.map(_slowly, [tmp_path] * 3) for name in names]
+    assert sorted(made) == ["next", "slow"]
+    assert set(pd.read_csv(tmp_path / "timing.csv")["stage"]) == {"next", "slow"}
+    assert set(read_json(tmp_path / "run.json")["stages"]) == {"next", "slow"}
 
 
 def test_an_interrupted_stage_is_run_again_in_the_same_folder(tmp_path):
