@@ -28,8 +28,8 @@ from pnloc.detector import Detector
 from pnloc.localize import Choice, name_vectors
 from pnloc.localizer import Localizer
 from pnloc.model import CrossAttention
+from pnloc.pairs import NAMES
 from pnloc.regions import feature_size
-from pnloc.stages import NAMES
 from pnloc.studies import SOURCES, Study
 from pnloc.words import WordVectors
 

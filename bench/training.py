@@ -23,9 +23,9 @@ from pnloc.demo.rates import RATES
 from pnloc.detector import Detector
 from pnloc.inputs import augment
 from pnloc.localize import Choice, image_mass, pad_words, pick, supervision, train_localizer
+from pnloc.pairs import NAMES
 from pnloc.regions import Regions, extract
 from pnloc.reports import asserting_words, extract_attributes
-from pnloc.stages import NAMES
 from pnloc.train import autocast, device
 from pnloc.words import WordVectors
 

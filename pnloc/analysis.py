@@ -12,7 +12,8 @@ from pnloc.boxes import iou
 from pnloc.config import BASELINES
 from pnloc.files import read_csv, write_table
 from pnloc.localize import image_mass, make_batch
-from pnloc.stages import NAMES, Run
+from pnloc.pairs import NAMES
+from pnloc.stages import Run
 
 FOUND = 0.3  # IoU above which a true box counts as found
 COMPARED = ("text-attention", "image-label-attention", "detector")  # whose failures are counted

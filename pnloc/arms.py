@@ -21,13 +21,14 @@ from pnloc.errors import PnlocError
 from pnloc.files import write_table
 from pnloc.localize import Choice, image_mass, name_vectors, region_scores, report_scores, train_localizer
 from pnloc.model import CrossAttention
+from pnloc.pairs import NAMES
 from pnloc.regions import Regions, extract
-from pnloc.stages import NAMES, Run
+from pnloc.stages import Run
 from pnloc.train import device, load_module, save_module
 from pnloc.words import WordVectors
 
 MODULES = (
-    "arms", "model", "losses", "localize", "train", "reports", "lexicon", "sentences", "scope", "phrases", "words", "stages",
+    "arms", "model", "losses", "localize", "train", "reports", "lexicon", "sentences", "scope", "phrases", "words", "pairs", "stages",
 )  # fmt: skip
 _OTHER_SIDE = {"right": "left", "left": "right", "rul": "lul", "lul": "rul", "rll": "lll", "lll": "rll"}
 _SIDE = re.compile(r"\b(" + "|".join(_OTHER_SIDE) + r")\b", re.I)

@@ -13,13 +13,13 @@ import torch.nn.functional as F
 from pnloc import baselines, heatmaps, metrics, priors
 from pnloc.boxes import as_boxes, fixed_pair, union_iou
 from pnloc.heatmaps import HeatChoice
-from pnloc.stages import OPACITY_LABELS
 
 if TYPE_CHECKING:
     from pnloc.baselines import Classifier
     from pnloc.regions import Regions
     from pnloc.stages import Run
 
+OPACITY_LABELS = frozenset({"Pneumonia", "Consolidation", "Lung Opacity"})  # boxes that count as a pneumonia's place
 BLIND = ("whole-image", "whole-lungs", "fixed-boxes", "heat-map", "report-anatomy")  # what reads no image
 CAMS = tuple(heatmaps.LAYERS)
 MASK = "detector-mask"  # the detector's mask head as a heat map

@@ -17,7 +17,8 @@ from pnloc.heatmaps import heat_boxes
 from pnloc.images import Letterbox, size
 from pnloc.localize import Choice
 from pnloc.localizer import Localizer
-from pnloc.stages import NAMES, Run
+from pnloc.pairs import NAMES
+from pnloc.stages import Run
 from pnloc.studies import Starts, Study
 
 try:

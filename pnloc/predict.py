@@ -38,27 +38,27 @@ def methods(fitted: Iterable[str] = ()) -> tuple[str, ...]:
 METHODS = methods()  # of every run
 
 
-def mass(run: Run, name: str, rows: np.ndarray, method: str) -> np.ndarray:
-    """A method's mass over the regions [n, R] of some rows of a set."""
+def mass(run: Run, name: str, rows: np.ndarray, method: str, seed: int | None = None) -> np.ndarray:
+    """A method's mass over the regions [n, R] of some rows of a set; with the attention of the run's own seed or of another."""
     regions = run.regions(name).rows(rows)
     if method == "detector":
         scores = regions.scores.numpy()
         return scores / np.maximum(scores.sum(1, keepdims=True), 1e-9)
-    model, _ = run.localizer(method != "image-label-attention")
+    model, _ = run.localizer(method != "image-label-attention", seed)
     if method == "report-given":
         return report_mass(model, regions, run.phrases(name)[rows])
     return image_mass(model, regions)[0]
 
 
-def scores(run: Run, name: str, rows: np.ndarray, method: str, grouped: bool) -> np.ndarray:
+def scores(run: Run, name: str, rows: np.ndarray, method: str, grouped: bool, seed: int | None = None) -> np.ndarray:
     """What a method ranks the regions of some rows of a set by [n, R], with or without the grouping step."""
     regions = run.regions(name).rows(rows)
     if method == "report-given":
-        return report_scores(run.localizer(True)[0], regions, run.phrases(name)[rows], grouped)
-    return region_scores(regions, mass(run, name, rows, method), grouped)
+        return report_scores(run.localizer(True, seed)[0], regions, run.phrases(name)[rows], grouped)
+    return region_scores(regions, mass(run, name, rows, method, seed), grouped)
 
 
-def choose(run: Run, method: str, grouped: bool = True) -> tuple[Choice, float]:
+def choose(run: Run, method: str, grouped: bool = True, seed: int | None = None) -> tuple[Choice, float]:
     """The choice with the best mean union IoU on validation images, and that IoU (NaN where none has boxes)."""
     name = run.title(run.preset.roles.localization[0])
     rows = boxed_rows(run, name, "validate")
@@ -66,7 +66,7 @@ def choose(run: Run, method: str, grouped: bool = True) -> tuple[Choice, float]:
         return Choice(grouped=grouped), float("nan")
     truth = [run.true_boxes(name, kinds(name))[i] for i in rows]
     method = "text-attention" if method == "report-given" and name != run.pairs else method
-    return best_choice(run.regions(name).rows(rows), scores(run, name, rows, method, grouped), truth, grouped)
+    return best_choice(run.regions(name).rows(rows), scores(run, name, rows, method, grouped, seed), truth, grouped)
 
 
 def predict(run: Run) -> Path:

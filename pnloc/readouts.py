@@ -16,8 +16,9 @@ from sklearn.metrics import roc_auc_score
 from pnloc import baselines, datasets, duplicates, heatmaps, looks, lungs, members, severity, views
 from pnloc.cache import source_digest
 from pnloc.localize import Choice, image_mass, pick
+from pnloc.pairs import NAMES
 from pnloc.progress import bar
-from pnloc.stages import NAMES, Run
+from pnloc.stages import Run
 from pnloc.train import generator
 
 OURS = (

@@ -19,7 +19,8 @@ from pnloc.errors import PnlocError
 from pnloc.files import read_csv, write_table
 from pnloc.localize import Choice, image_mass
 from pnloc.localizer import Localizer
-from pnloc.stages import NAMES, Run
+from pnloc.pairs import NAMES
+from pnloc.stages import Run
 
 _SEVERITY = (  # modules that the tables of severity depend on
     *("results", "predict", "readouts", "looks", "members", "severity", "severity_tables", "lungs", "views", "datasets"),

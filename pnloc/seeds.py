@@ -8,13 +8,14 @@ import pandas as pd
 from pnloc import bootstrap
 from pnloc.boxes import union_iou
 from pnloc.cache import lay_out, source_digest
-from pnloc.choices import best_choice
 from pnloc.comparators import boxed_rows, kinds
 from pnloc.files import read_csv, write_table
-from pnloc.localize import Choice, boxes_of, image_mass, region_scores
+from pnloc.localize import Choice, boxes_of
+from pnloc.predict import choose, scores
 from pnloc.stages import Run
 
 COLUMNS = ["dataset", "seed", "text", "labels", "value", "low", "high", "n"]
+ARMS = ("text-attention", "image-label-attention")
 MEAN = "mean"  # stands for the seed in the row of all
 
 
@@ -31,16 +32,16 @@ def table(run: Run) -> pd.DataFrame:
     def make(folder: Path, _: str) -> None:
         parts = {name: [[], []] for name in _measured(run)}
         for seed in seeds(run):
-            for arm, text in enumerate((True, False)):
-                choice = _choice(run, text, seed)
+            for arm, method in enumerate(ARMS):
+                choice, _ = choose(run, method, seed=seed)
                 for name, values in parts.items():
-                    values[arm].append(_values(run, name, text, seed, choice))
+                    values[arm].append(_values(run, name, method, seed, choice))
         rows = [row for name, values in parts.items() for row in _rows(run, name, *np.array(values))]
         write_table(folder / "text_seeds.csv", pd.DataFrame(rows, columns=COLUMNS))
 
     models = [run._localizer_stage(text, seed)[1] for seed in seeds(run) for text in (True, False)]
     regions = [run._regions_stage(name)[1] for name in _measured(run)]
-    modules = source_digest("seeds", "choices", "localize", "model", "boxes", "bootstrap", "comparators")
+    modules = source_digest("seeds", "predict", "choices", "localize", "model", "boxes", "bootstrap", "comparators")
     folder, _ = run.cache.stage("text-seeds", models, regions, run.preset.resamples, run.seed, modules, make=make)
     lay_out(folder, run.root)
     return read_csv(folder / "text_seeds.csv", COLUMNS, dtype={"seed": str})
@@ -55,23 +56,10 @@ def _measured(run: Run) -> list[str]:
     return [run.title(role) for role in run.preset.roles.localization]
 
 
-def _ranked(run: Run, name: str, rows: np.ndarray, text: bool, seed: int) -> tuple:
-    """Regions of some rows of a set, and what a trained attention ranks them by [n, R]."""
-    regions = run.regions(name).rows(rows)
-    return regions, region_scores(regions, image_mass(run.localizer(text, seed)[0], regions)[0], True)
-
-
-def _choice(run: Run, text: bool, seed: int) -> Choice:
-    name = _measured(run)[0]
-    rows = boxed_rows(run, name, "validate")
-    truth = run.true_boxes(name, kinds(name))
-    return best_choice(*_ranked(run, name, rows, text, seed), [truth[i] for i in rows], True)[0] if len(rows) else Choice()
-
-
-def _values(run: Run, name: str, text: bool, seed: int, choice: Choice) -> np.ndarray:
+def _values(run: Run, name: str, method: str, seed: int, choice: Choice) -> np.ndarray:
     """Union IoU [n] on the test images of a set that have a box."""
     rows, truth = boxed_rows(run, name, "test"), run.true_boxes(name, kinds(name))
-    found = boxes_of(*_ranked(run, name, rows, text, seed), choice)
+    found = boxes_of(run.regions(name).rows(rows), scores(run, name, rows, method, choice.grouped, seed), choice)
     return np.array([union_iou(boxes, truth[row]) for row, (boxes, _) in zip(rows, found, strict=True)])
 
 

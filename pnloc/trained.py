@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pnloc.stages import Run
 
 KINDS = {"hide-and-seek": weak.HideAndSeek, "attention-dropout": weak.AttentionDropout, "patch-mil": weak.PatchMIL}
-READING = ("stages", "reports", "lexicon", "sentences", "scope")  # modules that say what a report asserts
+READING = ("pairs", "reports", "lexicon", "sentences", "scope")  # modules that say what a report asserts
 MODULES = {  # on which the baselines of each group depend
     FROM_LABELS: (*READING, "trained", "train", "inputs", "baselines", "weak"),
     FROM_PAIRS: (*READING, "trained", "train", "grounding", "localize", "losses", "model"),

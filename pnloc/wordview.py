@@ -18,7 +18,7 @@ from pnloc.boxes import fuse, group, suppress
 from pnloc.errors import PnlocError
 from pnloc.files import digest
 from pnloc.heatmaps import heat_boxes
-from pnloc.stages import NAMES
+from pnloc.pairs import NAMES
 from pnloc.studies import Starts, Study
 
 STATIC = Path(__file__).parent / "static"

@@ -13,7 +13,7 @@ from pnloc.boxes import fuse, group, select
 from pnloc.errors import PnlocError
 from pnloc.heatmaps import heat_boxes
 from pnloc.images import Letterbox, load
-from pnloc.stages import NAMES
+from pnloc.pairs import NAMES
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 

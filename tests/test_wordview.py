@@ -14,7 +14,7 @@ from pnloc import wordview
 from pnloc.boxes import fuse, group, select
 from pnloc.errors import PnlocError
 from pnloc.heatmaps import heat_boxes
-from pnloc.stages import NAMES
+from pnloc.pairs import NAMES
 from pnloc.studies import SOURCES, Study
 
 STARTS = {source: (0.5, 2) for source in SOURCES}
