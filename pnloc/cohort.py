@@ -15,6 +15,7 @@ import torch
 from pnloc import access, datasets, decoding, duplicates, processes
 from pnloc.cache import Cache, source_digest, tree_digest
 from pnloc.config import Preset, title
+from pnloc.errors import PnlocError
 from pnloc.files import digest, read_json, write_json, write_table
 from pnloc.images import Letterbox
 from pnloc.provenance import data_digest
@@ -33,6 +34,7 @@ class Cohort:
         self.records = lru_cache(None)(self._records)
         self.pixels = lru_cache(None)(self._pixels)
         self.true_boxes = lru_cache(None)(self._true_boxes)
+        self.findings = lru_cache(None)(self._findings)
         self._decoded = lru_cache(None)(self._decode)
         if processes.main():
             write_json(root / "config.json", {**configuration.as_dict(), "seed": seed})
@@ -188,6 +190,15 @@ class Cohort:
         none = np.zeros((0, 4))
         pairs = zip(records.images["image"], self.letterboxes(records.images), strict=True)
         return [box.boxes(by_image.get(image, none)) for image, box in pairs]
+
+    def _findings(self, name: str) -> np.ndarray | None:
+        """What the detector learns of each image of its set beside the boxes, [N, 15] (pnloc.datasets.findings); None where the preset has it learn
+        from boxes alone."""
+        if not self.preset.detector.finding_weight:
+            return None
+        if self.preset.generated:
+            raise PnlocError("generated radiographs have no labels of findings: detector.finding_weight must be 0")
+        return datasets.findings.read(self.data / datasets.FOLDERS[name], self.records(name).images["image"].tolist())
 
     def rows(self, name: str, *splits: str) -> np.ndarray:
         """Row numbers of a set's images in any of the splits."""

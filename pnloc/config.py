@@ -9,6 +9,12 @@ from math import isfinite
 
 from pnloc.errors import PnlocError
 
+# What a detector may learn of an image beside its boxes (pnloc.datasets.findings): RSNA's class, and the labels of ChestX-ray14.
+FINDINGS = (
+    "Normal", "Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Effusion", "Emphysema", "Fibrosis", "Hernia", "Infiltration", "Mass",
+    "Nodule", "Pleural_Thickening", "Pneumonia", "Pneumothorax",
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class DetectorConfig:
@@ -26,6 +32,7 @@ class DetectorConfig:
     weight_decay: float = 0.05
     mask_weight: float = 1.0
     image_weight: float = 0.5
+    finding_weight: float = 0.0  # of FINDINGS; 0: the detector has no head for them
 
 
 @dataclass(frozen=True)
@@ -89,8 +96,7 @@ BASELINES = (*FROM_LABELS, *FROM_PAIRS, *FROM_BOXES)
 class SeverityConfig:
     """What measures severity beside the localizer (pnloc.readouts, pnloc.lungs)."""
 
-    detectors: int = 1  # averaged; the first is the run's own, the next serve the other folds, the rest have other seeds
-    from_all: bool = False  # whether these last learn from every image of the detector's set; no severity set shares a patient with it
+    detectors: int = 1  # averaged; the first is the run's own, the next serve the other folds, any further ones have other seeds
     anatomies: int = 12  # generated, to train the lung finder on
     epochs: int = 40  # of the lung finder
     shares: tuple[float, ...] = ()  # of the detector's training images, to see what their number does
@@ -170,12 +176,12 @@ _PRESETS = {
         name="public",
         generated=False,
         roles=Roles("rsna", "covid19", "rsna", ("rsna", "chestxray8"), "covid19", "openi"),
-        detector=replace(_DEMO.detector, epochs=36),
-        folds=3,
+        detector=replace(_DEMO.detector, epochs=36, finding_weight=0.5),
+        folds=5,
         seeds=5,
         regions=RegionConfig(mirrored=True),
         severity=SeverityConfig(
-            detectors=4, from_all=True, anatomies=48, epochs=60, shares=(0.25, 0.5), chosen_on=("validate", "test")
+            detectors=5, anatomies=48, epochs=60, shares=(0.25, 0.5), chosen_on=("validate", "test")
         ),
     ),
     "mimic": Preset(
@@ -183,7 +189,8 @@ _PRESETS = {
         generated=False,
         roles=Roles("rsna", "mimic", "", ("mimic", "chestxray8"), "covid19", ""),
         detector=replace(
-            _DEMO.detector, side=256, width=64, start="imagenet", epochs=20, anchor_sizes=((34.0, 48.0), (70.0, 98.0))
+            _DEMO.detector, side=256, width=64, start="imagenet", epochs=20, anchor_sizes=((34.0, 48.0), (70.0, 98.0)),
+            finding_weight=0.5,
         ),
         severity=SeverityConfig(detectors=3, anatomies=48, epochs=60),
     ),

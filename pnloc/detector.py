@@ -4,7 +4,8 @@ In: square grey images [B, 1, S, S], 8-bit values. Out: boxes with scores, a coa
 a score for the whole image, and the feature pyramid that regions are described with.
 
 Ours, not the paper's: the width, detection on strides 16 and 32 only, and two more heads on the same pyramid:
-a mask head at stride 8 whose target is the union of the boxes, and an image-level head.
+a mask head at stride 8 whose target is the union of the boxes, and an image-level head. Where more is known of the images, a
+third head learns it beside the others (FINDINGS); nothing reads it afterwards.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,7 +25,8 @@ from torchvision.models.resnet import BasicBlock, ResNet
 from torchvision.ops import FeaturePyramidNetwork
 
 from pnloc import pretrained, processes
-from pnloc.config import DetectorConfig
+from pnloc.config import FINDINGS, DetectorConfig
+from pnloc.errors import PnlocError
 from pnloc.inputs import augment, normalize
 from pnloc.train import Losses, Schedule, autocast, device, fit, generator
 
@@ -101,6 +103,7 @@ class Detector(RetinaNet):
             nn.Conv2d(channels, 1, 1),
         )
         self.image_head = nn.Linear(2 * config.width * 8, 1)
+        self.finding_head = nn.Linear(2 * config.width * 8, len(FINDINGS)) if config.finding_weight else None
 
     def features(self, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Pyramid of strides 8, 16, 32, and the pooled deepest feature [B, 16w] (mean and maximum)."""
@@ -108,38 +111,45 @@ class Detector(RetinaNet):
         pooled = torch.cat([levels["32"].mean((2, 3)), levels["32"].amax((2, 3))], dim=1)
         return self.fpn(levels), pooled
 
-    def heads(self, images: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor], list[Tensor], Tensor, Tensor]:
-        """Pyramid, RetinaNet's outputs, anchors per image, mask logits [B, S/8, S/8], image logits [B]."""
+    def heads(
+        self, images: Tensor
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], list[Tensor], Tensor, Tensor, Tensor | None]:
+        """Pyramid, RetinaNet's outputs, anchors per image, mask logits [B, S/8, S/8], image logits [B], logits of FINDINGS [B, 15] or None."""
         pyramid, pooled = self.features(images)
         levels = [pyramid["16"], pyramid["32"]]
         outputs = {name: value.float() for name, value in self.head(levels).items()}
         sizes = [tuple(images.shape[-2:])] * len(images)
         anchors = self.anchor_generator(ImageList(images, sizes), levels)
         mask = self.mask_head(torch.cat([pyramid["8"], _coordinates(pyramid["8"])], dim=1))[:, 0].float()
-        return pyramid, outputs, anchors, mask, self.image_head(pooled)[:, 0].float()
+        findings = None if self.finding_head is None else self.finding_head(pooled).float()
+        return pyramid, outputs, anchors, mask, self.image_head(pooled)[:, 0].float(), findings
 
     def losses(self, images: Tensor, targets: list[dict[str, Tensor]]) -> Losses:
-        """Focal, box, mask (cross-entropy and Dice) and image-level terms.
+        """Focal, box, mask (cross-entropy and Dice), image-level and, where they are given and there is a head for them, finding terms.
 
-        images [B, 1, S, S]; targets[i] holds 'boxes' [n, 4] (pixels of the input) and 'labels' [n], all 0.
+        images [B, 1, S, S]; targets[i] holds 'boxes' [n, 4] (pixels of the input), 'labels' [n], all 0, and maybe 'findings' [15], NaN unknown.
         """
-        _, outputs, anchors, mask, image = self.heads(images)
+        _, outputs, anchors, mask, image, findings = self.heads(images)
         terms = self.compute_loss(targets, outputs, anchors)
         truth = torch.stack([union_mask(t["boxes"], images.shape[-1], mask.shape[-1]) for t in targets]).to(mask)
         present = torch.tensor([float(len(t["boxes"]) > 0) for t in targets]).to(image)
         weights = self.config
         probability = torch.sigmoid(mask)
         dice = 1 - (2 * (probability * truth).sum((1, 2)) + 1) / (probability.sum((1, 2)) + truth.sum((1, 2)) + 1)
-        return {
+        found = {
             "focal": terms["classification"],
             "box": terms["bbox_regression"],
             "mask": weights.mask_weight * (F.binary_cross_entropy_with_logits(mask, truth) + (dice * present).mean()),
             "image": weights.image_weight * F.binary_cross_entropy_with_logits(image, present),
         }
+        if findings is not None and "findings" in targets[0]:
+            known = torch.stack([t["findings"] for t in targets])
+            found["findings"] = weights.finding_weight * finding_loss(findings, known)
+        return found
 
     def forward(self, images: Tensor, overlap: float = 0.5, most: int = 100) -> Output:
         """Detections of images [B, 1, S, S], suppressed at IoU `overlap`, `most` per image at the most."""
-        pyramid, outputs, anchors, mask, image = self.heads(images)
+        pyramid, outputs, anchors, mask, image, _ = self.heads(images)
         counts = [pyramid[stride].shape[-2] * pyramid[stride].shape[-1] for stride in ("16", "32")]
         per_cell = outputs["cls_logits"].shape[1] // sum(counts)
         sizes = [n * per_cell for n in counts]
@@ -175,6 +185,17 @@ def union_mask(boxes: Tensor, side: int, cells: int) -> Tensor:
     return (along[1][:, :, None] * along[0][:, None, :]).amax(0)
 
 
+def finding_loss(logits: Tensor, truth: Tensor) -> Tensor:
+    """Cross-entropy of FINDINGS [B, 15]: that of 'Normal', and twice the mean over the others; what is unknown (NaN) does not count."""
+
+    def mean(logits: Tensor, truth: Tensor) -> Tensor:
+        known = (~torch.isnan(truth)).to(logits)
+        losses = F.binary_cross_entropy_with_logits(logits, truth.nan_to_num(0.0), reduction="none") * known
+        return losses.sum() / known.sum().clamp_min(1)
+
+    return mean(logits[:, :1], truth[:, :1]) + 2 * mean(logits[:, 1:], truth[:, 1:])
+
+
 def _coordinates(like: Tensor) -> Tensor:
     """Two channels [B, 2, H, W] with the relative x and y of each cell, -1 to 1."""
     height, width = like.shape[-2:]
@@ -183,12 +204,14 @@ def _coordinates(like: Tensor) -> Tensor:
 
 
 def balanced(
-    images: np.ndarray, boxes: list[np.ndarray], batch: int, seed: int, stream: int
-) -> tuple[int, Callable[[int], Iterator[tuple[Tensor, list[Tensor]]]]]:
+    images: np.ndarray, boxes: list[np.ndarray], batch: int, seed: int, stream: int, findings: np.ndarray | None = None
+) -> tuple[int, Callable[[int], Iterator[tuple[Tensor, list[Tensor], Tensor]]]]:
     """Steps per epoch, and what gives an epoch's augmented batches: every image with a box and as many without, drawn anew.
 
-    images uint8 [N, S, S]; N boxes [n, 4]; `stream` tells the random numbers of one training from those of another with the same seed.
+    images uint8 [N, S, S]; N boxes [n, 4]; findings [N, 15] or None; `stream` tells the random numbers of one training from those of another
+    with the same seed. A batch has images, boxes and findings ([b, 0] where there are none).
     """
+    findings = np.zeros((len(images), 0), dtype=np.float32) if findings is None else findings
     positive = np.array([i for i, b in enumerate(boxes) if len(b)], dtype=int)
     negative = np.array([i for i, b in enumerate(boxes) if not len(b)], dtype=int)
     drawn = min(len(negative), len(positive))
@@ -199,7 +222,8 @@ def balanced(
         order = rng.permutation(np.concatenate([positive, rng.choice(negative, drawn, replace=False)]))
         for step in range(steps):
             rows = order[step * batch : (step + 1) * batch]
-            yield augment(torch.from_numpy(images[rows])[:, None], [boxes[i] for i in rows], rng)
+            moved = augment(torch.from_numpy(images[rows])[:, None], [boxes[i] for i in rows], rng)
+            yield *moved, torch.from_numpy(findings[rows])
 
     return steps, batches
 
@@ -209,31 +233,32 @@ def train_detector(
     boxes: list[np.ndarray],
     config: DetectorConfig,
     *,
+    findings: np.ndarray | None = None,
     seed: int,
     folder: str | Path,
     fingerprint: str,
 ) -> tuple[Detector, pd.DataFrame]:
     """Train on uint8 images [N, S, S] and N arrays of boxes [n, 4] (pixels of the input, n may be 0).
 
-    An epoch is every image with a box and as many without, drawn anew. Returns the detector and its history.
+    findings: what else is known of the images, float32 [N, 15] (FINDINGS; NaN unknown), where `config.finding_weight` asks for it; without it
+    PnlocError is raised. An epoch is every image with a box and as many without, drawn anew. Returns the detector and its history.
     """
+    if config.finding_weight and findings is None:
+        raise PnlocError("the detector is to learn findings (finding_weight), and none are given")
     where = device()
     torch.manual_seed(seed)
     detector = Detector(config)
     pretrained.start(detector.backbone, config.start)
     detector.to(where, memory_format=torch.channels_last)
-    steps, batches = balanced(images, boxes, config.batch, seed, 1)
+    steps, batches = balanced(images, boxes, config.batch, seed, 1, findings if config.finding_weight else None)
 
-    def losses(batch: tuple[Tensor, list[Tensor]]) -> Losses:
-        pictures, targets = batch
+    def losses(batch: tuple[Tensor, list[Tensor], Tensor]) -> Losses:
+        pictures, found, known = batch
+        targets = [{"boxes": b.to(where), "labels": torch.zeros(len(b), dtype=torch.int64, device=where)} for b in found]
+        for target, row in zip(targets, known.to(where), strict=True):
+            target |= {"findings": row} if len(row) else {}
         with autocast(where):
-            return detector.losses(
-                pictures.to(where),
-                [
-                    {"boxes": b.to(where), "labels": torch.zeros(len(b), dtype=torch.int64, device=where)}
-                    for b in targets
-                ],
-            )
+            return detector.losses(pictures.to(where), targets)
 
     history = fit(
         detector, batches, losses, Schedule(config.epochs, steps, config.rate, config.weight_decay),

@@ -2,8 +2,7 @@
 
 The first fold holds the images that the run's own detector was not trained on; the training images are split among the other folds, each with a
 detector trained on all images but its own. They serve twice. Each image of the detector's set is measured by the one that has not seen its
-patient (pnloc.folds); on other sets, where none has seen any patient, all are averaged (pnloc.looks), with detectors that have learned from every
-image where the preset asks for these.
+patient (pnloc.folds); on other sets, where none has seen any patient, all are averaged (pnloc.looks).
 """
 
 from functools import lru_cache
@@ -15,7 +14,6 @@ import torch
 
 from pnloc import shards
 from pnloc.cache import source_digest
-from pnloc.records import SPLITS
 from pnloc.regions import Regions, extract
 from pnloc.stages import Run
 from pnloc.train import device, load_module, save_module
@@ -31,19 +29,15 @@ def home(run: Run) -> str:
 
 def stage(run: Run, title: str, rows: np.ndarray, seed: int) -> tuple[Path, str]:
     """A further detector, trained as the run's own but with another seed or on other images."""
-    name = home(run)
-    modules = source_digest("detector", "inputs", "train")
 
     def make(folder: Path, key: str) -> None:
         from pnloc.detector import train_detector
 
-        pixels, boxes = run.pixels(name)[rows], run.true_boxes(name)
-        detector, _ = train_detector(
-            pixels, [boxes[i] for i in rows], run.preset.detector, seed=seed, folder=folder, fingerprint=key
-        )
+        data = run.detector_data(rows)
+        detector, _ = train_detector(**data, config=run.preset.detector, seed=seed, folder=folder, fingerprint=key)
         save_module(folder / "detector.safetensors", detector)
 
-    inputs = (run.preset.detector, run._decoded(name)[1], rows.tolist(), seed, modules)
+    inputs = (*run.detector_inputs, rows.tolist(), seed, source_digest("detector", "inputs", "train"))
     return run.cache.stage(title, *inputs, make=make)
 
 
@@ -59,8 +53,7 @@ def plan(run: Run, number: int) -> tuple[str, np.ndarray, int]:
     """Title, training rows and seed of the detector of that number, from 1 on: of a fold while there are any, then of another seed."""
     if number < run.preset.folds:
         return f"detector-fold-{number}", np.flatnonzero(folds(run) != number), run.seed + 1000 * number
-    rows = run.rows(home(run), *(SPLITS if run.preset.severity.from_all else SPLITS[:1]))
-    return f"detector-member-{number}", rows, run.seed + 1000 * number
+    return f"detector-member-{number}", run.rows(home(run), "train"), run.seed + 1000 * number
 
 
 def fold_detector(run: Run, fold: int) -> "Detector":

@@ -17,7 +17,7 @@ from pnloc.baselines import Classifier, train_classifier
 from pnloc.cache import source_digest
 from pnloc.config import Preset, preset
 from pnloc.errors import PnlocError
-from pnloc.files import read_csv, write_table
+from pnloc.files import digest, read_csv, write_table
 from pnloc.localize import name_vectors, train_localizer
 from pnloc.model import CrossAttention
 from pnloc.pairs import NAMES, Pairs
@@ -62,21 +62,34 @@ class Run(Pairs):
 
     # Detector and regions --------------------------------------------------------------------------------
 
+    @property
+    def detector_inputs(self) -> tuple:
+        """What a detector depends on beside the images that it is shown: its configuration, and digests of its set and of the findings."""
+        name = self.title(self.preset.roles.detector)
+        known = self.findings(name)
+        return self.preset.detector, self._decoded(name)[1], "" if known is None else digest(known.tobytes().hex())
+
+    def detector_data(self, rows: np.ndarray) -> dict:
+        """Images, boxes and findings of some rows of the detector's set, as pnloc.detector.train_detector takes them."""
+        name = self.title(self.preset.roles.detector)
+        boxes, known = self.true_boxes(name), self.findings(name)
+        found = None if known is None else known[rows]
+        return {"images": self.pixels(name)[rows], "boxes": [boxes[i] for i in rows], "findings": found}
+
     @cached_property
     def _detector_stage(self) -> tuple[Path, str]:
         name = self.title(self.preset.roles.detector)
-        inputs = (self.preset.detector, self._decoded(name)[1], self.seed, source_digest("detector", "inputs", "train"))
+        inputs = (*self.detector_inputs, self.seed, source_digest("detector", "inputs", "train"))
 
         def make(folder: Path, key: str) -> None:
             from pnloc.detector import train_detector
 
             rows = self.rows(name, "train")
-            boxes = self.true_boxes(name)
-            images, chosen = self.pixels(name)[rows], [boxes[i] for i in rows]
-            if not any(len(b) for b in chosen):
+            data = self.detector_data(rows)
+            if not any(len(b) for b in data["boxes"]):
                 raise PnlocError(f"{name}: no training image has a box, so there is nothing to train the detector on")
             detector, history = train_detector(
-                images, chosen, self.preset.detector, seed=self.seed, folder=folder, fingerprint=key
+                **data, config=self.preset.detector, seed=self.seed, folder=folder, fingerprint=key
             )
             save_module(folder / "detector.safetensors", detector)
             write_table(folder / "history.csv", history)

@@ -94,7 +94,7 @@ def train_supervised(
     def targets(found: list[Tensor]) -> list[dict[str, Tensor]]:
         return [{"boxes": b.to(where), "labels": torch.zeros(len(b), dtype=torch.int64, device=where)} for b in found]
 
-    def losses(batch: tuple[Tensor, list[Tensor]]) -> Losses:
+    def losses(batch: tuple[Tensor, list[Tensor], Tensor]) -> Losses:
         with autocast(where):
             return model.losses(batch[0].to(where), targets(batch[1]))
 
@@ -106,7 +106,7 @@ def train_supervised(
             for start in range(0, count, config.batch):
                 rows = slice(start, start + config.batch)
                 found = [torch.as_tensor(b, dtype=torch.float32).reshape(-1, 4) for b in held[1][rows]]
-                terms = losses((torch.from_numpy(held[0][rows])[:, None].float(), found))
+                terms = losses((torch.from_numpy(held[0][rows])[:, None].float(), found, torch.zeros(len(found), 0)))
                 total += sum(v.item() for v in terms.values()) * len(found)
         return total / count
 

@@ -13,7 +13,8 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from pnloc import datasets
-from pnloc.datasets import chestxray8, covid19, mimic_cxr, openi, rsna
+from pnloc.config import FINDINGS
+from pnloc.datasets import chestxray8, covid19, findings, mimic_cxr, openi, rsna
 from pnloc.errors import PnlocError
 from pnloc.images import load
 from pnloc.records import BOX_COLUMNS, IMAGE_COLUMNS, Records, assign_splits, drop_patients, leaks
@@ -98,6 +99,7 @@ def refused(read, *where) -> str:
 # RSNA
 
 RSNA_LABELS = "stage_2_train_labels.csv"
+NO_CLASSES = "no stage_2_detailed_class_info.csv: which images are normal is not known"
 
 
 def make_rsna(
@@ -150,7 +152,7 @@ def test_rsna_splits_go_by_nih_patient_not_by_patient_id(tmp_path):
     expected = assign_splits(pd.Series([f"nih:{n}" for n in range(1, 7)]), "rsna")
     assert records.images.groupby("patient")["split"].first().tolist() == expected.tolist()
     assert expected.nunique() == 2
-    assert records.notes == []
+    assert records.notes == [NO_CLASSES]
 
 
 def test_rsna_patients_come_from_the_official_mapping_too(tmp_path):
@@ -168,7 +170,7 @@ def test_rsna_patients_come_from_the_official_mapping_too(tmp_path):
 def test_rsna_without_mapping_counts_each_image_as_a_patient_and_says_so(tmp_path):
     records = rsna.read(make_rsna(tmp_path, ["a,,,,,0", "b,,,,,0"]))
     assert by_image(records, "patient") == {"a": "rsna:a", "b": "rsna:b"}
-    assert len(records.notes) == 1
+    assert records.notes[1:] == [NO_CLASSES]
     assert records.notes[0].startswith("2 of 2 images have no known NIH patient")
     assert records.notes[0].endswith("cannot be excluded")
 
@@ -188,6 +190,40 @@ def test_rsna_splits_that_are_given_are_kept(tmp_path):
     folder = make_rsna(tmp_path, ["a,,,,,0", "b,,,,,0"])
     write(folder / "nih-of-rsna.csv", "patientId,nih_image,split\na,00000003_000.png,test\nb,00000003_001.png,\n")
     assert by_image(rsna.read(folder), "split") == {"a": "test", "b": "train"}  # by its hash, patient 3 is in train
+
+
+def test_findings_are_rsnas_class_and_nihs_labels_of_the_same_image(tmp_path, monkeypatch):
+    nih = "a,00000001_000.png\nb,00000002_000.png\nc,00000003_000.png\n"
+    folder = make_rsna(tmp_path, ["a,,,,,0", "b,,,,,0"], nih=nih)
+    classes = ["a,Normal", "b,Lung Opacity", "b,Lung Opacity", "c,Sick", "d,Normal", "d,Lung Opacity", ",Normal"]
+    write(folder / "stage_2_detailed_class_info.csv", "\n".join(["patientId,class", *classes, ""]))
+    table = tmp_path / "mined.csv.gz"
+    with gzip.open(table, "wt") as file:
+        file.write("Image Index,Finding Labels\n00000001_000.png,No Finding\n00000002_000.png,Effusion|Mass\n")
+    monkeypatch.setattr(findings, "packaged", lambda *_: table)
+    found = findings.read(folder, ["a", "b", "c", "d", "e"])
+    assert found.shape == (5, len(FINDINGS)) and FINDINGS[0] == "Normal"
+    assert found[0].tolist() == [1.0, *[0.0] * 14]
+    assert found[1, 0] == 0 and {n for n, v in zip(FINDINGS, found[1], strict=True) if v == 1} == {"Effusion", "Mass"}
+    assert np.isnan(found[2:]).all(), "no class that is known, two classes, or no row at all; not in NIH's table"
+    assert quarantined(rsna.read(folder)) == [
+        ("stage_2_detailed_class_info.csv", 8, "no patientId"),
+        ("stage_2_detailed_class_info.csv", 5, "c: no class 'Sick' is known"),
+        ("stage_2_detailed_class_info.csv", 6, "patientId 'd' with several classes"),
+        ("stage_2_detailed_class_info.csv", 7, "patientId 'd' with several classes"),
+    ]
+
+
+def test_findings_without_their_tables_are_unknown_and_the_set_says_so(tmp_path):
+    folder = make_rsna(tmp_path, ["a,,,,,0", "b,,,,,0"])
+    assert np.isnan(findings.read(folder, ["a", "b"])).all()
+    assert NO_CLASSES in rsna.read(folder).notes
+
+
+def test_nihs_table_that_is_not_installed_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr("pnloc.datasets.common.find_spec", lambda _: None)
+    with pytest.raises(PnlocError, match=r"Data_Entry_2017_v2020.csv.gz is not there; install torchxrayvision"):
+        findings.read(make_rsna(tmp_path, ["a,,,,,0"]), ["a"])
 
 
 def test_rsna_counts_missing_unreadable_and_malformed_images(tmp_path):

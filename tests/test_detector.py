@@ -1,13 +1,16 @@
 """Detector and regions: masks and moved boxes by hand, shapes, padding, and learning a bright square."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from pnloc.baselines import Classifier
 from pnloc.boxes import iou
-from pnloc.config import DetectorConfig, RegionConfig
-from pnloc.detector import train_detector, union_mask
+from pnloc.config import FINDINGS, DetectorConfig, RegionConfig
+from pnloc.detector import finding_loss, train_detector, union_mask
+from pnloc.errors import PnlocError
 from pnloc.heatmaps import class_activation, grad_cam, heat_boxes, probabilities
 from pnloc.inputs import augment, normalize
 from pnloc.regions import Regions, components, extract, feature_size, mask_mean
@@ -145,3 +148,30 @@ def test_cam_is_where_the_linear_layer_finds_its_evidence(trained, squares):
     assert np.allclose(class_activation(negative, squares[0][:2]), 1 - maps, atol=1e-4), (
         "negative evidence is not cut off"
     )
+
+
+def test_findings_count_where_they_are_known():
+    logits, truth = torch.zeros(2, len(FINDINGS)), torch.full((2, len(FINDINGS)), torch.nan)
+    assert finding_loss(logits, truth) == 0, "nothing is known"
+    truth[0, 0], logits[0, 0] = 1, 2.0
+    normal = np.log1p(np.exp(-2))
+    assert finding_loss(logits, truth).item() == pytest.approx(normal, abs=1e-6)
+    truth[1, 3], logits[1, 3], truth[0, 5] = 0, 1.0, 1  # log(1 + e) and log 2, of which the mean counts twice
+    assert finding_loss(logits, truth).item() == pytest.approx(normal + np.log1p(np.e) + np.log(2), abs=1e-6)
+
+
+def test_a_detector_learns_findings_where_it_is_asked_to(squares, tmp_path):
+    images, boxes = squares
+    asked = replace(SMALL, finding_weight=1.0, epochs=8)
+    known = np.full((len(images), len(FINDINGS)), np.nan, dtype=np.float32)
+    known[:, 0] = [len(b) == 0 for b in boxes]
+    with pytest.raises(PnlocError, match="none are given"):
+        train_detector(images, boxes, asked, seed=0, folder=tmp_path / "none", fingerprint="t")
+    model, history = train_detector(images, boxes, asked, findings=known, seed=0, folder=tmp_path, fingerprint="t")
+    assert history["findings"].iloc[-1] < 0.7 * history["findings"].iloc[0]
+    plain, without = train_detector(
+        images, boxes, replace(SMALL, epochs=1), findings=known, seed=0, folder=tmp_path / "plain", fingerprint="t"
+    )
+    assert plain.finding_head is None and "findings" not in without
+    extra = {n for n in model.state_dict() if n not in plain.state_dict()}
+    assert extra == {"finding_head.weight", "finding_head.bias"}

@@ -79,25 +79,21 @@ def test_each_detector_learns_from_all_images_but_those_of_its_fold():
         title, rows, _ = members.plan(run, number)
         assert title == f"detector-fold-{number}" and sorted({*fold[rows]}) == sorted({0, 1, 2} - {number})
         assert set(rows) == set(np.flatnonzero(fold != number))
-    title, rows, _ = members.plan(run, 3)  # beyond the folds: another seed, on all images
-    assert title == "detector-member-3" and rows.tolist() == list(range(60))
+    title, rows, _ = members.plan(run, 3)  # beyond the folds: another seed
+    assert title == "detector-member-3" and rows.tolist() == run.rows("rsna", "train").tolist()
     assert len({members.plan(run, n)[2] for n in (1, 2, 3)}) == 3
 
 
 def test_without_folds_further_detectors_differ_in_their_seed():
     run = run_of(kept=0)
-    run.preset = replace(run.preset, severity=replace(run.preset.severity, from_all=False))
     plans = [members.plan(run, n) for n in (1, 2)]
     assert [p[0] for p in plans] == ["detector-member-1", "detector-member-2"] and plans[0][2] != plans[1][2]
     assert all(p[1].tolist() == run.rows("rsna", "train").tolist() for p in plans)
 
 
-@pytest.mark.parametrize(
-    ("folds_", "from_all", "alone"), [(3, True, True), (3, False, True), (0, True, True), (0, False, False)]
-)
-def test_on_their_own_set_only_a_detector_speaks_that_has_not_seen_the_image(monkeypatch, folds_, from_all, alone):
+@pytest.mark.parametrize(("folds_", "alone"), [(3, True), (0, False)])
+def test_on_their_own_set_only_a_detector_speaks_that_has_not_seen_the_image(monkeypatch, folds_, alone):
     run = run_of(kept=folds_)
-    run.preset = replace(run.preset, severity=replace(run.preset.severity, from_all=from_all))
     run.detector, run.pixels = "own", lambda _: np.zeros((60, 1, 1))
     monkeypatch.setattr(looks, "detectors", lambda _: ["own", "other"])
     monkeypatch.setattr(looks, "look", lambda _run, shown_to, pixels, choice: shown_to)
@@ -186,6 +182,4 @@ def test_only_the_real_preset_pays_for_folds_and_mirrored_images():
     for name in ("smoke", "demo"):
         assert preset(name).folds == 0 and preset(name).regions == RegionConfig() and not preset(name).regions.mirrored
     public = preset("public")
-    assert public.severity.detectors > public.folds and public.severity.from_all, (
-        "some have learned from every RSNA image"
-    )
+    assert public.severity.detectors == public.folds, "what the folds cost serves severity, too"

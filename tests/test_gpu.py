@@ -55,7 +55,7 @@ def images(count: int = 12) -> tuple[np.ndarray, list[np.ndarray]]:
 def test_the_detector_mixes_no_devices():
     with FakeTensorMode(), torch.device("cuda"):
         model = Detector(TINY)
-        pyramid, outputs, anchors, mask, image = model.heads(torch.empty(2, 1, 64, 64))
+        pyramid, outputs, anchors, mask, image, _ = model.heads(torch.empty(2, 1, 64, 64))
         found = [*pyramid.values(), *outputs.values(), *anchors, mask, image]
         assert {tensor.device.type for tensor in found} == {"cuda"}
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pnloc.datasets import chestxray8, covid19, mimic_cxr, openi, rsna
+from pnloc.datasets import chestxray8, covid19, findings, mimic_cxr, openi, rsna
 from pnloc.errors import PnlocError
 from pnloc.images import load_all
 from pnloc.records import Records
@@ -33,7 +33,7 @@ CARDS = pd.DataFrame(
 ).set_index("set")  # fmt: skip
 SKEW = 0.02  # the proportions of a file may differ by this share from those of its row: conversions round
 __all__ = [
-    "CARDS", "FOLDERS", "READERS", "chestxray8", "covid19", "decode", "find", "mimic_cxr", "openi", "read_all", "related", "rsna"
+    "CARDS", "FOLDERS", "READERS", "chestxray8", "covid19", "decode", "find", "findings", "mimic_cxr", "openi", "read_all", "related", "rsna"
 ]  # fmt: skip
 
 

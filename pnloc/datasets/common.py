@@ -4,6 +4,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterable
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,15 @@ def read_rows(path: Path, columns: Iterable[str] = (), **options: object) -> pd.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", pd.errors.ParserWarning)
         return read_csv(path, columns, dtype=str, **options)
+
+
+def packaged(package: str, name: str, why: str) -> Path:
+    """A file in the `data` folder of an installed package; PnlocError, with what it is needed for, where it is not there."""
+    spec = find_spec(package)
+    path = Path(spec.origin).parent / "data" / name if spec and spec.origin else None
+    if path is None or not path.exists():
+        raise PnlocError(f"{name} is not there; install {package}: {why}")
+    return path
 
 
 # Rows -----------------------------------------------------------------------------------------------------

@@ -3,13 +3,12 @@
 import tarfile
 import zlib
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pandas as pd
 
-from pnloc.datasets.common import Quarantine, assemble, no_boxes, walk
+from pnloc.datasets.common import Quarantine, assemble, no_boxes, packaged, walk
 from pnloc.errors import PnlocError
 from pnloc.records import FATES, IMAGE_COLUMNS, Records
 
@@ -66,10 +65,7 @@ def _documents(folder: Path | None, quarantine: Quarantine) -> Iterator[tuple[st
         for path in (Path(folder) / name for name in places):
             yield str(path), _content(path, quarantine)
         return
-    spec = find_spec("torchxrayvision")
-    archive = Path(spec.origin).parent / "data" / "NLMCXR_reports.tgz" if spec and spec.origin else None
-    if archive is None or not archive.exists():
-        raise PnlocError(f"the OpenI reports are not installed; {WHERE}")
+    archive = packaged("torchxrayvision", "NLMCXR_reports.tgz", "it holds the OpenI reports; or give the folder of the XML files")
     try:
         with tarfile.open(archive) as members:
             for member in members:

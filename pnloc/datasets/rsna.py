@@ -28,6 +28,9 @@ WHERE = "get the RSNA Pneumonia Detection Challenge (stage 2) from Kaggle"
 OFFICIAL_SIDE = 1024  # boxes are pixels of the 1024 x 1024 DICOM
 MAPPING = "pneumonia-challenge-dataset-mappings_2018.json"
 MAPPING_CSV = "nih-of-rsna.csv"
+CLASSES_CSV = "stage_2_detailed_class_info.csv"
+NORMAL = "Normal"
+CLASSES = (NORMAL, "No Lung Opacity / Not Normal", "Lung Opacity")
 COORDINATES = ["x", "y", "width", "height"]
 
 
@@ -59,8 +62,8 @@ def read(folder: Path) -> Records:
     images = with_headers(images, ledger)
     boxes, box_ledger = clean_boxes(_boxes(labels, images), images, ledger.fates("patientId"), path, quarantine)
     images, boxes = _whole(images, boxes, ledger, box_ledger)
-    nih = _patients(folder, quarantine)
-    images["patient"] = [nih[i][0] if i in nih else f"rsna:{i}" for i in images["image"]]
+    nih = mapping(folder, quarantine)
+    images["patient"] = [f"nih:{number_of(nih[i][0])}" if i in nih else f"rsna:{i}" for i in images["image"]]
     unmapped = int((~images["image"].isin(nih)).sum())
     if unmapped:
         notes.append(
@@ -69,6 +72,8 @@ def read(folder: Path) -> Records:
         )
     images["split"] = assign_splits(images["patient"], "rsna")
     images["split"] = [nih.get(i, ("", ""))[1] or s for i, s in images[["image", "split"]].itertuples(index=False)]
+    if not classes(folder, quarantine):
+        notes.append(f"no {CLASSES_CSV}: which images are normal is not known")
     return assemble(
         "rsna", access(folder, "open"), images, boxes, no_reports(), quarantine,
         tally={"images": ledger.counts(), "boxes": box_ledger.counts()}, notes=notes,
@@ -117,8 +122,28 @@ def _whole(
     return images[~images["image"].isin(broken)].copy(), boxes[~boxes["image"].isin(broken)]
 
 
-def _patients(folder: Path, quarantine: Quarantine) -> dict[str, tuple[str, str]]:
-    """image id -> (patient, split or ''), from whichever mapping the folder has."""
+def classes(folder: Path, quarantine: Quarantine) -> dict[str, str]:
+    """image id -> its class, one of CLASSES; {} where the folder has no `stage_2_detailed_class_info.csv`. Its rows repeat for each box."""
+    path = Path(folder) / CLASSES_CSV
+    if not path.exists():
+        return {}
+    rows = read_rows(path, ["patientId", "class"])
+    named, kind = rows["patientId"].astype(object), rows["class"].astype(object)
+    ledger = Ledger(path, rows, quarantine)
+    ledger.reject(named.isna(), "no patientId")
+    ledger.reject(~kind.isin(CLASSES), named.astype(str) + ": no class '" + kind.astype(str) + "' is known")
+    several = ledger.rows.groupby("patientId")["class"].nunique()
+    ledger.reject(named.isin(several.index[several > 1]), "patientId '" + named.astype(str) + "' with several classes")
+    return dict(zip(ledger.rows["patientId"], ledger.rows["class"], strict=True))
+
+
+def number_of(nih: str) -> int:
+    """The patient's number in the name of an NIH image, such as 12 in 00000012_003.png."""
+    return int(nih.split("_")[0])
+
+
+def mapping(folder: Path, quarantine: Quarantine) -> dict[str, tuple[str, str]]:
+    """image id -> (NIH image, split or ''), from whichever mapping the folder has."""
     table = folder / MAPPING_CSV
     if table.exists():
         rows = read_rows(table, ["patientId", "nih_image"])
@@ -137,11 +162,11 @@ def _patients(folder: Path, quarantine: Quarantine) -> dict[str, tuple[str, str]
         return {}
     found = {}
     for image, nih, split, line in pairs:
-        number = str(nih).split("_")[0]
+        nih, number = str(nih), str(nih).split("_")[0]
         if image in found:
             quarantine.add(table, line, f"patientId '{image}' stands twice")
         elif number.isascii() and number.isdigit() and split in ("", *SPLITS):
-            found[image] = (f"nih:{int(number)}", split)
+            found[image] = (nih, split)
         else:
             quarantine.add(table, line, f"{image}: no NIH image or split in '{nih}', '{split}'")
     return found
