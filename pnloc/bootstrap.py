@@ -18,6 +18,12 @@ def weights(count: int, resamples: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
 
 
+def of_images(patients: Sequence[str], resamples: int, seed: int) -> np.ndarray:
+    """How often each image counts in each bootstrap sample of the patients [n]: int [resamples, n]."""
+    index = np.unique(np.asarray(patients), return_inverse=True)[1]
+    return weights(index.max() + 1, resamples, seed)[:, index]
+
+
 def interval(values: np.ndarray) -> tuple[float, float]:
     """The 2.5 and 97.5 percentiles of finite bootstrap values; NaN where there are none."""
     finite = values[np.isfinite(values)]

@@ -3,7 +3,7 @@
 In: square grey images [B, 1, S, S], 8-bit values. Out: boxes with scores, a coarse map of where an opacity is,
 a score for the whole image, and the feature pyramid that regions are described with.
 
-Ours, not the paper's: the width, detection on strides 16 and 32 only, and two more heads on the same pyramid:
+Ours, not the paper's: the width, detection on strides 16 and 32 only, and two more heads:
 a mask head at stride 8 whose target is the union of the boxes, and an image-level head. Where more is known of the images, a
 third head learns it beside the others (FINDINGS); nothing reads it afterwards.
 """

@@ -17,7 +17,7 @@ from pnloc.cache import lay_out, source_digest
 from pnloc.choices import MOST, SHARES
 from pnloc.comparators import Found
 from pnloc.files import read_csv, write_table
-from pnloc.localize import Choice, pick
+from pnloc.localize import Choice, detector_mass, pick
 from pnloc.predict import BOX_TABLE, boxes_table
 from pnloc.stages import Run
 
@@ -52,8 +52,7 @@ def found(run: Run) -> dict[str, Found]:
     """Boxes and scores of every method for every image of the detector's set, in pixels of the square input."""
     name = members.home(run)
     regions, fold, truth = members.unseen_regions(run), members.folds(run), run.true_boxes(name)
-    likely, scores = regions.image.numpy(), regions.scores.numpy()
-    mass = scores / np.maximum(scores.sum(1, keepdims=True), 1e-9)
+    likely, mass = regions.image.numpy(), detector_mass(regions)
     maps = comparators.mask_maps(regions, run.preset.detector.side)
     ways = {
         "detector-top": [pick(regions, mass, Choice(1.0, 1))],
@@ -153,8 +152,8 @@ def _made(run: Run) -> dict[str, pd.DataFrame]:
 
 def _drawn(run: Run, rows: np.ndarray) -> np.ndarray:
     """Weights [1 + B, n] of some images: ones, then bootstrapped over their patients."""
-    who = np.unique(run.records(members.home(run)).images["patient"].to_numpy()[rows], return_inverse=True)[1]
-    drawn = bootstrap.weights(who.max() + 1, run.preset.resamples, run.seed)[:, who]
+    patients = run.records(members.home(run)).images["patient"].to_numpy()[rows]
+    drawn = bootstrap.of_images(patients, run.preset.resamples, run.seed)
     return np.concatenate([np.ones((1, len(rows)), dtype=drawn.dtype), drawn])
 
 

@@ -183,6 +183,12 @@ def report_mass(model: CrossAttention, regions: Regions, phrases: np.ndarray) ->
     return np.where(said[:, None], gamma.max(1, initial=0.0), image_mass(model, regions)[0])
 
 
+def detector_mass(regions: Regions) -> np.ndarray:
+    """The detector's own word as a mass over the regions [N, R]: its scores, as shares of their sum."""
+    scores = regions.scores.numpy()
+    return scores / np.maximum(scores.sum(1, keepdims=True), 1e-9)
+
+
 def region_scores(regions: Regions, mass: np.ndarray, grouped: bool) -> np.ndarray:
     """Scores [N, R] to rank regions by, from a mass over them [N, R]; padding gets 0. Raises on a value not finite.
 

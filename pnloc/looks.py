@@ -17,7 +17,7 @@ from pnloc import lungs, members
 from pnloc.boxes import as_boxes
 from pnloc.cache import source_digest
 from pnloc.images import Letterbox
-from pnloc.localize import Choice, pick
+from pnloc.localize import Choice, detector_mass, pick
 from pnloc.regions import Regions, extract, mask_mean
 from pnloc.stages import Run
 from pnloc.train import device, load_module, load_tensors, save_module, save_tensors
@@ -175,11 +175,9 @@ def in_place(pixels: np.ndarray, here: Lungs, place: np.ndarray) -> tuple[np.nda
 
 def detected_area(regions: Regions, choice: Choice, side: int) -> np.ndarray:
     """Area [N] of the boxes that a choice keeps of the detector's, in pictures of side x side, times the best region's score."""
-    scores = regions.scores.numpy()
-    mass = scores / np.maximum(scores.sum(1, keepdims=True), 1e-9)
     return np.array([
         np.prod(boxes[:, 2:] - boxes[:, :2], axis=1).sum() / side**2 * (best.max() if len(best) else 0.0)
-        for (boxes, _), best in zip(pick(regions, mass, choice), scores, strict=True)
+        for (boxes, _), best in zip(pick(regions, detector_mass(regions), choice), regions.scores.numpy(), strict=True)
     ])  # fmt: skip
 
 

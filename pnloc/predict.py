@@ -18,7 +18,7 @@ from pnloc.comparators import Found, boxed_rows, kinds
 from pnloc.config import BASELINES
 from pnloc.files import read_csv, write_table
 from pnloc.heatmaps import HeatChoice
-from pnloc.localize import Choice, boxes_of, image_mass, region_scores, report_mass, report_scores
+from pnloc.localize import Choice, boxes_of, detector_mass, image_mass, region_scores, report_mass, report_scores
 from pnloc.stages import Run
 
 ATTENTION = ("detector", "image-label-attention", "text-attention", "report-given")
@@ -42,8 +42,7 @@ def mass(run: Run, name: str, rows: np.ndarray, method: str, seed: int | None = 
     """A method's mass over the regions [n, R] of some rows of a set; with the attention of the run's own seed or of another."""
     regions = run.regions(name).rows(rows)
     if method == "detector":
-        scores = regions.scores.numpy()
-        return scores / np.maximum(scores.sum(1, keepdims=True), 1e-9)
+        return detector_mass(regions)
     model, _ = run.localizer(method != "image-label-attention", seed)
     if method == "report-given":
         return report_mass(model, regions, run.phrases(name)[rows])

@@ -141,8 +141,7 @@ def attributes(run: Run) -> pd.DataFrame:
             "n": len(truth),
         }
         if min(truth.sum(), len(truth) - truth.sum()) >= 5:
-            _, index = np.unique(who, return_inverse=True)
-            drawn = bootstrap.weights(index.max() + 1, run.preset.resamples, run.seed)[:, index]
+            drawn = bootstrap.of_images(who, run.preset.resamples, run.seed)
             row["auc"] = metrics.auc(truth, scores, np.ones((1, len(truth))))[0]
             row["low"], row["high"] = bootstrap.interval(metrics.auc(truth, scores, drawn))
         found.append(row)

@@ -66,13 +66,12 @@ def _values(run: Run, name: str, method: str, seed: int, choice: Choice) -> np.n
 def _rows(run: Run, name: str, text: np.ndarray, labels: np.ndarray) -> list[tuple]:
     """Rows of COLUMNS from the union IoU [seeds, n] of both arms on a set's test images."""
     patients = run.records(name).images["patient"].to_numpy()[boxed_rows(run, name, "test")]
-    who = np.unique(patients, return_inverse=True)[1]
-    if not len(who):
+    if not len(patients):
         return []
-    drawn = bootstrap.weights(who.max() + 1, run.preset.resamples, run.seed)[:, who]
+    drawn = bootstrap.of_images(patients, run.preset.resamples, run.seed)
     by_seed = {str(seed): (text[k], labels[k]) for k, seed in enumerate(seeds(run))}
     found = []
     for seed, (a, b) in {MEAN: (text.mean(0), labels.mean(0)), **by_seed}.items():
         low, high = bootstrap.interval(drawn @ (a - b) / drawn.sum(1))
-        found.append((name, seed, a.mean(), b.mean(), (a - b).mean(), low, high, len(who)))
+        found.append((name, seed, a.mean(), b.mean(), (a - b).mean(), low, high, len(patients)))
     return found

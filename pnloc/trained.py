@@ -22,7 +22,7 @@ from pnloc.config import BASELINES, FROM_BOXES, FROM_LABELS, FROM_PAIRS, Fitting
 from pnloc.errors import PnlocError
 from pnloc.files import read_csv, write_table
 from pnloc.heatmaps import HeatChoice
-from pnloc.localize import Choice, pick, region_scores
+from pnloc.localize import Choice, detector_mass, pick, region_scores
 from pnloc.regions import extract
 from pnloc.train import device, load_module, save_module
 
@@ -243,8 +243,7 @@ def _before_choice(run: "Run", name: str, rows: np.ndarray, method: str) -> "Fou
         return detect(trained, run.pixels(name)[rows])
     if method == "supervised":
         regions = extract(trained, run.pixels(name)[rows], run.preset.regions)
-        scores = regions.scores.numpy()
-        return regions, scores / np.maximum(scores.sum(1, keepdims=True), 1e-9), regions.image.numpy()
+        return regions, detector_mass(regions), regions.image.numpy()
     regions = run.regions(name).rows(rows)
     return regions, *grounding.prompt_mass(trained, regions, run.vectors)
 

@@ -645,3 +645,9 @@ def test_the_area_under_the_roc_curve_by_hand():
     assert metrics.auc(np.array([0, 0, 1]), np.array([0.1, 0.5, 0.3]), one)[0] == 0.5
     assert metrics.auc(np.array([0, 1, 1]), np.array([0.2, 0.2, 0.2]), one)[0] == 0.5
     assert np.isnan(metrics.auc(np.array([1, 1, 1]), np.array([0.1, 0.5, 0.3]), one)[0])
+
+
+def test_images_are_drawn_with_their_patients():
+    drawn = bootstrap.of_images(["b", "a", "b"], 50, 1)
+    assert drawn.shape == (50, 3) and (drawn[:, 0] == drawn[:, 2]).all() and (drawn[:, :2].sum(1) == 2).all()
+    assert (drawn[:, 1] == bootstrap.weights(2, 50, 1)[:, 0]).all()
