@@ -155,17 +155,22 @@ def made(facts: pd.DataFrame) -> str:
     return (
         f"{known['test_images_with_pneumonia']} test images with a pneumonia in {len(plan['replicates'])} generated data sets, each with its own detector; "
         f"{plan['seeds']} seeds of the attention, {plan['ablation_seeds']} for ablations. Made on {known['date']} with commit "
-        f"{', '.join(dict.fromkeys(c[:10] for c in known['commits']))}; all stages together took {hours:.1f} hours of one process with one thread."
+        f"{_commits(known)}; all stages together took {hours:.1f} hours of one process with one thread."
     )
 
 
 # A kept run on real data ------------------------------------------------------------------------------------
 
 
+def _commits(known: pd.Series) -> str:
+    """The commits that made some tables, short, each once."""
+    return ", ".join(dict.fromkeys(commit[:10] for commit in known["commits"]))
+
+
 def made_once(facts: pd.DataFrame) -> str:
     """One sentence on what made a kept run's tables."""
     known = facts["value"]
-    return f"Made once, on {known['date']}, with the preset `{known['preset']}`, seed {known['seed']}, commit {', '.join(c[:10] for c in known['commits'])}."
+    return f"Made once, on {known['date']}, with the preset `{known['preset']}`, seed {known['seed']}, commit {_commits(known)}."
 
 
 def asked(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
