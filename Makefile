@@ -48,7 +48,7 @@ book: env
 
 # A second make, so that it sees the pages that `reproduce` has just put into book/pages.
 html: $(BOOK_DONE)
-	@$(PY) -m pnloc.site
+	@$(PY) -m book._ext.check
 
 $(BOOK_DONE): $(ENV_DONE) $(SOURCES)
 	@rm -f $@
@@ -57,11 +57,11 @@ $(BOOK_DONE): $(ENV_DONE) $(SOURCES)
 
 # Refuses a book that shows or stores anything credentialed, and names page and cell.
 publish: book
-	@$(PY) -m pnloc.site publish 'artifacts/$(PRESET)'
+	@$(PY) -m book._ext.check publish 'artifacts/$(PRESET)'
 
 pdf: html
 	PYTHONPATH=. $(VENV)/bin/jupyter-book build book --builder singlehtml --quiet --all
-	@CHROMIUM='$(CHROMIUM)' $(PY) -m pnloc.site pdf
+	@CHROMIUM='$(CHROMIUM)' $(PY) -m book._ext.check pdf
 
 test: env
 	$(VENV)/bin/ruff check .

@@ -13,7 +13,7 @@ import spacy
 from negspacy.negation import Negex  # noqa: F401 (registers the component)
 from negspacy.termsets import termset
 
-from pnloc import lexicon as x
+from pnloc.reports import lexicon as x
 
 
 def pipeline(texts):
@@ -21,7 +21,9 @@ def pipeline(texts):
     nlp = spacy.blank("en")
     nlp.add_pipe("sentencizer")
     words = {word.strip(".,;:()").lower() for text in texts for word in text.split()}
-    targets = {w for w in words if w and any(role in x.tag(w).roles for role in (x.FINDING, x.DENSITY))}
+    targets = {
+        w for w in words if w and any(role in x.tag(w).roles for role in (x.FINDING, x.DENSITY))
+    }
     patterns = [{"label": "OPACITY", "pattern": [{"LOWER": word}]} for word in sorted(targets)]
     for first, entries in x.PHRASES.items():
         patterns += [
@@ -43,7 +45,9 @@ def attributes(doc):
                 for word in token.lower_.split("-"):
                     found |= x.tag(word).names
     if x.BOTH in found:
-        found = found - {x.BOTH} | (set() if found & {"side:right", "side:left"} else {"side:bilateral"})
+        found = found - {x.BOTH} | (
+            set() if found & {"side:right", "side:left"} else {"side:bilateral"}
+        )
     if "side:bilateral" in found or {"side:right", "side:left"} <= found:
         found = found - {"side:right", "side:left"} | {"side:bilateral"}
     return sorted(found)

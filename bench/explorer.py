@@ -20,18 +20,19 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from bench import COLUMNS
-from pnloc import figures, studies, wordview
-from pnloc.baselines import Classifier
+from pnloc.baselines.classifier import Classifier
 from pnloc.boxes import group, select
 from pnloc.config import preset
 from pnloc.detector import Detector
 from pnloc.localize import Choice, name_vectors
 from pnloc.localizer import Localizer
 from pnloc.model import CrossAttention
-from pnloc.pairs import NAMES
 from pnloc.regions import feature_size
-from pnloc.studies import SOURCES, Study
-from pnloc.words import WordVectors
+from pnloc.reports.words import WordVectors
+from pnloc.run.pairs import NAMES
+from pnloc.view import figures
+from pnloc.view.explorer import studies, wordview
+from pnloc.view.explorer.studies import SOURCES, Study
 
 BAR, REPEATS, REGIONS, WORDS = 150.0, 15, 20, 48
 STARTS = {source: (0.5, 2) for source in SOURCES}
@@ -69,9 +70,20 @@ def study(seed: int) -> Study:
     mass = rng.dirichlet(np.ones(REGIONS), WORDS + len(NAMES))
     words = [f"word{k:02}" for k in range(WORDS)]
     return Study(
-        f"study {seed}", rng.integers(0, 255, (384, 384), dtype=np.uint8), side, boxes, rng.random(REGIONS), mass[WORDS:], rng.random(len(NAMES)),
-        rng.random((side, side)), " ".join(words), words, [(7 * k, 7 * k + 6) for k in range(WORDS)], mass[:WORDS], shown=True,
-    )  # fmt: skip
+        f"study {seed}",
+        rng.integers(0, 255, (384, 384), dtype=np.uint8),
+        side,
+        boxes,
+        rng.random(REGIONS),
+        mass[WORDS:],
+        rng.random(len(NAMES)),
+        rng.random((side, side)),
+        " ".join(words),
+        words,
+        [(7 * k, 7 * k + 6) for k in range(WORDS)],
+        mass[:WORDS],
+        shown=True,
+    )
 
 
 def drawn(one: Study) -> bytes:
@@ -92,10 +104,14 @@ def own_image(folder: Path) -> Callable[[], object]:
     vectors = WordVectors(["", "right"], np.zeros((2, demo.words.size), dtype=np.float32))
     detector = Detector(demo.detector).eval()
     features = feature_size(demo.detector.pyramid)
-    model = CrossAttention(features, torch.from_numpy(vectors.vectors), name_vectors(NAMES, vectors), demo.model).eval()
+    model = CrossAttention(
+        features, torch.from_numpy(vectors.vectors), name_vectors(NAMES, vectors), demo.model
+    ).eval()
     localizer = Localizer(detector, model, NAMES, vectors, Choice(), demo.regions)
     classifier, path = Classifier(detector).eval(), folder / "own.png"
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (1024, 1024), dtype=np.uint8)).save(path)
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (1024, 1024), dtype=np.uint8)).save(
+        path
+    )
     return lambda: wordview.values(studies.read(path, localizer, classifier)[0])
 
 
@@ -112,7 +128,9 @@ def milliseconds(work: Callable[[], object]) -> float:
 
 def in_chromium() -> dict[str, list[float]]:
     """Milliseconds of each change, REPEATS times; empty where there is no Chromium or playwright."""
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    found = next(
+        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+    )
     if found is None or find_spec("playwright") is None:
         print("explorer: no Chromium or no playwright here; the view is not measured", flush=True)
         return {}
@@ -124,7 +142,10 @@ def in_chromium() -> dict[str, list[float]]:
         page.set_content(wordview.html([study(k) for k in range(6)], STARTS))
         page.wait_for_selector(".pnloc-panel")
         script = TIMED.replace("REPEATS", str(REPEATS))
-        times = {name: page.evaluate(script.replace("CHANGE", change)) for name, change in CHANGES.items()}
+        times = {
+            name: page.evaluate(script.replace("CHANGE", change))
+            for name, change in CHANGES.items()
+        }
         browser.close()
     return times
 
@@ -148,5 +169,8 @@ def run() -> pd.DataFrame:
                 slow,
             )
         )
-    made = [(what, ours, other, "ms", other / ours, f"< {BAR:.0f} ms", ours < BAR) for what, ours, other in rows]
+    made = [
+        (what, ours, other, "ms", other / ours, f"< {BAR:.0f} ms", ours < BAR)
+        for what, ours, other in rows
+    ]
     return pd.DataFrame(made, columns=COLUMNS)

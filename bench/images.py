@@ -29,7 +29,9 @@ def radiograph(path: Path) -> int:
     low, high = 0.0, 60.0
     for _ in range(12):
         middle = (low + high) / 2
-        Image.fromarray((soft + middle * grain).clip(0, 255).astype(np.uint8)).save(path, quality=92)
+        Image.fromarray((soft + middle * grain).clip(0, 255).astype(np.uint8)).save(
+            path, quality=92
+        )
         low, high = (middle, high) if path.stat().st_size < BYTES else (low, middle)
     return path.stat().st_size
 
@@ -37,7 +39,9 @@ def radiograph(path: Path) -> int:
 def full(path: Path) -> np.ndarray:
     """What one writes first: decode all of it, then resize."""
     with Image.open(path) as image:
-        return np.asarray(image.convert("L").resize((SIDE * WIDTH // HEIGHT, SIDE), Image.Resampling.BOX))
+        return np.asarray(
+            image.convert("L").resize((SIDE * WIDTH // HEIGHT, SIDE), Image.Resampling.BOX)
+        )
 
 
 def bare(path: Path) -> np.ndarray:
@@ -89,18 +93,49 @@ def run() -> pd.DataFrame:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "large.jpg"
         size = radiograph(path)
-        ours, whole, reduced = _fastest(lambda: load(path, SIDE), lambda: full(path), lambda: bare(path))
+        ours, whole, reduced = _fastest(
+            lambda: load(path, SIDE), lambda: full(path), lambda: bare(path)
+        )
         paths = [path] * FILES
         one, two = min(_alone(paths) for _ in range(3)), min(_alone(paths, 2) for _ in range(3))
         both = min(_overlapped(paths) for _ in range(3))
     name = f"{WIDTH} x {HEIGHT} JPEG of {size / 1e6:.2f} MB to {SIDE}"
     rows = [
-        (f"{name}, against full decode and resize", ours, whole, "ms", whole / ours, ">= 1.7 x as fast", whole / ours >= 1.7),
-        (f"{name}, against the bare reduced decode", ours, reduced, "ms", ours / reduced, "<= 1.35 x its time", ours / reduced <= 1.35),
-        (f"{FILES} of them, 2 threads against 1", two, one, "s", one / two, ">= 1.5 x as fast on 2 free cores", one / two >= 1.5),
+        (
+            f"{name}, against full decode and resize",
+            ours,
+            whole,
+            "ms",
+            whole / ours,
+            ">= 1.7 x as fast",
+            whole / ours >= 1.7,
+        ),
+        (
+            f"{name}, against the bare reduced decode",
+            ours,
+            reduced,
+            "ms",
+            ours / reduced,
+            "<= 1.35 x its time",
+            ours / reduced <= 1.35,
+        ),
+        (
+            f"{FILES} of them, 2 threads against 1",
+            two,
+            one,
+            "s",
+            one / two,
+            ">= 1.5 x as fast on 2 free cores",
+            one / two >= 1.5,
+        ),
         (
             f"{FILES} of them and as long a computation, overlapped against one after the other",
-            both, 2 * one, "s", 2 * one / both, ">= 1.5 x as fast on 2 free cores", 2 * one / both >= 1.5,
+            both,
+            2 * one,
+            "s",
+            2 * one / both,
+            ">= 1.5 x as fast on 2 free cores",
+            2 * one / both >= 1.5,
         ),
-    ]  # fmt: skip
+    ]
     return pd.DataFrame(rows, columns=COLUMNS)

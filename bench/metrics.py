@@ -12,7 +12,9 @@ import numpy as np
 import pandas as pd
 
 from bench import COLUMNS
-from pnloc import bootstrap, detection, metrics
+from pnloc.evaluation import bootstrap
+from pnloc.evaluation import froc_ap as detection
+from pnloc.evaluation import localization as metrics
 
 IMAGES, NEGATIVES, PATIENTS, RESAMPLES = 300, 300, 350, 2000
 LOOPED, JUDGED = 100, 4  # samples that the slow sides are timed on
@@ -26,7 +28,9 @@ def scene(seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, str], li
 
     def boxes(chosen: np.ndarray) -> pd.DataFrame:
         corner, size = rng.uniform(0, 120, (len(chosen), 2)), rng.uniform(20, 70, (len(chosen), 2))
-        table = pd.DataFrame(np.concatenate([corner, corner + size], axis=1), columns=metrics.CORNERS)
+        table = pd.DataFrame(
+            np.concatenate([corner, corner + size], axis=1), columns=metrics.CORNERS
+        )
         return table.assign(image=[names[i] for i in chosen])
 
     truth = boxes(np.repeat(np.arange(IMAGES), rng.integers(1, 3, IMAGES)))
@@ -64,19 +68,32 @@ def by_pycocotools(cases: list[detection.Case]) -> None:
         return [float(v) for v in (*box[:2], *(box[2:] - box[:2]))]
 
     true = [(i, xywh(box)) for i, case in enumerate(cases) for box in case.true]
-    found = [(i, xywh(b), float(s)) for i, c in enumerate(cases) for b, s in zip(c.predicted, c.scores, strict=True)]
+    found = [
+        (i, xywh(b), float(s))
+        for i, c in enumerate(cases)
+        for b, s in zip(c.predicted, c.scores, strict=True)
+    ]
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO()
         coco.dataset = {
             "images": [{"id": i} for i in range(len(cases))],
             "categories": [{"id": 1}],
             "annotations": [
-                {"id": n + 1, "image_id": i, "bbox": b, "area": b[2] * b[3], "iscrowd": 0, "category_id": 1}
+                {
+                    "id": n + 1,
+                    "image_id": i,
+                    "bbox": b,
+                    "area": b[2] * b[3],
+                    "iscrowd": 0,
+                    "category_id": 1,
+                }
                 for n, (i, b) in enumerate(true)
             ],
         }
         coco.createIndex()
-        results = coco.loadRes([{"image_id": i, "bbox": b, "score": s, "category_id": 1} for i, b, s in found])
+        results = coco.loadRes(
+            [{"image_id": i, "bbox": b, "score": s, "category_id": 1} for i, b, s in found]
+        )
         judge = COCOeval(coco, results, "bbox")
         judge.params.areaRng, judge.params.areaRngLbl = [[0, 1e10]], ["all"]
         judge.params.maxDets = [100]
@@ -102,11 +119,37 @@ def run() -> pd.DataFrame:
     coco = best_of(lambda: [by_pycocotools(cases) for _ in range(JUDGED)], 3) * RESAMPLES / JUDGED
     ours = best_of(vectorised, 5)
     precision = best_of(lambda: detection.average_precision(cases, drawn), 3)
-    table = best_of(lambda: metrics.localization(found, truth, owners, RESAMPLES, negatives=negatives), 3)
+    table = best_of(
+        lambda: metrics.localization(found, truth, owners, RESAMPLES, negatives=negatives), 3
+    )
     size = f"{len(cases)} images, {len(found)} predictions, {RESAMPLES} samples"
     rows = [
-        [f"means over images: {size}; other: a plain loop", ours, loop, "s", loop / ours, "> 1", loop > ours],
-        [f"COCO AP: {size}; other: pycocotools on every sample", precision, coco, "s", coco / precision, "> 10", coco > 10 * precision],
-        [f"whole table of a method: {size}; other: its bar", table, 2.0, "s", table / 2, "< 2 s", table < 2],
-    ]  # fmt: skip
+        [
+            f"means over images: {size}; other: a plain loop",
+            ours,
+            loop,
+            "s",
+            loop / ours,
+            "> 1",
+            loop > ours,
+        ],
+        [
+            f"COCO AP: {size}; other: pycocotools on every sample",
+            precision,
+            coco,
+            "s",
+            coco / precision,
+            "> 10",
+            coco > 10 * precision,
+        ],
+        [
+            f"whole table of a method: {size}; other: its bar",
+            table,
+            2.0,
+            "s",
+            table / 2,
+            "< 2 s",
+            table < 2,
+        ],
+    ]
     return pd.DataFrame(rows, columns=COLUMNS)

@@ -20,9 +20,9 @@ import torch
 
 from bench import COLUMNS
 from bench.training import measured
-from pnloc import shards
 from pnloc.config import preset
 from pnloc.regions import Regions, feature_size
+from pnloc.run import feature_store as shards
 
 STUDIES, WORDS, NAMES, STEPS = 377_110, 48, 18, 100
 ROOM = 25e9  # bytes free, or fewer studies
@@ -39,17 +39,33 @@ def run() -> pd.DataFrame:
         write(folder, studies)
         size = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
         told = subprocess.run(
-            [sys.executable, "-m", "bench.regions", folder], capture_output=True, text=True, check=True,
+            [sys.executable, "-m", "bench.regions", folder],
+            capture_output=True,
+            text=True,
+            check=True,
             cwd=Path(__file__).parents[1],
-        )  # fmt: skip
+        )
     found = json.loads(told.stdout.splitlines()[-1])
     read = f"{found['rows']:,} rows in random order"
     rows = [
         [f"regions of {studies:,} studies on disk", size / 1e9, 20.0, "GB", size / 1e9 / 20, 1.0],
-        [f"peak memory: {read}, {STEPS} steps", found["peak_gib"], 3.0, "GiB", found["peak_gib"] / 3, 1.0],
-        ["share of a training step spent waiting for rows from disk", found["waited"], found["whole"], "s",
-         found["waited"] / found["whole"], 0.05],
-    ]  # fmt: skip
+        [
+            f"peak memory: {read}, {STEPS} steps",
+            found["peak_gib"],
+            3.0,
+            "GiB",
+            found["peak_gib"] / 3,
+            1.0,
+        ],
+        [
+            "share of a training step spent waiting for rows from disk",
+            found["waited"],
+            found["whole"],
+            "s",
+            found["waited"] / found["whole"],
+            0.05,
+        ],
+    ]
     table = pd.DataFrame(rows, columns=COLUMNS[:-1])
     return table.assign(met=table["ratio"] <= table["bar"])
 
@@ -67,15 +83,20 @@ def generated(count: int) -> Regions:
     corners = torch.rand(count, found, 4, generator=rng) * side / 2
     corners[..., 2:] += corners[..., :2]
     return Regions(
-        corners, torch.rand(count, found, generator=rng), torch.ones(count, found, dtype=torch.bool),
+        corners,
+        torch.rand(count, found, generator=rng),
+        torch.ones(count, found, dtype=torch.bool),
         torch.randn(count, found, feature_size(PRESET.detector.pyramid), generator=rng).half(),
-        torch.rand(count, side // 8, side // 8, generator=rng).half(), torch.rand(count, generator=rng),
-    )  # fmt: skip
+        torch.rand(count, side // 8, side // 8, generator=rng).half(),
+        torch.rand(count, generator=rng),
+    )
 
 
 def shifted(block: Regions, rows: slice) -> Regions:
     """The block again, moved on by the shard's number, so that no two shards are alike."""
-    return block.rows((np.arange(rows.stop - rows.start) + rows.start // shards.LENGTH) % len(block))
+    return block.rows(
+        (np.arange(rows.stop - rows.start) + rows.start // shards.LENGTH) % len(block)
+    )
 
 
 def work(folder: str) -> dict[str, float]:
@@ -83,7 +104,7 @@ def work(folder: str) -> dict[str, float]:
     import resource
 
     from pnloc.localize import train_localizer
-    from pnloc.words import WordVectors
+    from pnloc.reports.words import WordVectors
 
     regions = shards.load(folder)
     rng = np.random.default_rng(0)
@@ -100,14 +121,26 @@ def work(folder: str) -> dict[str, float]:
     labels = (rng.random((count, NAMES), dtype=np.float32) < 0.3).astype(np.float32)
     weights = np.zeros((count, NAMES), dtype=np.float32)
     weights[rng.choice(count, STEPS * batch, replace=False)] = 1
-    vectors = WordVectors(["", *map(str, range(499))], rng.normal(size=(500, PRESET.words.size)).astype(np.float32))
+    vectors = WordVectors(
+        ["", *map(str, range(499))], rng.normal(size=(500, PRESET.words.size)).astype(np.float32)
+    )
     with tempfile.TemporaryDirectory() as scratch:
         (waited, whole, _, _), _ = measured(
             lambda: train_localizer(
-                shards.join([(regions, np.arange(count))]), words, phrases, labels, weights, vectors,
-                tuple(map(str, range(NAMES))), replace(PRESET.model, epochs=1), text=True, seed=0, folder=scratch, fingerprint="b",
+                shards.join([(regions, np.arange(count))]),
+                words,
+                phrases,
+                labels,
+                weights,
+                vectors,
+                tuple(map(str, range(NAMES))),
+                replace(PRESET.model, epochs=1),
+                text=True,
+                seed=0,
+                folder=scratch,
+                fingerprint="b",
             )
-        )  # fmt: skip
+        )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return {"rows": read, "waited": waited, "whole": whole, "peak_gib": peak}
 

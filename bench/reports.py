@@ -16,10 +16,10 @@ from pathlib import Path
 import pandas as pd
 
 from bench import COLUMNS
-from pnloc import mesh
-from pnloc.datasets import openi
+from pnloc.data import openi
+from pnloc.evaluation import openi as mesh
 from pnloc.files import write_table
-from pnloc.reports import extract_attributes, findings, forget
+from pnloc.reports.findings import extract_attributes, findings, forget
 
 ROOT = Path(__file__).parents[1]
 HERE = ROOT / "artifacts" / "bench"
@@ -33,7 +33,9 @@ def run() -> pd.DataFrame:
     """Reports per second, seconds of a report of 1 MB, and F1 per group on the development reports."""
     development = mesh.half(openi.read(None).reports, odd=False)
     texts = development["text"].tolist()
-    ours = len(texts) / min(_seconds(lambda: [extract_attributes(t) for t in texts]) for _ in range(REPEATS))
+    ours = len(texts) / min(
+        _seconds(lambda: [extract_attributes(t) for t in texts]) for _ in range(REPEATS)
+    )
     long = ("\n".join(texts) * 3)[:1_000_000]
     one = min(_seconds(lambda: findings(long)) for _ in range(REPEATS))
     python = _environment()
@@ -53,7 +55,9 @@ def run() -> pd.DataFrame:
     quality = [mesh.agreement(development).assign(extractor="pnloc")]
     if by_text is not None:
         quality.append(
-            mesh.agreement(development, by_text.__getitem__).assign(extractor="negspacy, words of the sentence")
+            mesh.agreement(development, by_text.__getitem__).assign(
+                extractor="negspacy, words of the sentence"
+            )
         )
     write_table(HERE / "reports_quality.csv", pd.concat(quality, ignore_index=True))
     f1 = [table.set_index("group")["f1"] for table in quality]
@@ -71,7 +75,11 @@ def run() -> pd.DataFrame:
             )
         )
     wrong, count = mesh.normals(development)
-    other = mesh.normals(development, by_text.__getitem__)[0] / count if by_text is not None else float("nan")
+    other = (
+        mesh.normals(development, by_text.__getitem__)[0] / count
+        if by_text is not None
+        else float("nan")
+    )
     rows.append(
         (
             "reports coded normal with an attribute",
@@ -102,13 +110,25 @@ def _environment() -> Path | None:
     print(f"reports: making {folder.relative_to(ROOT)} with {', '.join(NEEDED)}", flush=True)
     steps = (
         [sys.executable, "-m", "venv", "--clear", str(folder)],
-        [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--prefer-binary", *NEEDED],
+        [
+            str(python),
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--prefer-binary",
+            *NEEDED,
+        ],
     )
     for step in steps:
         made = subprocess.run(step, capture_output=True, text=True, check=False)
         if made.returncode:
             reason = (made.stderr.strip().splitlines() or ["no message"])[-1]
-            print(f"reports: no comparison with negspacy, its environment could not be made ({reason})", flush=True)
+            print(
+                f"reports: no comparison with negspacy, its environment could not be made ({reason})",
+                flush=True,
+            )
             return None
     done.touch()
     return python
@@ -123,4 +143,6 @@ def _other(python: Path, texts: list[str]) -> tuple[float, dict[str, set[str]]]:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         subprocess.run([python, script, source, target], env=environment, check=True)
         given = json.loads(target.read_text(encoding="utf-8"))
-    return len(texts) / given["seconds"], {t: set(a) for t, a in zip(texts, given["attributes"], strict=True)}
+    return len(texts) / given["seconds"], {
+        t: set(a) for t, a in zip(texts, given["attributes"], strict=True)
+    }

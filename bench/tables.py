@@ -19,7 +19,8 @@ from bench import COLUMNS
 
 IMAGES, STUDIES, PATIENTS = 377_110, 227_835, 65_379
 REPORT = (
-    "FINAL REPORT\n INDICATION: ___ with cough.\n\n FINDINGS:\n" + " The lungs are clear without consolidation.\n" * 12
+    "FINAL REPORT\n INDICATION: ___ with cough.\n\n FINDINGS:\n"
+    + " The lungs are clear without consolidation.\n" * 12
 )
 READ = """
 import json, resource, sys, time
@@ -33,11 +34,17 @@ print(json.dumps({"seconds": seconds, "busy": busy, "gib": peak, "counts": recor
 """
 
 
-def generate(root: Path, images: int = IMAGES, studies: int = STUDIES, patients: int = PATIENTS) -> Path:
+def generate(
+    root: Path, images: int = IMAGES, studies: int = STUDIES, patients: int = PATIENTS
+) -> Path:
     """Write the tree; returns the folder of MIMIC-CXR-JPG."""
     rng = np.random.default_rng(0)
-    of_study = np.sort(np.concatenate([np.arange(patients), rng.integers(0, patients, studies - patients)]))
-    of_image = np.sort(np.concatenate([np.arange(studies), rng.integers(0, studies, images - studies)]))
+    of_study = np.sort(
+        np.concatenate([np.arange(patients), rng.integers(0, patients, studies - patients)])
+    )
+    of_image = np.sort(
+        np.concatenate([np.arange(studies), rng.integers(0, studies, images - studies)])
+    )
     subject, study = 10_000_000 + 153 * of_study[of_image], 50_000_000 + of_image
     dicom = [
         f"{a:08x}-{b:08x}-{c:08x}-{d:08x}-{n:08x}"
@@ -48,18 +55,30 @@ def generate(root: Path, images: int = IMAGES, studies: int = STUDIES, patients:
     ids = pd.DataFrame({"dicom_id": dicom, "subject_id": subject, "study_id": study})
     view = rng.choice(["AP", "PA", "LATERAL", "LL", ""], images, p=[0.39, 0.255, 0.22, 0.09, 0.045])
     metadata = ids.assign(
-        PerformedProcedureStepDescription="CHEST (PA AND LAT)", ViewPosition=view, Rows=3056, Columns=2544, StudyDate=21800506,
-        StudyTime=213014.531, ProcedureCodeSequence_CodeMeaning="CHEST (PA AND LAT)", ViewCodeSequence_CodeMeaning="postero-anterior",
+        PerformedProcedureStepDescription="CHEST (PA AND LAT)",
+        ViewPosition=view,
+        Rows=3056,
+        Columns=2544,
+        StudyDate=21800506,
+        StudyTime=213014.531,
+        ProcedureCodeSequence_CodeMeaning="CHEST (PA AND LAT)",
+        ViewCodeSequence_CodeMeaning="postero-anterior",
         PatientOrientationCodeSequence_CodeMeaning="Erect",
-    )  # fmt: skip
-    split = np.array(["train", "validate", "test"])[rng.choice(3, patients, p=[0.98, 0.01, 0.01])][of_study[of_image]]
-    labels = pd.DataFrame({"subject_id": 10_000_000 + 153 * of_study, "study_id": 50_000_000 + np.arange(studies)})
+    )
+    split = np.array(["train", "validate", "test"])[rng.choice(3, patients, p=[0.98, 0.01, 0.01])][
+        of_study[of_image]
+    ]
+    labels = pd.DataFrame(
+        {"subject_id": 10_000_000 + 153 * of_study, "study_id": 50_000_000 + np.arange(studies)}
+    )
     for name in ("Lung Opacity", "Consolidation", "No Finding", "Pneumonia"):
         labels[name] = rng.choice([1.0, 0.0, -1.0, np.nan], studies, p=[0.2, 0.1, 0.05, 0.65])
     tables = {"metadata": metadata, "split": ids.assign(split=split), "chexpert": labels}
     for name, table in tables.items():
         table.to_csv(
-            home / f"mimic-cxr-2.0.0-{name}.csv.gz", index=False, compression={"method": "gzip", "compresslevel": 1}
+            home / f"mimic-cxr-2.0.0-{name}.csv.gz",
+            index=False,
+            compression={"method": "gzip", "compresslevel": 1},
         )
     last = None
     for name, person, number in zip(dicom, subject, study, strict=True):
@@ -86,13 +105,27 @@ def run() -> pd.DataFrame:
         home = generate(Path(folder))
         command = [sys.executable, "-c", READ, str(home)]
         found = json.loads(
-            subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1]).stdout
+            subprocess.run(
+                command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1]
+            ).stdout
         )
-    if found["counts"]["rows"] != IMAGES or found["counts"]["missing"] or found["counts"]["quarantined"]:
+    if (
+        found["counts"]["rows"] != IMAGES
+        or found["counts"]["missing"]
+        or found["counts"]["quarantined"]
+    ):
         raise RuntimeError(f"the generated tree was not read whole: {found}")
     what = f"MIMIC-CXR-JPG, {IMAGES} rows, {found['counts']['used']} frontal images, {found['reports']} reports"
     rows = [
-        (f"{what}: read", found["seconds"], 30.0, "s", found["seconds"] / 30, "< 30 s", found["seconds"] < 30),
+        (
+            f"{what}: read",
+            found["seconds"],
+            30.0,
+            "s",
+            found["seconds"] / 30,
+            "< 30 s",
+            found["seconds"] < 30,
+        ),
         (
             f"{what}: read, processor time (what a busy machine leaves unchanged)",
             found["busy"],
@@ -102,6 +135,14 @@ def run() -> pd.DataFrame:
             "< 30 s",
             found["busy"] < 30,
         ),
-        (f"{what}: peak memory", found["gib"], 2.0, "GiB", found["gib"] / 2, "< 2 GiB", found["gib"] < 2),
+        (
+            f"{what}: peak memory",
+            found["gib"],
+            2.0,
+            "GiB",
+            found["gib"] / 2,
+            "< 2 GiB",
+            found["gib"] < 2,
+        ),
     ]
     return pd.DataFrame(rows, columns=COLUMNS)

@@ -15,19 +15,20 @@ import torch
 from torch import Tensor
 
 from bench import COLUMNS
-from pnloc import phrases, train
+from pnloc import train
 from pnloc.config import preset
-from pnloc.demo import wording
-from pnloc.demo.lesions import Case, Finding
-from pnloc.demo.rates import RATES
+from pnloc.data.demo import wording
+from pnloc.data.demo.lesions import Case, Finding
+from pnloc.data.demo.rates import RATES
 from pnloc.detector import Detector
 from pnloc.inputs import augment
 from pnloc.localize import Choice, image_mass, pad_words, pick, supervision, train_localizer
-from pnloc.pairs import NAMES
 from pnloc.regions import Regions, extract
-from pnloc.reports import asserting_words, extract_attributes
+from pnloc.reports import phrases
+from pnloc.reports.findings import asserting_words, extract_attributes
+from pnloc.reports.words import WordVectors
+from pnloc.run.pairs import NAMES
 from pnloc.train import autocast, device
-from pnloc.words import WordVectors
 
 PRESET = preset("demo")
 SIDE, BATCH, MOST = PRESET.detector.side, PRESET.detector.batch, PRESET.regions.count
@@ -41,7 +42,9 @@ def run() -> pd.DataFrame:
     ours, stock = Detector(PRESET.detector), stock_retinanet()
     ours = ours.to(device(), memory_format=torch.channels_last)
     stock = stock.to(device(), memory_format=torch.channels_last)
-    steps = least([lambda: detector_step(ours, images, boxes), lambda: stock_step(stock, images, boxes)])
+    steps = least(
+        [lambda: detector_step(ours, images, boxes), lambda: stock_step(stock, images, boxes)]
+    )
     looks = least([lambda: detections(ours, images), lambda: stock_detections(stock, images)])
     rows = [
         ["detector training, a step of 16", *steps, "s", steps[1] / steps[0], 5.0],
@@ -58,16 +61,44 @@ def run() -> pd.DataFrame:
         ],
         repeats=5,
     )
-    alone, both, each, step = passed + ranked, passed + attended, passed / len(images), steps[0] / BATCH
+    alone, both, each, step = (
+        passed + ranked,
+        passed + attended,
+        passed / len(images),
+        steps[0] / BATCH,
+    )
     rows += [
-        ["images to boxes, detector with attention against without", both, alone, "s", both / alone, 1.05],
-        ["attention, an epoch against a detector pass in training, an image", epoch, step, "s", epoch / step, 1 / 50],
-        ["attention, an epoch against a detector pass in inference, an image", epoch, each, "s", epoch / each, 1 / 50],
+        [
+            "images to boxes, detector with attention against without",
+            both,
+            alone,
+            "s",
+            both / alone,
+            1.05,
+        ],
+        [
+            "attention, an epoch against a detector pass in training, an image",
+            epoch,
+            step,
+            "s",
+            epoch / step,
+            1 / 50,
+        ],
+        [
+            "attention, an epoch against a detector pass in inference, an image",
+            epoch,
+            each,
+            "s",
+            epoch / each,
+            1 / 50,
+        ],
         ["share of a detector step spent waiting for data", *detector_waiting(images, boxes), 0.05],
         ["share of an attention step spent waiting for data", *waiting, 0.05],
-    ]  # fmt: skip
+    ]
     table = pd.DataFrame(rows, columns=COLUMNS[:-1])
-    least_or_most = np.where(table["bar"] >= 2, table["ratio"] >= table["bar"], table["ratio"] <= table["bar"])
+    least_or_most = np.where(
+        table["bar"] >= 2, table["ratio"] >= table["bar"], table["ratio"] <= table["bar"]
+    )
     return table.assign(met=least_or_most)
 
 
@@ -79,7 +110,9 @@ def pictures(count: int) -> tuple[np.ndarray, list[np.ndarray]]:
     boxes = [np.zeros((0, 4))] * count
     for row in range(0, count, 2):
         centre, radius = rng.uniform(0.3, 0.7, 2) * SIDE, rng.uniform(0.08, 0.2, 2) * SIDE
-        images[row] += 90 * (((x - centre[0]) / radius[0]) ** 2 + ((y - centre[1]) / radius[1]) ** 2 < 1)
+        images[row] += 90 * (
+            ((x - centre[0]) / radius[0]) ** 2 + ((y - centre[1]) / radius[1]) ** 2 < 1
+        )
         boxes[row] = np.concatenate([centre - radius, centre + radius])[None]
     return images.clip(0, 255).astype(np.uint8), boxes
 
@@ -99,12 +132,17 @@ def least(works: list[Callable[[], object]], repeats: int = REPEATS) -> list[flo
 
 
 def targets(boxes: list[Tensor]) -> list[dict[str, Tensor]]:
-    return [{"boxes": b.to(device()), "labels": torch.zeros(len(b), dtype=torch.int64, device=device())} for b in boxes]
+    return [
+        {"boxes": b.to(device()), "labels": torch.zeros(len(b), dtype=torch.int64, device=device())}
+        for b in boxes
+    ]
 
 
 def detector_step(model: Detector, images: np.ndarray, boxes: list[np.ndarray]) -> None:
     """Augmentation, forward and backward of one batch."""
-    moved, found = augment(torch.from_numpy(images[:BATCH])[:, None], boxes[:BATCH], np.random.default_rng(1))
+    moved, found = augment(
+        torch.from_numpy(images[:BATCH])[:, None], boxes[:BATCH], np.random.default_rng(1)
+    )
     model.train().zero_grad()
     with autocast(device()):
         losses = model.losses(moved.to(device()), targets(found))
@@ -119,21 +157,33 @@ def stock_retinanet() -> torch.nn.Module:
     from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
     body = resnet_fpn_backbone(
-        backbone_name="resnet18", weights=None, norm_layer=torch.nn.BatchNorm2d, trainable_layers=5,
-        returned_layers=[2, 3, 4], extra_blocks=LastLevelP6P7(256, 256),
-    )  # fmt: skip
+        backbone_name="resnet18",
+        weights=None,
+        norm_layer=torch.nn.BatchNorm2d,
+        trainable_layers=5,
+        returned_layers=[2, 3, 4],
+        extra_blocks=LastLevelP6P7(256, 256),
+    )
     sizes = tuple(
         (x, int(x * 2 ** (1 / 3)), int(x * 2 ** (2 / 3))) for x in (32, 64, 128, 256, 512)
     )  # torchvision's own
     anchors = AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * len(sizes))
     return RetinaNet(
-        body, 1, anchor_generator=anchors, min_size=SIDE, max_size=SIDE, detections_per_img=MOST, score_thresh=0.0
+        body,
+        1,
+        anchor_generator=anchors,
+        min_size=SIDE,
+        max_size=SIDE,
+        detections_per_img=MOST,
+        score_thresh=0.0,
     )
 
 
 def stock_step(model: torch.nn.Module, images: np.ndarray, boxes: list[np.ndarray]) -> None:
     """The same batch through the stock network, in the same precision and after the same augmentation."""
-    moved, found = augment(torch.from_numpy(images[:BATCH])[:, None], boxes[:BATCH], np.random.default_rng(1))
+    moved, found = augment(
+        torch.from_numpy(images[:BATCH])[:, None], boxes[:BATCH], np.random.default_rng(1)
+    )
     model.train().zero_grad()
     with autocast(device()):
         losses = model(list((moved / 255).expand(-1, 3, -1, -1).to(device())), targets(found))
@@ -146,7 +196,11 @@ def detections(model: Detector, images: np.ndarray) -> None:
     model.eval()
     for start in range(0, len(images), BATCH):
         with autocast(device()):
-            model(torch.from_numpy(images[start : start + BATCH])[:, None].to(device()), PRESET.regions.overlap, MOST)
+            model(
+                torch.from_numpy(images[start : start + BATCH])[:, None].to(device()),
+                PRESET.regions.overlap,
+                MOST,
+            )
 
 
 @torch.no_grad()
@@ -177,7 +231,9 @@ def written(count: int) -> list[str]:
     for _ in range(count):
         number = 1 + rng.choice(3, p=RATES.opacities) if rng.random() < RATES.mimic.positive else 0
         shares = {side: rng.uniform(0, 0.8) for side in ("left", "right")}
-        texts.append(wording.write(Case([opacity() for _ in range(number)], share=shares), rng, RATES).text)
+        texts.append(
+            wording.write(Case([opacity() for _ in range(number)], share=shares), rng, RATES).text
+        )
     return texts
 
 
@@ -189,19 +245,34 @@ def attention(regions: Regions) -> tuple[torch.nn.Module, float, tuple]:
     said = [asserting_words(text) for text in texts]
     known = sorted({word for words in said for word in words})
     rng = np.random.default_rng(0)
-    vectors = WordVectors(["", *known], rng.normal(size=(len(known) + 1, PRESET.words.size)).astype("f4"))
+    vectors = WordVectors(
+        ["", *known], rng.normal(size=(len(known) + 1, PRESET.words.size)).astype("f4")
+    )
     words = pad_words([vectors.index(found) for found in said], PRESET.words.most)
     places = phrases.padded([phrases.asserted_places(text) for text in texts])
     opacity = np.array([float(len(found) > 0) for found in said])
     labels, weights = supervision([extract_attributes(text) for text in texts], opacity, NAMES)
     times: list[float] = []
-    with tempfile.TemporaryDirectory() as folder, train.watched(lambda *_: times.append(time.perf_counter())):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        train.watched(lambda *_: times.append(time.perf_counter())),
+    ):
         waits, found = measured(
             lambda: train_localizer(
-                regions, words, places, labels, weights, vectors, NAMES, PRESET.model,
-                text=True, seed=0, folder=folder, fingerprint="bench",
+                regions,
+                words,
+                places,
+                labels,
+                weights,
+                vectors,
+                NAMES,
+                PRESET.model,
+                text=True,
+                seed=0,
+                folder=folder,
+                fingerprint="bench",
             )[0]
-        )  # fmt: skip
+        )
     return found.eval(), min(np.diff(times)) / len(regions), waits
 
 
@@ -216,7 +287,12 @@ def detector_waiting(images: np.ndarray, boxes: list[np.ndarray]) -> tuple:
     with tempfile.TemporaryDirectory() as folder:
         return measured(
             lambda: train_detector(
-                np.tile(images, (2, 1, 1)), boxes * 2, config, seed=0, folder=folder, fingerprint="b"
+                np.tile(images, (2, 1, 1)),
+                boxes * 2,
+                config,
+                seed=0,
+                folder=folder,
+                fingerprint="b",
             )
         )[0]
 

@@ -1,7 +1,7 @@
 """Who may see what: credentialed images, texts and names of images are recognised wherever they are about to be shown.
 
 Every set of records has an access class: generated, open or credentialed. As soon as a process holds records that are credentialed
-(`hold`, called by pnloc.records.Records), whatever it shows is credentialed unless it is known to be something else: an image or a
+(`hold`, called by pnloc.data.records.Records), whatever it shows is credentialed unless it is known to be something else: an image or a
 text carries its class (`tag`), and a table or a line of text is searched for names of credentialed images, studies and patients.
 """
 
@@ -78,5 +78,9 @@ def named(text: str, known: Iterable[str] | None = None) -> str:
     if not known:
         return ""
     # A name may stand in a path, before a suffix, or after a set's name.
-    words = (part for word in _NAME.findall(text) for part in (word, word.split(".")[0], word.rpartition(":")[2]))
+    words = (
+        part
+        for word in _NAME.findall(text)
+        for part in (word, word.split(".")[0], word.rpartition(":")[2])
+    )
     return next((word for word in words if word in known), "")

@@ -34,15 +34,30 @@ def describe(figure: Figure) -> str:
     if len(told) > 1 and len(set(told)) == 1:
         told = [f"{len(told)} panels, each: {told[0]}"]
     elif len(told) > 1:
-        told = [f"{len(told)} panels", *(f"Panel {n}: {text}" for n, text in enumerate(told, start=1))]
+        told = [
+            f"{len(told)} panels",
+            *(f"Panel {n}: {text}" for n, text in enumerate(told, start=1)),
+        ]
     shades = sorted({ax.get_ylabel() or ax.get_xlabel() for ax in scales} - {""})
-    text = re.sub(r"\s+", " ", ". ".join([*told, *(f"Colours show {s}" for s in shades)])).strip(" .")
-    return f"{text}." if 0 < len(text) < MOST else f"{text[: MOST - 1].rpartition(' ')[0]} …" if text else ""
+    text = re.sub(r"\s+", " ", ". ".join([*told, *(f"Colours show {s}" for s in shades)])).strip(
+        " ."
+    )
+    return (
+        f"{text}."
+        if 0 < len(text) < MOST
+        else f"{text[: MOST - 1].rpartition(' ')[0]} …"
+        if text
+        else ""
+    )
 
 
 def _panel(ax: Axes) -> str:
     """One panel: its title, what is drawn, and over which axes."""
-    drawn = [part for part in (_pictures(ax), _lines(ax), _errors(ax), _points(ax), _bars(ax), _quartiles(ax)) if part]
+    drawn = [
+        part
+        for part in (_pictures(ax), _lines(ax), _errors(ax), _points(ax), _bars(ax), _quartiles(ax))
+        if part
+    ]
     title = ax.get_title() or ax.get_title("left")
     labels = [label for label in (ax.get_ylabel(), ax.get_xlabel()) if label] if ax.axison else []
     over = [" against ".join(labels)] if labels and drawn else []
@@ -51,10 +66,21 @@ def _panel(ax: Axes) -> str:
 
 def _names(ax: Axes, across: bool) -> dict[float, str]:
     """The categories of an axis, by their place; none where it counts in numbers."""
-    axis, places = (ax.get_xticklabels(), ax.get_xticks()) if across else (ax.get_yticklabels(), ax.get_yticks())
-    found = {float(place): label.get_text().split("\n")[0] for place, label in zip(places, axis, strict=True)}
+    axis, places = (
+        (ax.get_xticklabels(), ax.get_xticks())
+        if across
+        else (ax.get_yticklabels(), ax.get_yticks())
+    )
+    found = {
+        float(place): label.get_text().split("\n")[0]
+        for place, label in zip(places, axis, strict=True)
+    }
     found = {place: name for place, name in found.items() if name}
-    return {} if all(re.fullmatch(r"[\W\d_]*(?:mathdefault)?[\W\d_]*", name) for name in found.values()) else found
+    return (
+        {}
+        if all(re.fullmatch(r"[\W\d_]*(?:mathdefault)?[\W\d_]*", name) for name in found.values())
+        else found
+    )
 
 
 def _pictures(ax: Axes) -> str:
@@ -74,20 +100,34 @@ def _lines(ax: Axes) -> str:
     rows = _rows(ax)
     if rows:
         return "points with intervals: " + ", ".join(f"{name} {value:.3g}" for name, value in rows)
-    named = [line for line in ax.lines if not str(line.get_label()).startswith("_") and len(line.get_xdata()) > 1]
+    named = [
+        line
+        for line in ax.lines
+        if not str(line.get_label()).startswith("_") and len(line.get_xdata()) > 1
+    ]
     return ("lines: " + ", ".join(_ends(line) for line in named)) if named else ""
 
 
 def _ends(line: Line2D) -> str:
     values = np.asarray(line.get_ydata(), dtype=float)
     values = values[np.isfinite(values)]
-    return f"{line.get_label()} from {values[0]:.3g} to {values[-1]:.3g}" if len(values) else str(line.get_label())
+    return (
+        f"{line.get_label()} from {values[0]:.3g} to {values[-1]:.3g}"
+        if len(values)
+        else str(line.get_label())
+    )
 
 
 def _rows(ax: Axes) -> list[tuple[str, float]]:
     names = _names(ax, across=False)
-    single = [line for line in ax.lines if len(line.get_xdata()) == 1 and str(line.get_marker()) not in _NONE]
-    found = [(names.get(float(line.get_ydata()[0]), ""), float(line.get_xdata()[0])) for line in single]
+    single = [
+        line
+        for line in ax.lines
+        if len(line.get_xdata()) == 1 and str(line.get_marker()) not in _NONE
+    ]
+    found = [
+        (names.get(float(line.get_ydata()[0]), ""), float(line.get_xdata()[0])) for line in single
+    ]
     return found if len(found) > 1 and all(name for name, _ in found) else []
 
 
@@ -99,7 +139,10 @@ def _errors(ax: Axes) -> str:
     across = np.ptp(np.asarray(bars[0].lines[0].get_xdata(), dtype=float)) == 0
     names = list(_names(ax, across).values())
     series = [c.get_label() for c in bars if not str(c.get_label()).startswith("_")]
-    parts = [f" of {', '.join(series)}" if series else "", f" for {', '.join(names)}" if names else ""]
+    parts = [
+        f" of {', '.join(series)}" if series else "",
+        f" for {', '.join(names)}" if names else "",
+    ]
     return f"points with intervals{''.join(parts)}"
 
 
@@ -110,7 +153,11 @@ def _points(ax: Axes) -> str:
 
 def _bars(ax: Axes) -> str:
     """Bars by their category, where the axis has categories; else how many."""
-    bars = [p for p in ax.patches if isinstance(p, Rectangle) and p.get_fill() and p.get_width() and p.get_height()]
+    bars = [
+        p
+        for p in ax.patches
+        if isinstance(p, Rectangle) and p.get_fill() and p.get_width() and p.get_height()
+    ]
     return _count(len(bars), "bar", "bars") + _for(ax) + _legend(ax) if bars else ""
 
 
@@ -125,7 +172,11 @@ def _for(ax: Axes) -> str:
 
 
 def _legend(ax: Axes) -> str:
-    return f", divided into {', '.join(t.get_text() for t in ax.get_legend().get_texts())}" if ax.get_legend() else ""
+    return (
+        f", divided into {', '.join(t.get_text() for t in ax.get_legend().get_texts())}"
+        if ax.get_legend()
+        else ""
+    )
 
 
 def _count(number: int, one: str, many: str) -> str:

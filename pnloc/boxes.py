@@ -54,11 +54,15 @@ def _cover(boxes: np.ndarray, xs: np.ndarray, ys: np.ndarray) -> np.ndarray:
     """Which cells of the grid of edges xs, ys lie in any box: bool [len(ys) - 1, len(xs) - 1]."""
     covered = np.zeros((len(ys) - 1, len(xs) - 1), dtype=bool)
     for x1, y1, x2, y2 in boxes:
-        covered |= ((ys[:-1] >= y1) & (ys[1:] <= y2))[:, None] & ((xs[:-1] >= x1) & (xs[1:] <= x2))[None, :]
+        covered |= ((ys[:-1] >= y1) & (ys[1:] <= y2))[:, None] & ((xs[:-1] >= x1) & (xs[1:] <= x2))[
+            None, :
+        ]
     return covered
 
 
-def group(boxes: np.ndarray, mass: np.ndarray, scores: np.ndarray, overlap: float = 0.5) -> np.ndarray:
+def group(
+    boxes: np.ndarray, mass: np.ndarray, scores: np.ndarray, overlap: float = 0.5
+) -> np.ndarray:
     """Grouped score [N] of each box: its own score times the mass of all boxes that overlap it.
 
     boxes [N, 4]; mass [N], non-negative (attention over the boxes); scores [N] (the detector's).
@@ -83,7 +87,9 @@ def suppress(boxes: np.ndarray, scores: np.ndarray, overlap: float) -> np.ndarra
     return np.asarray(kept, dtype=np.int64)
 
 
-def select(boxes: np.ndarray, scores: np.ndarray, share: float, most: int, overlap: float = 0.3) -> np.ndarray:
+def select(
+    boxes: np.ndarray, scores: np.ndarray, share: float, most: int, overlap: float = 0.3
+) -> np.ndarray:
     """Indices of the boxes to report: suppressed, at least `share` of the best score, `most` at the most."""
     kept = suppress(boxes, scores, overlap)
     if len(kept) == 0:
@@ -91,7 +97,9 @@ def select(boxes: np.ndarray, scores: np.ndarray, share: float, most: int, overl
     return kept[np.asarray(scores)[kept] >= share * scores[kept[0]]][:most]
 
 
-def fuse(boxes: np.ndarray, scores: np.ndarray, kept: np.ndarray, overlap: float = 0.5) -> np.ndarray:
+def fuse(
+    boxes: np.ndarray, scores: np.ndarray, kept: np.ndarray, overlap: float = 0.5
+) -> np.ndarray:
     """The kept boxes [n, 4], each replaced by the mean, weighted by score, of all boxes that overlap it (Solovyev et al. 2021).
 
     boxes [N, 4]; scores [N], not negative; kept [n] are row numbers. `overlap` is the IoU from which on a box counts as the same place.

@@ -7,6 +7,7 @@ something lies in quarantine, 2 where a set is unusable, 3 where only an image l
 import argparse
 import os
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pandas as pd
@@ -24,55 +25,132 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
-    data = commands.add_parser("data", help="look at the data sets").add_subparsers(dest="action", required=True)
-    check = data.add_parser("check", help="read every set, decode every image, count, quarantine, look for leaks")
-    check.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
-    check.add_argument("--quick", action="store_true", help="read tables and headers only, decode no image")
-    train = commands.add_parser("train", help="train detector and localizer, write the checkpoint and all tables")
+    data = commands.add_parser("data", help="look at the data sets").add_subparsers(
+        dest="action", required=True
+    )
+    check = data.add_parser(
+        "check", help="read every set, decode every image, count, quarantine, look for leaks"
+    )
+    check.add_argument(
+        "--json", action="store_true", help="print one JSON object instead of tables"
+    )
+    check.add_argument(
+        "--quick", action="store_true", help="read tables and headers only, decode no image"
+    )
+    train = commands.add_parser(
+        "train", help="train detector and localizer, write the checkpoint and all tables"
+    )
     reproduce = commands.add_parser(
         "reproduce", help="run all notebooks with papermill and hand their pages to the book"
     )
     for command in (check, train, reproduce):
-        command.add_argument("--preset", default="demo", help=f"{PRESETS}, or with a number changed: demo+model.epochs=40")
+        command.add_argument(
+            "--preset",
+            default="demo",
+            help=f"{PRESETS}, or with a number changed: demo+model.epochs=40",
+        )
         command.add_argument("--data", default="", help="folder that holds the real data sets")
-        command.add_argument("--seed", type=int, default=0, help="whole number from 0 on (default: 0)")
-        command.add_argument("--artifacts", default="", help="where results go (default: artifacts/ of the repository)")
-    reproduce.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
-                           help="a further notebook parameter")  # fmt: skip
-    locate = commands.add_parser("localize", help="boxes and attributes of images, from the images alone")
+        command.add_argument(
+            "--seed", type=int, default=0, help="whole number from 0 on (default: 0)"
+        )
+        command.add_argument(
+            "--artifacts",
+            default="",
+            help="where results go (default: artifacts/ of the repository)",
+        )
+    reproduce.add_argument(
+        "-p",
+        "--parameter",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="a further notebook parameter",
+    )
+    locate = commands.add_parser(
+        "localize", help="boxes and attributes of images, from the images alone"
+    )
     locate.add_argument("images", nargs="+", metavar="IMAGE", help="PNG, JPEG or DICOM files")
-    locate.add_argument("--checkpoint", required=True, metavar="RUN_DIR", help="folder of a run or of its checkpoint")
     locate.add_argument(
-        "--out", required=True, metavar="OUT_DIR", help="folder for boxes.csv, attributes.csv, overlays"
+        "--checkpoint",
+        required=True,
+        metavar="RUN_DIR",
+        help="folder of a run or of its checkpoint",
     )
     locate.add_argument(
-        "--report", metavar="FILE", help="the report of the one image given: its phrases go to phrases.csv, with boxes"
+        "--out",
+        required=True,
+        metavar="OUT_DIR",
+        help="folder for boxes.csv, attributes.csv, overlays",
     )
-    measure = commands.add_parser("evaluate", help="the table of localization metrics, from files of boxes alone")
-    measure.add_argument("predictions", metavar="PREDICTIONS", help="CSV: image, x1, y1, x2, y2, score")
+    locate.add_argument(
+        "--report",
+        metavar="FILE",
+        help="the report of the one image given: its phrases go to phrases.csv, with boxes",
+    )
+    measure = commands.add_parser(
+        "evaluate", help="the table of localization metrics, from files of boxes alone"
+    )
     measure.add_argument(
-        "truth", metavar="TRUTH", help="CSV: image, x1, y1, x2, y2, and optionally patient; no corners: no pneumonia"
+        "predictions", metavar="PREDICTIONS", help="CSV: image, x1, y1, x2, y2, score"
+    )
+    measure.add_argument(
+        "truth",
+        metavar="TRUTH",
+        help="CSV: image, x1, y1, x2, y2, and optionally patient; no corners: no pneumonia",
     )
     measure.add_argument("--patients", metavar="FILE", help="CSV: image, patient")
     measure.add_argument("--out", metavar="FILE", help="write the table there, as CSV")
-    measure.add_argument("--resamples", type=int, default=2000, help="of the bootstrap (default: 2000)")
+    measure.add_argument(
+        "--resamples", type=int, default=2000, help="of the bootstrap (default: 2000)"
+    )
     measure.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
-    several = commands.add_parser("gather", help="the tables of several runs as one, and means over their seeds")
+    several = commands.add_parser(
+        "gather", help="the tables of several runs as one, and means over their seeds"
+    )
     several.add_argument("runs", nargs="+", metavar="RUN_DIR", help="folders of finished runs")
-    several.add_argument("--table", default="localization", help="localization or differences (default: localization)")
+    several.add_argument(
+        "--table",
+        default="localization",
+        help="localization or differences (default: localization)",
+    )
     several.add_argument("--metric", default="miou", help="what to print means of (default: miou)")
     several.add_argument("--out", metavar="FILE", help="write every row of every run there, as CSV")
-    kept = commands.add_parser("keep", help="copy a finished run's tables over patients, those of no single image")
+    kept = commands.add_parser(
+        "keep", help="copy a finished run's tables over patients, those of no single image"
+    )
     kept.add_argument("run", metavar="RUN_DIR", help="the run's folder, such as artifacts/public")
-    kept.add_argument("--out", required=True, metavar="DIR", help="where they go; the book's are in book/results/public")
-    texts = commands.add_parser("reports", help="what reports assert: findings, assertions, attributes")
-    texts.add_argument("files", nargs="+", metavar="FILE", help="text files of one report each; - reads standard input")
+    kept.add_argument(
+        "--out",
+        required=True,
+        metavar="DIR",
+        help="where they go; the book's are in book/results/public",
+    )
+    texts = commands.add_parser(
+        "reports", help="what reports assert: findings, assertions, attributes"
+    )
+    texts.add_argument(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="text files of one report each; - reads standard input",
+    )
     trial = commands.add_parser(
-        "experiment", help="what text adds, over data sets, detectors and seeds: an hour or so, resumable"
+        "experiment",
+        help="what text adds, over data sets, detectors and seeds: an hour or so, resumable",
     )
     trial.add_argument("--plan", default="full", help="full or smoke (default: full)")
-    trial.add_argument("--artifacts", default="", help="where stages are kept (default: artifacts/ of the repository)")
-    trial.add_argument("--out", default="", metavar="DIR", help="where tables go as well; the book's are in book/results")
+    trial.add_argument(
+        "--artifacts",
+        default="",
+        help="where stages are kept (default: artifacts/ of the repository)",
+    )
+    trial.add_argument(
+        "--out",
+        default="",
+        metavar="DIR",
+        help="where tables go as well; the book's are in book/results",
+    )
     return parser
 
 
@@ -80,8 +158,17 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     given = _parser().parse_args(arguments)
     try:
-        run = {"data": _check, "train": _train, "localize": _localize, "evaluate": _evaluate, "reports": _reports}
-        return (run | {"gather": _gather, "keep": _keep, "reproduce": _reproduce, "experiment": _experiment})[given.command](given)
+        run = {
+            "data": _check,
+            "train": _train,
+            "localize": _localize,
+            "evaluate": _evaluate,
+            "reports": _reports,
+        }
+        return (
+            run
+            | {"gather": _gather, "keep": _keep, "reproduce": _reproduce, "experiment": _experiment}
+        )[given.command](given)
     except PnlocError as error:
         print(f"pnloc: {error}", file=sys.stderr)
         return 2
@@ -93,8 +180,17 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
 
 
+def _beside(module: str):
+    """A module that lies beside the package and comes with the repository only."""
+    root = Path(__file__).parents[1]
+    if not root.joinpath(*module.split(".")).with_suffix(".py").exists():
+        raise PnlocError("this command comes with the repository: clone it, and make env there")
+    sys.path.insert(0, str(root))
+    return import_module(module)
+
+
 def _open(given: argparse.Namespace):
-    from pnloc.stages import open_run
+    from pnloc.run.run import open_run
 
     return open_run(given.preset, given.data, given.seed, given.artifacts)
 
@@ -102,7 +198,7 @@ def _open(given: argparse.Namespace):
 def _check(given: argparse.Namespace) -> int:
     import json
 
-    from pnloc.audit import audit
+    from pnloc.data.audit import audit
     from pnloc.files import write_table
 
     run = _open(given)
@@ -114,7 +210,12 @@ def _check(given: argparse.Namespace) -> int:
         print(json.dumps(found.as_dict(), indent=1, default=str))
         return found.status()
     if found.records:
-        print(found.rows().to_string(index=False), found.splits().to_string(index=False), sep="\n\n", end="\n\n")
+        print(
+            found.rows().to_string(index=False),
+            found.splits().to_string(index=False),
+            sep="\n\n",
+            end="\n\n",
+        )
     for name, why in found.unusable.items():
         print(f"{name}: UNUSABLE: {why}")
     print(*found.remarks(), sep="\n")
@@ -129,7 +230,7 @@ def _check(given: argparse.Namespace) -> int:
 
 def _train(given: argparse.Namespace) -> int:
     from pnloc import processes
-    from pnloc.results import tables
+    from pnloc.run.results import tables
 
     run = _open(given)
     run.train()
@@ -142,10 +243,10 @@ def _train(given: argparse.Namespace) -> int:
 
 
 def _localize(given: argparse.Namespace) -> int:
-    from pnloc.figures import overlay
     from pnloc.files import read_text, write_table
     from pnloc.images import read_gray
     from pnloc.localizer import Localizer
+    from pnloc.view.figures import overlay
 
     if given.report and len(given.images) != 1:
         raise PnlocError(f"--report goes with one image, not with {len(given.images)}")
@@ -168,14 +269,22 @@ def _localize(given: argparse.Namespace) -> int:
             continue
         boxes.append(found.assign(image=str(path), label="pneumonia"))
         attributes.append(
-            pd.DataFrame({"image": str(path), "attribute": probabilities.index, "probability": probabilities.values})
+            pd.DataFrame(
+                {
+                    "image": str(path),
+                    "attribute": probabilities.index,
+                    "probability": probabilities.values,
+                }
+            )
         )
     columns = {
         "boxes": ["image", "x1", "y1", "x2", "y2", "score", "label"],
         "attributes": ["image", "attribute", "probability"],
     }
     for name, parts in (("boxes", boxes), ("attributes", attributes)):
-        table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns[name])
+        table = (
+            pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns[name])
+        )
         write_table(out / f"{name}.csv", table[columns[name]])
     print(
         f"{len(boxes)} of {len(paths)} images: {out / 'boxes.csv'}, {out / 'attributes.csv'}. Research only, not a medical device."
@@ -184,12 +293,14 @@ def _localize(given: argparse.Namespace) -> int:
 
 
 def _evaluate(given: argparse.Namespace) -> int:
-    from pnloc.evaluation import evaluate
+    from pnloc.evaluation.files import evaluate
     from pnloc.files import write_table
 
     if given.resamples < 1 or given.seed < 0:
         raise PnlocError("--resamples is a whole number from 1 on, and --seed one from 0 on")
-    table, remarks = evaluate(given.predictions, given.truth, given.patients, given.resamples, given.seed)
+    table, remarks = evaluate(
+        given.predictions, given.truth, given.patients, given.resamples, given.seed
+    )
     for remark in remarks:
         print(f"pnloc: {remark}", file=sys.stderr)
     print(table.to_string(index=False, na_rep="", float_format=lambda v: f"{v:.4g}"))
@@ -200,24 +311,28 @@ def _evaluate(given: argparse.Namespace) -> int:
 
 def _gather(given: argparse.Namespace) -> int:
     from pnloc.files import write_table
-    from pnloc.sweep import gather, summary
+    from pnloc.run.sweep import gather, summary
 
     table = gather(given.runs, given.table)
     if given.out:
         write_table(given.out, table)
-    print(summary(table, given.metric).to_string(index=False, na_rep="", float_format=lambda v: f"{v:.4f}"))
+    print(
+        summary(table, given.metric).to_string(
+            index=False, na_rep="", float_format=lambda v: f"{v:.4f}"
+        )
+    )
     return 0
 
 
 def _keep(given: argparse.Namespace) -> int:
-    from pnloc.sweep import keep
+    from pnloc.run.sweep import keep
 
     print(f"tables: {keep(given.run, given.out)}")
     return 0
 
 
 def _reports(given: argparse.Namespace) -> int:
-    from pnloc.reports import describe
+    from pnloc.reports.findings import describe
 
     failed = 0
     for name in given.files:
@@ -225,7 +340,11 @@ def _reports(given: argparse.Namespace) -> int:
             content = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
             text = content.decode("utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else f"not UTF-8 text (byte {error.start})"
+            reason = (
+                error.strerror
+                if isinstance(error, OSError)
+                else f"not UTF-8 text (byte {error.start})"
+            )
             print(f"pnloc: {name}: {reason}", file=sys.stderr)
             failed += 1
             continue
@@ -234,10 +353,15 @@ def _reports(given: argparse.Namespace) -> int:
 
 
 def _reproduce(given: argparse.Namespace) -> int:
-    from pnloc import book, publishing
+    book, publishing = _beside("book._ext.run"), _beside("book._ext.publish")
 
     run = _open(given)  # wrong presets and folders end here, before a kernel starts
-    parameters = {"PRESET": given.preset, "DATA": str(run.data or ""), "SEED": given.seed, "ARTIFACTS": given.artifacts}
+    parameters = {
+        "PRESET": given.preset,
+        "DATA": str(run.data or ""),
+        "SEED": given.seed,
+        "ARTIFACTS": given.artifacts,
+    }
     parameters |= dict(given.parameter)
     root = Path(__file__).parents[1]
     book.execute(root / "notebooks", run.root / "pages", parameters)
@@ -246,13 +370,19 @@ def _reproduce(given: argparse.Namespace) -> int:
 
 
 def _experiment(given: argparse.Namespace) -> int:
-    from pnloc import experiment
+    experiment = _beside("experiments.text_gain")
 
     if given.plan not in experiment.PLANS:
         raise PnlocError(f"unknown plan '{given.plan}'; use one of {', '.join(experiment.PLANS)}")
-    artifacts = Path(given.artifacts).expanduser() if given.artifacts else Path(__file__).parents[1] / "artifacts"
+    artifacts = (
+        Path(given.artifacts).expanduser()
+        if given.artifacts
+        else Path(__file__).parents[1] / "artifacts"
+    )
     root = artifacts / f"experiment-{given.plan}"
-    made = experiment.run(experiment.PLANS[given.plan], root, Path(given.out).expanduser() if given.out else None)
+    made = experiment.run(
+        experiment.PLANS[given.plan], root, Path(given.out).expanduser() if given.out else None
+    )
     print(made["differences"].query("metric == 'miou'").to_string(index=False))
     print(f"tables: {given.out or root / 'tables'}")
     return 0

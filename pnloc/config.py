@@ -9,11 +9,24 @@ from math import isfinite
 
 from pnloc.errors import PnlocError
 
-# What a detector may learn of an image beside its boxes (pnloc.datasets.findings): RSNA's class, and the labels of ChestX-ray14.
+# What a detector may learn of an image beside its boxes (pnloc.data.findings): RSNA's class, and the labels of ChestX-ray14.
 FINDINGS = (
-    "Normal", "Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Effusion", "Emphysema", "Fibrosis", "Hernia", "Infiltration", "Mass",
-    "Nodule", "Pleural_Thickening", "Pneumonia", "Pneumothorax",
-)  # fmt: skip
+    "Normal",
+    "Atelectasis",
+    "Cardiomegaly",
+    "Consolidation",
+    "Edema",
+    "Effusion",
+    "Emphysema",
+    "Fibrosis",
+    "Hernia",
+    "Infiltration",
+    "Mass",
+    "Nodule",
+    "Pleural_Thickening",
+    "Pneumonia",
+    "Pneumothorax",
+)
 
 
 @dataclass(frozen=True)
@@ -23,7 +36,10 @@ class DetectorConfig:
     side: int = 192
     width: int = 32  # channels after the first convolution of the ResNet-18
     pyramid: int = 64  # channels of the feature pyramid
-    anchor_sizes: tuple[tuple[float, float], ...] = ((25.0, 36.0), (52.0, 74.0))  # on strides 16 and 32
+    anchor_sizes: tuple[tuple[float, float], ...] = (
+        (25.0, 36.0),
+        (52.0, 74.0),
+    )  # on strides 16 and 32
     aspect_ratios: tuple[float, ...] = (0.8, 1.3, 2.1)  # height / width
     start: str = "random"  # or 'imagenet', which needs width 64 (pnloc.pretrained)
     epochs: int = 24
@@ -42,12 +58,14 @@ class RegionConfig:
     count: int = 20  # R
     overlap: float = 0.6  # IoU from which on the lesser of two detections is dropped
     components: int = 4  # of the R, connected components of the mask head
-    mirrored: bool = False  # mask and image score are means with those of the mirrored image; twice the time
+    mirrored: bool = (
+        False  # mask and image score are means with those of the mirrored image; twice the time
+    )
 
 
 @dataclass(frozen=True)
 class WordConfig:
-    """word2vec (pnloc.words)."""
+    """word2vec (pnloc.reports.words)."""
 
     size: int = 64  # E
     epochs: int = 30
@@ -85,7 +103,7 @@ class FittingConfig:
     weight_decay: float = 0.05
 
 
-# Baselines that are trained beside the image-label classifier (pnloc.trained), by what they learn from.
+# Baselines that are trained beside the image-label classifier (pnloc.run.trained), by what they learn from.
 FROM_LABELS = ("hide-and-seek", "attention-dropout", "patch-mil")
 FROM_PAIRS = ("contrastive-grounding", "align2ground")
 FROM_BOXES = ("supervised", "supervised-faster-rcnn")
@@ -94,18 +112,22 @@ BASELINES = (*FROM_LABELS, *FROM_PAIRS, *FROM_BOXES)
 
 @dataclass(frozen=True)
 class SeverityConfig:
-    """What measures severity beside the localizer (pnloc.readouts, pnloc.lungs)."""
+    """What measures severity beside the localizer (pnloc.run.severity.readouts, pnloc.run.severity.lungs)."""
 
     detectors: int = 1  # averaged; the first is the run's own, the next serve the other folds, any further ones have other seeds
     anatomies: int = 12  # generated, to train the lung finder on
     epochs: int = 40  # of the lung finder
-    shares: tuple[float, ...] = ()  # of the detector's training images, to see what their number does
-    chosen_on: tuple[str, ...] = ("validate",)  # splits of the detector's set by which the read-out is chosen
+    shares: tuple[
+        float, ...
+    ] = ()  # of the detector's training images, to see what their number does
+    chosen_on: tuple[str, ...] = (
+        "validate",
+    )  # splits of the detector's set by which the read-out is chosen
 
 
 @dataclass(frozen=True)
 class Roles:
-    """Which data set plays which part; names are those of pnloc.datasets and of the tables."""
+    """Which data set plays which part; names are those of pnloc.data.readers and of the tables."""
 
     detector: str  # its boxes train the detector
     pairs: str  # its image-report pairs train the localizer
@@ -124,9 +146,11 @@ class Preset:
     roles: Roles
     variants: int = 0
     sizes: tuple[tuple[str, int], ...] = ()  # generated images per set
-    seeds: int = 1  # of the attention, over which the difference that text makes is averaged (pnloc.seeds)
+    seeds: int = 1  # of the attention, over which the difference that text makes is averaged (pnloc.run.seeds)
     resamples: int = 2000  # of the bootstrap
-    folds: int = 0  # of the detector's set (pnloc.members); the run's own detector serves the first
+    folds: int = (
+        0  # of the detector's set (pnloc.run.members); the run's own detector serves the first
+    )
     detector: DetectorConfig = field(default_factory=DetectorConfig)
     regions: RegionConfig = field(default_factory=RegionConfig)
     words: WordConfig = field(default_factory=WordConfig)
@@ -189,7 +213,12 @@ _PRESETS = {
         generated=False,
         roles=Roles("rsna", "mimic", "", ("mimic", "chestxray8"), "covid19", ""),
         detector=replace(
-            _DEMO.detector, side=256, width=64, start="imagenet", epochs=20, anchor_sizes=((34.0, 48.0), (70.0, 98.0)),
+            _DEMO.detector,
+            side=256,
+            width=64,
+            start="imagenet",
+            epochs=20,
+            anchor_sizes=((34.0, 48.0), (70.0, 98.0)),
             finding_weight=0.5,
         ),
         severity=SeverityConfig(detectors=3, anatomies=48, epochs=60),
@@ -215,9 +244,15 @@ def preset(name: str) -> Preset:
 def _with(part: object, path: list[str], value: str, setting: str) -> object:
     """A dataclass with one number, at `path`, replaced."""
     known = {f.name: getattr(part, f.name) for f in fields(part)}
-    numbers = [n for n, v in known.items() if is_dataclass(v) or (isinstance(v, int | float) and not isinstance(v, bool))]
+    numbers = [
+        n
+        for n, v in known.items()
+        if is_dataclass(v) or (isinstance(v, int | float) and not isinstance(v, bool))
+    ]
     if path[0] not in numbers or is_dataclass(known[path[0]]) != (len(path) > 1):
-        raise PnlocError(f"setting '{setting}': no number '{path[0]}' here; there are {', '.join(numbers)}")
+        raise PnlocError(
+            f"setting '{setting}': no number '{path[0]}' here; there are {', '.join(numbers)}"
+        )
     old = known[path[0]]
     if is_dataclass(old):
         return replace(part, **{path[0]: _with(old, path[1:], value, setting)})
@@ -226,7 +261,9 @@ def _with(part: object, path: list[str], value: str, setting: str) -> object:
             raise ValueError
         return replace(part, **{path[0]: number})
     except ValueError:
-        raise PnlocError(f"setting '{setting}': {value!r} is no {'whole number' if isinstance(old, int) else 'number'}") from None
+        raise PnlocError(
+            f"setting '{setting}': {value!r} is no {'whole number' if isinstance(old, int) else 'number'}"
+        ) from None
 
 
 def title(configuration: Preset, dataset: str) -> str:

@@ -64,7 +64,10 @@ class NarrowResNet(nn.Module):
             net._make_layer(BasicBlock, width, 2),
         )
         self.stages = nn.ModuleDict(
-            {str(8 * 2**i): net._make_layer(BasicBlock, width * 2 ** (i + 1), 2, stride=2) for i in range(3)}
+            {
+                str(8 * 2**i): net._make_layer(BasicBlock, width * 2 ** (i + 1), 2, stride=2)
+                for i in range(3)
+            }
         )
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -85,11 +88,17 @@ class Detector(RetinaNet):
 
     def __init__(self, config: DetectorConfig) -> None:
         channels = config.pyramid
-        anchors = AnchorGenerator(config.anchor_sizes, (config.aspect_ratios,) * len(config.anchor_sizes))
-        head = RetinaNetHead(channels, anchors.num_anchors_per_location()[0], 1, partial(nn.GroupNorm, 8))
+        anchors = AnchorGenerator(
+            config.anchor_sizes, (config.aspect_ratios,) * len(config.anchor_sizes)
+        )
+        head = RetinaNetHead(
+            channels, anchors.num_anchors_per_location()[0], 1, partial(nn.GroupNorm, 8)
+        )
         body = NarrowResNet(config.width)
         body.out_channels = channels
-        super().__init__(body, 1, anchor_generator=anchors, head=head, score_thresh=0.0, topk_candidates=300)
+        super().__init__(
+            body, 1, anchor_generator=anchors, head=head, score_thresh=0.0, topk_candidates=300
+        )
         self.transform = nn.Identity()  # images come square, of one size, and are normalized here
         self.config = config
         self.fpn = FeaturePyramidNetwork([config.width * 2**i for i in (1, 2, 3)], channels)
@@ -103,7 +112,9 @@ class Detector(RetinaNet):
             nn.Conv2d(channels, 1, 1),
         )
         self.image_head = nn.Linear(2 * config.width * 8, 1)
-        self.finding_head = nn.Linear(2 * config.width * 8, len(FINDINGS)) if config.finding_weight else None
+        self.finding_head = (
+            nn.Linear(2 * config.width * 8, len(FINDINGS)) if config.finding_weight else None
+        )
 
     def features(self, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Pyramid of strides 8, 16, 32, and the pooled deepest feature [B, 16w] (mean and maximum)."""
@@ -120,7 +131,9 @@ class Detector(RetinaNet):
         outputs = {name: value.float() for name, value in self.head(levels).items()}
         sizes = [tuple(images.shape[-2:])] * len(images)
         anchors = self.anchor_generator(ImageList(images, sizes), levels)
-        mask = self.mask_head(torch.cat([pyramid["8"], _coordinates(pyramid["8"])], dim=1))[:, 0].float()
+        mask = self.mask_head(torch.cat([pyramid["8"], _coordinates(pyramid["8"])], dim=1))[
+            :, 0
+        ].float()
         findings = None if self.finding_head is None else self.finding_head(pooled).float()
         return pyramid, outputs, anchors, mask, self.image_head(pooled)[:, 0].float(), findings
 
@@ -131,15 +144,20 @@ class Detector(RetinaNet):
         """
         _, outputs, anchors, mask, image, findings = self.heads(images)
         terms = self.compute_loss(targets, outputs, anchors)
-        truth = torch.stack([union_mask(t["boxes"], images.shape[-1], mask.shape[-1]) for t in targets]).to(mask)
+        truth = torch.stack(
+            [union_mask(t["boxes"], images.shape[-1], mask.shape[-1]) for t in targets]
+        ).to(mask)
         present = torch.tensor([float(len(t["boxes"]) > 0) for t in targets]).to(image)
         weights = self.config
         probability = torch.sigmoid(mask)
-        dice = 1 - (2 * (probability * truth).sum((1, 2)) + 1) / (probability.sum((1, 2)) + truth.sum((1, 2)) + 1)
+        dice = 1 - (2 * (probability * truth).sum((1, 2)) + 1) / (
+            probability.sum((1, 2)) + truth.sum((1, 2)) + 1
+        )
         found = {
             "focal": terms["classification"],
             "box": terms["bbox_regression"],
-            "mask": weights.mask_weight * (F.binary_cross_entropy_with_logits(mask, truth) + (dice * present).mean()),
+            "mask": weights.mask_weight
+            * (F.binary_cross_entropy_with_logits(mask, truth) + (dice * present).mean()),
             "image": weights.image_weight * F.binary_cross_entropy_with_logits(image, present),
         }
         if findings is not None and "findings" in targets[0]:
@@ -178,7 +196,11 @@ def union_mask(boxes: Tensor, side: int, cells: int) -> Tensor:
     width = side / cells
     along = [
         (
-            (torch.minimum(boxes[:, k + 2, None], edges[1:]) - torch.maximum(boxes[:, k, None], edges[:-1])) / width
+            (
+                torch.minimum(boxes[:, k + 2, None], edges[1:])
+                - torch.maximum(boxes[:, k, None], edges[:-1])
+            )
+            / width
         ).clamp(0, 1)
         for k in (0, 1)
     ]
@@ -190,7 +212,10 @@ def finding_loss(logits: Tensor, truth: Tensor) -> Tensor:
 
     def mean(logits: Tensor, truth: Tensor) -> Tensor:
         known = (~torch.isnan(truth)).to(logits)
-        losses = F.binary_cross_entropy_with_logits(logits, truth.nan_to_num(0.0), reduction="none") * known
+        losses = (
+            F.binary_cross_entropy_with_logits(logits, truth.nan_to_num(0.0), reduction="none")
+            * known
+        )
         return losses.sum() / known.sum().clamp_min(1)
 
     return mean(logits[:, :1], truth[:, :1]) + 2 * mean(logits[:, 1:], truth[:, 1:])
@@ -199,12 +224,19 @@ def finding_loss(logits: Tensor, truth: Tensor) -> Tensor:
 def _coordinates(like: Tensor) -> Tensor:
     """Two channels [B, 2, H, W] with the relative x and y of each cell, -1 to 1."""
     height, width = like.shape[-2:]
-    y, x = torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij")
+    y, x = torch.meshgrid(
+        torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij"
+    )
     return torch.stack([x, y]).to(like).expand(len(like), -1, -1, -1)
 
 
 def balanced(
-    images: np.ndarray, boxes: list[np.ndarray], batch: int, seed: int, stream: int, findings: np.ndarray | None = None
+    images: np.ndarray,
+    boxes: list[np.ndarray],
+    batch: int,
+    seed: int,
+    stream: int,
+    findings: np.ndarray | None = None,
 ) -> tuple[int, Callable[[int], Iterator[tuple[Tensor, list[Tensor], Tensor]]]]:
     """Steps per epoch, and what gives an epoch's augmented batches: every image with a box and as many without, drawn anew.
 
@@ -219,7 +251,9 @@ def balanced(
 
     def batches(epoch: int):
         rng = generator(seed, stream, epoch)
-        order = rng.permutation(np.concatenate([positive, rng.choice(negative, drawn, replace=False)]))
+        order = rng.permutation(
+            np.concatenate([positive, rng.choice(negative, drawn, replace=False)])
+        )
         for step in range(steps):
             rows = order[step * batch : (step + 1) * batch]
             moved = augment(torch.from_numpy(images[rows])[:, None], [boxes[i] for i in rows], rng)
@@ -250,18 +284,30 @@ def train_detector(
     detector = Detector(config)
     pretrained.start(detector.backbone, config.start)
     detector.to(where, memory_format=torch.channels_last)
-    steps, batches = balanced(images, boxes, config.batch, seed, 1, findings if config.finding_weight else None)
+    steps, batches = balanced(
+        images, boxes, config.batch, seed, 1, findings if config.finding_weight else None
+    )
 
     def losses(batch: tuple[Tensor, list[Tensor], Tensor]) -> Losses:
         pictures, found, known = batch
-        targets = [{"boxes": b.to(where), "labels": torch.zeros(len(b), dtype=torch.int64, device=where)} for b in found]
+        targets = [
+            {"boxes": b.to(where), "labels": torch.zeros(len(b), dtype=torch.int64, device=where)}
+            for b in found
+        ]
         for target, row in zip(targets, known.to(where), strict=True):
             target |= {"findings": row} if len(row) else {}
         with autocast(where):
             return detector.losses(pictures.to(where), targets)
 
     history = fit(
-        detector, batches, losses, Schedule(config.epochs, steps, config.rate, config.weight_decay),
-        folder=folder, fingerprint=fingerprint, seed=seed, title="detector", share=processes.share,
-    )  # fmt: skip
+        detector,
+        batches,
+        losses,
+        Schedule(config.epochs, steps, config.rate, config.weight_decay),
+        folder=folder,
+        fingerprint=fingerprint,
+        seed=seed,
+        title="detector",
+        share=processes.share,
+    )
     return detector, history

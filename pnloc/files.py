@@ -21,12 +21,20 @@ from pnloc.errors import PnlocError
 
 # pandas' parser errors and bad encodings are ValueErrors; the others come from compressed files.
 _UNREADABLE = (ValueError, OSError, EOFError, zlib.error)
-_REFUSED = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES}  # by the disk, when written to
+_REFUSED = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+}  # by the disk, when written to
 
 
 def unwritable(path: str | Path, reason: object) -> PnlocError:
     """The error of a file that the disk does not take."""
-    return PnlocError(f"{path}: cannot be written ({reason}); make room and start again: what was whole is kept")
+    return PnlocError(
+        f"{path}: cannot be written ({reason}); make room and start again: what was whole is kept"
+    )
 
 
 @contextmanager
@@ -38,7 +46,9 @@ def atomic(path: str | Path) -> Iterator[Path]:
     path, name = Path(path), None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+        handle, name = tempfile.mkstemp(
+            prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent
+        )
         os.close(handle)
         yield Path(name)
         os.chmod(name, 0o644)
@@ -85,7 +95,11 @@ def read_json(path: str | Path) -> dict:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise PnlocError(f"{path}: no such file") from None
-    except (ValueError, OSError, RecursionError) as error:  # JSON's errors and bad encodings are ValueErrors
+    except (
+        ValueError,
+        OSError,
+        RecursionError,
+    ) as error:  # JSON's errors and bad encodings are ValueErrors
         raise PnlocError(f"{path}: not readable as JSON ({error})") from None
 
 
@@ -109,7 +123,9 @@ def read_csv(path: str | Path, columns: Iterable[str] = (), **options: object) -
     except FileNotFoundError:
         raise PnlocError(f"{path}: no such file") from None
     except _UNREADABLE as error:
-        raise PnlocError(f"{path}: not readable as a table ({str(error).splitlines()[0]})") from None
+        raise PnlocError(
+            f"{path}: not readable as a table ({str(error).splitlines()[0]})"
+        ) from None
     missing = [column for column in columns if column not in table.columns]
     if missing:
         raise PnlocError(

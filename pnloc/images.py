@@ -24,9 +24,20 @@ from pnloc.errors import PnlocError
 MOST_PIXELS = 100_000_000  # more than any radiograph; beyond it a file is refused unread
 # What Pillow and pydicom raise on broken files.
 _BROKEN = (
-    OSError, EOFError, SyntaxError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RuntimeError,
-    struct.error, Image.DecompressionBombError, InvalidDicomError, BytesLengthException,
-)  # fmt: skip
+    OSError,
+    EOFError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    ArithmeticError,
+    RuntimeError,
+    struct.error,
+    Image.DecompressionBombError,
+    InvalidDicomError,
+    BytesLengthException,
+)
 
 
 # Transfer syntaxes by the head of their number -> the packages that decode them.
@@ -77,11 +88,15 @@ class Letterbox:
 
     def boxes(self, boxes: np.ndarray) -> np.ndarray:
         """xyxy [N, 4] in pixels of the image -> pixels of the square."""
-        return np.asarray(boxes, dtype=np.float64).reshape(-1, 4) * self.scale + np.tile(self.offset, 2)
+        return np.asarray(boxes, dtype=np.float64).reshape(-1, 4) * self.scale + np.tile(
+            self.offset, 2
+        )
 
     def inverse(self, boxes: np.ndarray) -> np.ndarray:
         """xyxy [N, 4] in pixels of the square -> pixels of the image, clipped to it."""
-        back = (np.asarray(boxes, dtype=np.float64).reshape(-1, 4) - np.tile(self.offset, 2)) / self.scale
+        back = (
+            np.asarray(boxes, dtype=np.float64).reshape(-1, 4) - np.tile(self.offset, 2)
+        ) / self.scale
         return back.clip(0, [self.width, self.height, self.width, self.height])
 
     def image(self, gray: np.ndarray) -> np.ndarray:
@@ -93,7 +108,9 @@ class Letterbox:
         size = (max(1, self.side - 2 * left), max(1, self.side - 2 * top))
         square = np.zeros((self.side, self.side), dtype=np.uint8)
         filling = Image.Resampling.BOX if gray.shape[1] >= size[0] else Image.Resampling.BILINEAR
-        square[top : top + size[1], left : left + size[0]] = np.asarray(Image.fromarray(gray).resize(size, filling))
+        square[top : top + size[1], left : left + size[0]] = np.asarray(
+            Image.fromarray(gray).resize(size, filling)
+        )
         return square
 
 
@@ -124,7 +141,9 @@ def header(path: str | Path) -> Header:
         found = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags)
         age = str(found.get("PatientAge", "")).strip().upper().removesuffix("Y")
         years = float(age) if age.isascii() and age.isdigit() and int(age) <= 120 else float("nan")
-        sex, view = (str(found.get(tag, "") or "").strip() for tag in ("PatientSex", "ViewPosition"))
+        sex, view = (
+            str(found.get(tag, "") or "").strip() for tag in ("PatientSex", "ViewPosition")
+        )
         return Header(*_checked(path, int(found.Columns), int(found.Rows)), True, sex, years, view)
     except _BROKEN as error:
         raise _reason(path, error) from None
@@ -227,7 +246,9 @@ def _undecoded(path: str | Path, data: pydicom.Dataset, error: Exception) -> Pnl
     advice = f"`pip install {packages}` decodes it" if packages else "convert the file to PNG"
     why = " ".join(str(error).split())[:200]
     name = getattr(syntax, "name", "") or "unknown"
-    return PnlocError(f"{path}: pixels of transfer syntax '{name}' cannot be decoded; {advice} ({why})")
+    return PnlocError(
+        f"{path}: pixels of transfer syntax '{name}' cannot be decoded; {advice} ({why})"
+    )
 
 
 def load(path: str | Path, side: int) -> tuple[np.ndarray, Letterbox]:
@@ -243,7 +264,9 @@ def load(path: str | Path, side: int) -> tuple[np.ndarray, Letterbox]:
     return letterbox.image(read_gray(path)), letterbox
 
 
-def load_all(paths: Iterable[str], side: int, workers: int = 0) -> Iterator[tuple[np.ndarray, Letterbox] | PnlocError]:
+def load_all(
+    paths: Iterable[str], side: int, workers: int = 0
+) -> Iterator[tuple[np.ndarray, Letterbox] | PnlocError]:
     """What `load` gives for each file, or the error that it gave, in order; decoded ahead by `workers` threads (0: one per core).
 
     The decoders of Pillow let go of the interpreter while they work, so threads do what processes would, and whoever takes the

@@ -19,7 +19,9 @@ def normalize(images: Tensor) -> Tensor:
     return ((images - mean) / deviation.clamp_min(1e-3)).clamp(-4, 4)
 
 
-def augment(images: Tensor, boxes: list[np.ndarray], rng: np.random.Generator) -> tuple[Tensor, list[Tensor]]:
+def augment(
+    images: Tensor, boxes: list[np.ndarray], rng: np.random.Generator
+) -> tuple[Tensor, list[Tensor]]:
     """A random flip, scale (17%), shift (8%), rotation (4 degrees) and gamma for each image.
 
     images uint8 [B, 1, S, S] and B arrays [n, 4] -> float images and tensors of boxes in pixels of the result.
@@ -56,5 +58,8 @@ def _move(boxes: np.ndarray, matrix: np.ndarray, side: int) -> Tensor:
     centre, extent = (outer[:, :2] + outer[:, 2:]) / 2, (outer[:, 2:] - outer[:, :2] + size) / 2
     moved = (np.concatenate([centre - extent / 2, centre + extent / 2], axis=1) + 1) / 2 * side
     clipped = moved.clip(0, side)
-    kept = np.prod(clipped[:, 2:] - clipped[:, :2], axis=1) > np.prod(moved[:, 2:] - moved[:, :2], axis=1) / 3
+    kept = (
+        np.prod(clipped[:, 2:] - clipped[:, :2], axis=1)
+        > np.prod(moved[:, 2:] - moved[:, :2], axis=1) / 3
+    )
     return torch.from_numpy(clipped[kept]).float()

@@ -18,10 +18,10 @@ from pnloc.boxes import fuse, group, select
 from pnloc.config import ModelConfig
 from pnloc.losses import total
 from pnloc.model import Batch, CrossAttention
-from pnloc.phrases import CELLS
 from pnloc.regions import Regions
+from pnloc.reports.phrases import CELLS
+from pnloc.reports.words import WordVectors
 from pnloc.train import Schedule, device, fit, generator
-from pnloc.words import WordVectors
 
 UNSAID = 0.2  # weight of an attribute that the report of a pneumonia does not mention
 
@@ -65,15 +65,17 @@ def make_batch(
     )
 
 
-def supervision(found: list[set[str]], opacity: np.ndarray, names: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+def supervision(
+    found: list[set[str]], opacity: np.ndarray, names: tuple[str, ...]
+) -> tuple[np.ndarray, np.ndarray]:
     """Labels and weights [N, A] from each study's asserted attributes and its opacity (1, 0 or NaN: not known).
 
     names[0] is the pneumonia itself. Without an opacity every attribute is absent; with one, what is not
     asserted is absent with weight UNSAID only; where the opacity is not known, nothing is.
     """
-    labels = np.array([[float(name in have) for name in names] for have in found], dtype=np.float32).reshape(
-        -1, len(names)
-    )
+    labels = np.array(
+        [[float(name in have) for name in names] for have in found], dtype=np.float32
+    ).reshape(-1, len(names))
     opacity = np.asarray(opacity, dtype=np.float32)
     present = np.nan_to_num(opacity) > 0.5
     labels[:, 0] = present
@@ -107,7 +109,10 @@ def one_thread() -> Iterator[None]:
 def stretches(words: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
     """`most` words that follow each other, from anywhere in each report [N, W]: [N, at most `most`]; of a shorter one all."""
     count = (words >= 0).sum(1)
-    first, width = rng.integers(np.maximum(count - most, 0) + 1), min(most, int(count.max(initial=0)))
+    first, width = (
+        rng.integers(np.maximum(count - most, 0) + 1),
+        min(most, int(count.max(initial=0))),
+    )
     return np.take_along_axis(words, first[:, None] + np.arange(width), axis=1)
 
 
@@ -134,7 +139,10 @@ def train_localizer(
     if not text:
         names, labels, weights = names[:1], labels[:, :1], weights[:, :1]
     model = CrossAttention(
-        regions.features.shape[-1], torch.from_numpy(vectors.vectors), name_vectors(names, vectors), config
+        regions.features.shape[-1],
+        torch.from_numpy(vectors.vectors),
+        name_vectors(names, vectors),
+        config,
     )
     model.to(device())
     known = np.flatnonzero(weights.sum(1) > 0)
@@ -198,21 +206,30 @@ def region_scores(regions: Regions, mass: np.ndarray, grouped: bool) -> np.ndarr
     for row in range(len(regions)):
         n = int(regions.valid[row].sum())
         if grouped:
-            scores[row, :n] = group(regions.boxes[row, :n].numpy(), mass[row, :n], regions.scores[row, :n].numpy())
+            scores[row, :n] = group(
+                regions.boxes[row, :n].numpy(), mass[row, :n], regions.scores[row, :n].numpy()
+            )
         else:
             scores[row, :n] = mass[row, :n]
     if not np.isfinite(scores).all():
-        raise FloatingPointError(f"{(~np.isfinite(scores)).any(1).sum()} images have region scores that are not finite")
+        raise FloatingPointError(
+            f"{(~np.isfinite(scores)).any(1).sum()} images have region scores that are not finite"
+        )
     return scores
 
 
-def report_scores(model: CrossAttention, regions: Regions, phrases: np.ndarray, grouped: bool) -> np.ndarray:
+def report_scores(
+    model: CrossAttention, regions: Regions, phrases: np.ndarray, grouped: bool
+) -> np.ndarray:
     """Scores [N, R] to rank regions by with the report given, from the phrases [N, P, K] of each report.
 
     Each phrase ranks the regions by its gamma as `region_scores` does, the best one scoring 1; a region has the greatest score that any
     phrase gives it. So a report that names two places is answered with a box for either. One without phrases falls back on the image alone.
     """
-    gamma, scores = phrase_mass(model, regions, phrases), region_scores(regions, image_mass(model, regions)[0], grouped)
+    gamma, scores = (
+        phrase_mass(model, regions, phrases),
+        region_scores(regions, image_mass(model, regions)[0], grouped),
+    )
     said = phrases.any(-1) if phrases.size else np.zeros((len(regions), 0), dtype=bool)
     found = np.zeros_like(scores)
     for number in range(said.shape[1]):
@@ -229,7 +246,9 @@ def pick(regions: Regions, mass: np.ndarray, choice: Choice) -> list[tuple[np.nd
     return boxes_of(regions, region_scores(regions, mass, choice.grouped), choice)
 
 
-def boxes_of(regions: Regions, scores: np.ndarray, choice: Choice) -> list[tuple[np.ndarray, np.ndarray]]:
+def boxes_of(
+    regions: Regions, scores: np.ndarray, choice: Choice
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """The same from the scores [N, R] that the regions are ranked by."""
     picked = []
     for row in range(len(regions)):

@@ -15,10 +15,10 @@ from pnloc.files import read_json, write_json
 from pnloc.images import Letterbox, load
 from pnloc.localize import Choice, image_mass, name_vectors, phrase_mass, pick
 from pnloc.model import PNEUMONIA, CrossAttention
-from pnloc.phrases import ASSERTED, CELLS, padded, phrases
 from pnloc.regions import Regions, extract, feature_size
+from pnloc.reports.phrases import ASSERTED, CELLS, padded, phrases
+from pnloc.reports.words import WordVectors
 from pnloc.train import device, load_module, save_module
-from pnloc.words import WordVectors
 
 if TYPE_CHECKING:
     from pnloc.detector import Detector
@@ -66,7 +66,9 @@ class Localizer:
         if (folder / "checkpoint" / "config.json").exists():
             folder = folder / "checkpoint"
         if not (folder / "config.json").exists():
-            raise PnlocError(f"{folder}: no checkpoint here (no config.json); train one with `python -m pnloc train`")
+            raise PnlocError(
+                f"{folder}: no checkpoint here (no config.json); train one with `python -m pnloc train`"
+            )
         from pnloc.detector import Detector
 
         config = read_json(folder / "config.json")
@@ -78,10 +80,14 @@ class Localizer:
             regions, choice = RegionConfig(**config["regions"]), Choice(**config["choice"])
             names, attention = tuple(config["names"]), ModelConfig(**config["model"])
         except (KeyError, TypeError) as error:
-            raise PnlocError(f"{folder / 'config.json'}: not a checkpoint of this version ({error})") from None
+            raise PnlocError(
+                f"{folder / 'config.json'}: not a checkpoint of this version ({error})"
+            ) from None
         vectors = WordVectors.load(folder / "words.safetensors")
         features = feature_size(detector.config.pyramid)
-        model = CrossAttention(features, torch.from_numpy(vectors.vectors), name_vectors(names, vectors), attention)
+        model = CrossAttention(
+            features, torch.from_numpy(vectors.vectors), name_vectors(names, vectors), attention
+        )
         load_module(folder / "detector.safetensors", detector)
         load_module(folder / "model.safetensors", model)
         where = device()
@@ -125,10 +131,15 @@ class Localizer:
         regions, letterbox = seen.regions, seen.letterbox
         said = phrases(report)
         asserted = [p for p in said if p.assertion in ASSERTED]
-        places = padded([np.array([p.cells for p in asserted], dtype=np.float32).reshape(-1, len(CELLS))])
+        places = padded(
+            [np.array([p.cells for p in asserted], dtype=np.float32).reshape(-1, len(CELLS))]
+        )
         gamma = iter(phrase_mass(self.model, regions, places)[0])
         n = int(regions.valid[0].sum())
-        boxes, scores = regions.boxes[0, :n].numpy().astype(np.float64), regions.scores[0, :n].numpy()
+        boxes, scores = (
+            regions.boxes[0, :n].numpy().astype(np.float64),
+            regions.scores[0, :n].numpy(),
+        )
         rows = []
         for phrase in said:
             place = (float("nan"),) * 5

@@ -18,7 +18,10 @@ def contrastive(scores: Tensor, paired: Tensor, tau: float) -> Tensor:
     find its image among all images of its group, an image its report among those with words. A group where fewer
     than two studies take part counts as none; 0 where all are like that.
     """
-    logits, paired = scores.reshape(-1, *scores.shape[-2:]) / tau, paired.reshape(-1, paired.shape[-1])
+    logits, paired = (
+        scores.reshape(-1, *scores.shape[-2:]) / tau,
+        paired.reshape(-1, paired.shape[-1]),
+    )
     paired = paired & (paired.sum(1, keepdim=True) > 1)
     to_image = torch.log_softmax(logits, dim=2).diagonal(dim1=1, dim2=2)
     others = logits.masked_fill(~paired.unsqueeze(2), torch.finfo(logits.dtype).min)
@@ -26,7 +29,9 @@ def contrastive(scores: Tensor, paired: Tensor, tau: float) -> Tensor:
     return -((to_image + to_text) * paired).sum() / (2 * paired.sum().clamp_min(1))
 
 
-def matching(model: CrossAttention, batch: Batch, regions: Tensor | None, size: int, tau: float) -> Tensor:
+def matching(
+    model: CrossAttention, batch: Batch, regions: Tensor | None, size: int, tau: float
+) -> Tensor:
     """`contrastive` within groups of `size` studies of a batch; the batch is one group where its B studies do not make up whole ones."""
     count = len(batch.words)
     groups = count // size if count and count % size == 0 else 1
@@ -66,15 +71,21 @@ def distillation(gamma: Tensor, beta: Tensor, phrases: Tensor, labels: Tensor) -
     return (divergence * asserted).sum() / asserted.sum().clamp_min(1e-6)
 
 
-def total(model: CrossAttention, batch: Batch, config: ModelConfig, text: bool) -> dict[str, Tensor]:
+def total(
+    model: CrossAttention, batch: Batch, config: ModelConfig, text: bool
+) -> dict[str, Tensor]:
     """The weighted terms of one batch. Without `text`, only the attribute term (image labels) remains."""
     regions = model.encode_regions(batch.features)  # once: they cost most of a step
     beta, logits = model.image_only(batch, regions)
-    terms = {"attributes": config.attribute_weight * attributes(logits, batch.labels, batch.weights)}
+    terms = {
+        "attributes": config.attribute_weight * attributes(logits, batch.labels, batch.weights)
+    }
     if text:
         match = matching(model, batch, regions, config.contrast_group, config.contrast_tau)
         terms["contrastive"] = config.contrast_weight * match
         gamma, likelihood = model.phrase_attention(batch, regions, beta[:, :1])
         terms["grounding"] = config.grounding_weight * grounding(likelihood, batch.phrases)
-        terms["distillation"] = config.distill_weight * distillation(gamma, beta, batch.phrases, batch.labels)
+        terms["distillation"] = config.distill_weight * distillation(
+            gamma, beta, batch.phrases, batch.labels
+        )
     return terms

@@ -11,7 +11,7 @@ v_r in R^D is a region, t_w in R^D a word, q_a in R^D the query of an attribute;
     phrase to image gamma_pr = beta_0r sum_{k in p} pi_rk / sum_r' beta_0r' sum_{k in p} pi_r'k
 
 s_r is the detector's score of the region, lambda >= 0 is learned. The first attribute, beta_0, is the pneumonia itself: gamma is what Bayes' rule
-makes of it once a phrase has said in which of the six places (pnloc.phrases.CELLS) the opacity lies. The
+makes of it once a phrase has said in which of the six places (pnloc.reports.phrases.CELLS) the opacity lies. The
 cross-attention follows Gupta et al. 2020 and Wei et al. 2020; widths, temperatures, the detector's score as
 a prior and the places are ours (book, Fidelity).
 """
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from pnloc.config import ModelConfig
 
 PNEUMONIA = "pneumonia"
-# Where the six places of pnloc.phrases.CELLS lie to begin with, x and y relative to the picture; the right lung is on its left.
+# Where the six places of pnloc.reports.phrases.CELLS lie to begin with, x and y relative to the picture; the right lung is on its left.
 PLACES = ((0.30, 0.28), (0.28, 0.48), (0.28, 0.68), (0.70, 0.28), (0.72, 0.48), (0.72, 0.68))
 SPREAD = 0.12  # and how far they reach (standard deviation)
 
@@ -139,7 +139,9 @@ class CrossAttention(nn.Module):
         regions = self.encode_regions(batch.features) if regions is None else regions
         if beta is None:
             beta = self.attend(self.attribute_queries()[:1], regions, batch.log_scores, batch.valid)
-        allowed = batch.phrases @ self.place_probabilities(regions, batch.centres).transpose(1, 2)  # [B, P, R]
+        allowed = batch.phrases @ self.place_probabilities(regions, batch.centres).transpose(
+            1, 2
+        )  # [B, P, R]
         joint = beta * allowed.clamp_min(1e-6)
         said = batch.phrases.any(-1) & batch.valid.any(-1, keepdim=True)
         likelihood = torch.where(said, joint.sum(-1), 1.0)
@@ -155,7 +157,9 @@ class CrossAttention(nn.Module):
         known = batch.words >= 0
         b, (r, width), w = len(regions) // groups, regions.shape[1:], known.shape[1]
         words = self.encode_words(batch.words).view(groups, b * w, width)
-        likeness = (regions.view(groups, b * r, width) @ words.transpose(1, 2)).view(groups, b, r, b * w)
+        likeness = (regions.view(groups, b * r, width) @ words.transpose(1, 2)).view(
+            groups, b, r, b * w
+        )
         bias = self.prior.clamp_min(0) * batch.log_scores
         bias = bias.masked_fill(~batch.valid, torch.finfo(bias.dtype).min).view(groups, b, r, 1)
         alpha = torch.softmax(torch.add(bias, likeness, alpha=1 / self.tau), dim=2)

@@ -11,7 +11,14 @@ from torch import Tensor, nn
 from pnloc.errors import PnlocError
 
 WIDTH = 64  # the only width that has published weights
-_PLACES = {"conv1": "stem.0", "bn1": "stem.1", "layer1": "stem.4", "layer2": "stages.8", "layer3": "stages.16", "layer4": "stages.32"}  # fmt: skip
+_PLACES = {
+    "conv1": "stem.0",
+    "bn1": "stem.1",
+    "layer1": "stem.4",
+    "layer2": "stages.8",
+    "layer3": "stages.16",
+    "layer4": "stages.32",
+}
 
 
 def imagenet() -> dict[str, Tensor]:

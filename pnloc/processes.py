@@ -29,7 +29,12 @@ from torch import Tensor, nn
 
 from pnloc.errors import PnlocError
 
-SIZES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")  # torchrun, accelerate, MPI
+SIZES = (
+    "WORLD_SIZE",
+    "OMPI_COMM_WORLD_SIZE",
+    "PMI_SIZE",
+    "MV2_COMM_WORLD_SIZE",
+)  # torchrun, accelerate, MPI
 PATIENCE = timedelta(days=1)  # of processes that have done their shards, with the one that has not
 
 _alone = False
@@ -86,7 +91,9 @@ def shared() -> bool:
 
 def cores() -> int:
     """Processors that this process may really use: its affinity, within the quota of its control group."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    usable = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         usable = min(usable, max(1, round(int(quota) / int(period))))
@@ -132,7 +139,9 @@ def leave() -> bool:
     first = main()
     if count() > 1:
         wait()
-        torch.set_num_threads(max(torch.get_num_threads(), min(cores(), torch.get_num_threads() * local())))
+        torch.set_num_threads(
+            max(torch.get_num_threads(), min(cores(), torch.get_num_threads() * local()))
+        )
         _state().destroy_process_group()
         _alone = True
     return first
@@ -150,7 +159,9 @@ def launch(work: Callable[..., object], *arguments: object, processes: int | Non
         return False
     from accelerate import notebook_launcher
 
-    notebook_launcher(_launched, (work, *arguments), num_processes=processes, use_port=str(free_port()))
+    notebook_launcher(
+        _launched, (work, *arguments), num_processes=processes, use_port=str(free_port())
+    )
     return True
 
 
@@ -238,7 +249,9 @@ def whole_batch(module: nn.Module, *encoders: nn.Module) -> Iterator[None]:
             if isinstance(norm, nn.modules.batchnorm._BatchNorm):
                 change(norm, partial(_normalize, norm))
         for encoder in encoders:
-            rows: list[int] = []  # of the batch that is being encoded; shared with the dropouts inside
+            rows: list[
+                int
+            ] = []  # of the batch that is being encoded; shared with the dropouts inside
             for inner in encoder.modules():
                 if isinstance(inner, nn.Dropout):
                     change(inner, partial(_drop, inner, rows))
@@ -291,7 +304,9 @@ def _normalize(norm: nn.modules.batchnorm._BatchNorm, x: Tensor) -> Tensor:
     axes, shape = [0, *range(2, x.dim())], [1, -1, *[1] * (x.dim() - 2)]
     values = x.float()
     size = x.numel() // x.shape[1]
-    moments = torch.cat([values.sum(axes), values.square().sum(axes), values.new_tensor([float(size)])])
+    moments = torch.cat(
+        [values.sum(axes), values.square().sum(axes), values.new_tensor([float(size)])]
+    )
     total, squares, number = _Sum.apply(moments).split([x.shape[1], x.shape[1], 1])
     number = number.detach()
     mean = total / number

@@ -21,7 +21,14 @@ def attended() -> bool:
     return sys.stderr is not None and sys.stderr.isatty()
 
 
-def bar(iterable: Iterable | None = None, *, desc: str, unit: str = "it", total: int | None = None, shown: bool = True):
+def bar(
+    iterable: Iterable | None = None,
+    *,
+    desc: str,
+    unit: str = "it",
+    total: int | None = None,
+    shown: bool = True,
+):
     """A tqdm bar that vanishes when it is full; without `shown`, or where nobody watches, it is never drawn."""
     hidden = not (shown and processes.main() and attended())
     return tqdm(iterable, desc=desc, unit=unit, total=total, leave=False, disable=hidden)

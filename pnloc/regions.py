@@ -20,7 +20,9 @@ from pnloc.config import RegionConfig
 from pnloc.progress import bar
 from pnloc.train import autocast, load_tensors, save_tensors
 
-if TYPE_CHECKING:  # torchvision takes a second and more to import; most users of Regions only read them
+if (
+    TYPE_CHECKING
+):  # torchvision takes a second and more to import; most users of Regions only read them
     from pnloc.detector import Detector, Output
 
 GEOMETRY = 7  # x1, y1, x2, y2, area, width, height; all relative to the picture
@@ -75,12 +77,16 @@ def feature_size(pyramid: int) -> int:
     return 3 * pyramid + GEOMETRY + 2
 
 
-def components(mask: np.ndarray, side: int, levels: tuple[float, ...] = COMPONENT_LEVELS) -> np.ndarray:
+def components(
+    mask: np.ndarray, side: int, levels: tuple[float, ...] = COMPONENT_LEVELS
+) -> np.ndarray:
     """Boxes [n, 4] (pixels of the side x side input) around the connected parts of a mask [h, w] above each level.
 
     The mask is enlarged bilinearly first; parts of less than 0.5% of the picture are dropped.
     """
-    large = F.interpolate(torch.as_tensor(mask)[None, None].float(), size=(side, side), mode="bilinear")[0, 0].numpy()
+    large = F.interpolate(
+        torch.as_tensor(mask)[None, None].float(), size=(side, side), mode="bilinear"
+    )[0, 0].numpy()
     found = []
     for level in levels:
         labels, _ = ndimage.label(large > level)
@@ -95,7 +101,9 @@ def mask_mean(mask: np.ndarray, boxes: np.ndarray, side: int) -> np.ndarray:
     height, width = mask.shape
     total = np.zeros((height + 1, width + 1))
     total[1:, 1:] = mask.astype(np.float64).cumsum(0).cumsum(1)
-    x1, y1, x2, y2 = (np.asarray(boxes, dtype=np.float64).reshape(-1, 4) / side * [width, height, width, height]).T
+    x1, y1, x2, y2 = (
+        np.asarray(boxes, dtype=np.float64).reshape(-1, 4) / side * [width, height, width, height]
+    ).T
 
     def at(y: np.ndarray, x: np.ndarray) -> np.ndarray:
         return ndimage.map_coordinates(total, [y, x], order=1, mode="nearest")
@@ -105,14 +113,19 @@ def mask_mean(mask: np.ndarray, boxes: np.ndarray, side: int) -> np.ndarray:
     return np.divide(inside, area, out=np.zeros_like(area), where=area > 0)
 
 
-def choose(output: "Output", row: int, side: int, config: RegionConfig) -> tuple[np.ndarray, np.ndarray]:
+def choose(
+    output: "Output", row: int, side: int, config: RegionConfig
+) -> tuple[np.ndarray, np.ndarray]:
     """Boxes [n, 4] and scores [n] of one image's regions, n at most config.count.
 
     Components of the mask come beside the detections. So that both kinds compare, the score is the geometric mean
     of the detector's probability (for a component: of the detection that overlaps it most, times that
     IoU) and of the mask's mean inside the region.
     """
-    boxes, scores = output.boxes[row].float().cpu().numpy(), output.scores[row].float().cpu().numpy()
+    boxes, scores = (
+        output.boxes[row].float().cpu().numpy(),
+        output.scores[row].float().cpu().numpy(),
+    )
     mask = output.mask[row].float().cpu().numpy()
     parts = components(mask, side)[: config.components]
     overlaps = iou(parts, boxes)
@@ -123,7 +136,9 @@ def choose(output: "Output", row: int, side: int, config: RegionConfig) -> tuple
 
 
 @torch.no_grad()
-def extract(detector: "Detector", images: np.ndarray, config: RegionConfig, batch: int = 32) -> Regions:
+def extract(
+    detector: "Detector", images: np.ndarray, config: RegionConfig, batch: int = 32
+) -> Regions:
     """Regions of uint8 images [N, S, S]. N may be 0."""
     where = next(detector.parameters()).device
     detector.eval()
@@ -144,7 +159,9 @@ def extract(detector: "Detector", images: np.ndarray, config: RegionConfig, batc
 def both_ways(output: "Output", mirrored: "Output") -> "Output":
     """An image's output, its mask averaged with that of the mirrored image, its image-level probability by the mean of their log-odds."""
     odds = (torch.logit(output.image, 1e-6) + torch.logit(mirrored.image, 1e-6)) / 2
-    return replace(output, mask=(output.mask + mirrored.mask.flip(-1)) / 2, image=torch.sigmoid(odds))
+    return replace(
+        output, mask=(output.mask + mirrored.mask.flip(-1)) / 2, image=torch.sigmoid(odds)
+    )
 
 
 def _empty(detector: "Detector", side: int, config: RegionConfig) -> Regions:
@@ -157,7 +174,10 @@ def _describe(output: "Output", side: int, config: RegionConfig) -> Regions:
     """Choose, pad and describe the regions of one batch."""
     count = len(output.boxes)
     boxes = torch.zeros(count, config.count, 4)
-    scores, valid = torch.zeros(count, config.count), torch.zeros(count, config.count, dtype=torch.bool)
+    scores, valid = (
+        torch.zeros(count, config.count),
+        torch.zeros(count, config.count, dtype=torch.bool),
+    )
     means = torch.zeros(count, config.count)
     for row in range(count):
         found, confidence = choose(output, row, side, config)
@@ -176,10 +196,18 @@ def _describe(output: "Output", side: int, config: RegionConfig) -> Regions:
     pooled = []
     for stride, level in output.pyramid.items():
         rois = [b.to(level.device) for b in boxes]
-        pooled.append(roi_align(level.float(), rois, 1, spatial_scale=1 / int(stride), sampling_ratio=4).cpu())
+        pooled.append(
+            roi_align(level.float(), rois, 1, spatial_scale=1 / int(stride), sampling_ratio=4).cpu()
+        )
     pooled = torch.stack([p.flatten(1) for p in pooled], dim=1)  # [count * R, 3, C]
     features = torch.cat(
-        [pooled.reshape(count, config.count, -1), geometry(boxes / side), scores[..., None], means[..., None]], dim=2
+        [
+            pooled.reshape(count, config.count, -1),
+            geometry(boxes / side),
+            scores[..., None],
+            means[..., None],
+        ],
+        dim=2,
     )
     return Regions(
         boxes,

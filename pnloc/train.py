@@ -68,9 +68,13 @@ def autocast(where: torch.device) -> torch.autocast:
     (whose bf16 tiles oneDNN uses by itself). ARM is left at float32: not measured.
     """
     if where.type == "cuda":
-        return torch.autocast("cuda", torch.bfloat16, enabled=torch.cuda.is_bf16_supported(including_emulation=False))
+        return torch.autocast(
+            "cuda", torch.bfloat16, enabled=torch.cuda.is_bf16_supported(including_emulation=False)
+        )
     known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return torch.autocast("cpu", torch.bfloat16, enabled=bool(known.get("avx512_bf16") or known.get("amx_bf16")))
+    return torch.autocast(
+        "cpu", torch.bfloat16, enabled=bool(known.get("avx512_bf16") or known.get("amx_bf16"))
+    )
 
 
 def generator(*seed: int) -> np.random.Generator:
@@ -92,11 +96,17 @@ def load_module(path: str | Path, module: nn.Module) -> nn.Module:
     return module
 
 
-def save_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+def save_tensors(
+    path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None
+) -> None:
     """Write tensors atomically as safetensors; a full disk raises PnlocError and leaves the older file as it was."""
     with atomic(path) as temporary:
         try:
-            save_file({name: value.contiguous() for name, value in tensors.items()}, str(temporary), metadata)
+            save_file(
+                {name: value.contiguous() for name, value in tensors.items()},
+                str(temporary),
+                metadata,
+            )
         except SafetensorError as error:
             raise unwritable(path, error) from None
 
@@ -165,7 +175,9 @@ def fit(
     """
     folder = Path(folder)
     fingerprint = digest(fingerprint, asdict(schedule), seed)
-    optimizer = torch.optim.AdamW(module.parameters(), lr=schedule.rate, weight_decay=schedule.weight_decay)
+    optimizer = torch.optim.AdamW(
+        module.parameters(), lr=schedule.rate, weight_decay=schedule.weight_decay
+    )
     cycle = _rates(optimizer, schedule)
     done, best = _resume(module, optimizer, folder, fingerprint) or (Progress(), {})
     _replay(cycle, len(done.history) * schedule.steps + done.step)
@@ -187,7 +199,9 @@ def fit(
                         terms = _step(module, optimizer, losses, batch, share)
                     except FloatingPointError as error:
                         kept = f"{folder} keeps the last good state"
-                        raise PnlocError(f"{title}: the {error}, in epoch {epoch}, step {done.step}; {kept}") from None
+                        raise PnlocError(
+                            f"{title}: the {error}, in epoch {epoch}, step {done.step}; {kept}"
+                        ) from None
                     cycle.step()
                     done.step += 1
                     stop()
@@ -196,7 +210,11 @@ def fit(
                     if done.step < schedule.steps and time.monotonic() - saved >= EVERY:
                         _checkpoint(module, optimizer, done, folder, fingerprint, best)
                         saved = time.monotonic()
-            measured = {} if validation is None else {"validation": _measure(module, validation, title, epoch)}
+            measured = (
+                {}
+                if validation is None
+                else {"validation": _measure(module, validation, title, epoch)}
+            )
             done = Progress([*done.history, {"epoch": epoch, **done.sums, **measured}])
             if measured and done.waited() == 0:
                 best = {name: value.detach().clone() for name, value in module.state_dict().items()}
@@ -210,11 +228,17 @@ def fit(
     return pd.DataFrame(done.history)
 
 
-def _rates(optimizer: torch.optim.Optimizer, schedule: Schedule) -> torch.optim.lr_scheduler.LRScheduler:
+def _rates(
+    optimizer: torch.optim.Optimizer, schedule: Schedule
+) -> torch.optim.lr_scheduler.LRScheduler:
     """One cycle over all epochs; with a patience, a rise over the first epoch and the full rate from then on."""
     if schedule.patience:
-        return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / schedule.steps))
-    return torch.optim.lr_scheduler.OneCycleLR(optimizer, schedule.rate, total_steps=schedule.epochs * schedule.steps)
+        return torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: min(1.0, (step + 1) / schedule.steps)
+        )
+    return torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, schedule.rate, total_steps=schedule.epochs * schedule.steps
+    )
 
 
 def _measure(module: nn.Module, validation: Callable[[], float], title: str, epoch: int) -> float:
@@ -272,7 +296,10 @@ def _stoppable() -> Iterator[Callable[[], None]]:
     Ctrl-C does not wait. Signals reach the main thread only; in another one, and where they are ignored, this does nothing.
     """
     before, asked = signal.getsignal(signal.SIGINT), []
-    if threading.current_thread() is not threading.main_thread() or before in (None, signal.SIG_IGN):
+    if threading.current_thread() is not threading.main_thread() or before in (
+        None,
+        signal.SIG_IGN,
+    ):
         yield lambda: None
         return
 
@@ -312,19 +339,30 @@ def _replay(cycle: torch.optim.lr_scheduler.OneCycleLR, steps: int) -> None:
 
 
 def _checkpoint(
-    module: nn.Module, optimizer: torch.optim.Optimizer, done: Progress, folder: Path, key: str, best: dict[str, Tensor]
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    done: Progress,
+    folder: Path,
+    key: str,
+    best: dict[str, Tensor],
 ) -> None:
     """Write weights, the best ones so far, optimizer state, random numbers and progress into one file, in the main process."""
     if not processes.main():
         return
-    tensors = {f"module.{name}": value.detach().cpu() for name, value in module.state_dict().items()}
+    tensors = {
+        f"module.{name}": value.detach().cpu() for name, value in module.state_dict().items()
+    }
     tensors |= {f"best.{name}": value.cpu() for name, value in best.items()}
     for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{name}": value.detach().cpu() for name, value in state.items()}
+        tensors |= {
+            f"optimizer.{index}.{name}": value.detach().cpu() for name, value in state.items()
+        }
     tensors["random.cpu"] = torch.get_rng_state()
     if torch.cuda.is_available():
         tensors["random.cuda"] = torch.cuda.get_rng_state()
-    save_tensors(folder / STATE, tensors, {"fingerprint": key, "progress": json.dumps(asdict(done))})
+    save_tensors(
+        folder / STATE, tensors, {"fingerprint": key, "progress": json.dumps(asdict(done))}
+    )
 
 
 def _resume(
@@ -332,7 +370,9 @@ def _resume(
 ) -> tuple[Progress, dict[str, Tensor]] | None:
     """Load the last checkpoint of the same fingerprint, if there is one, with its random numbers; returns the best weights so far, too."""
     if processes.main():
-        for left in folder.glob(f".{Path(STATE).stem}-*"):  # half a file, of a process killed while it wrote
+        for left in folder.glob(
+            f".{Path(STATE).stem}-*"
+        ):  # half a file, of a process killed while it wrote
             left.unlink()
     path = folder / STATE
     if not path.exists():
@@ -350,12 +390,20 @@ def _resume(
             like = parameters[int(index)]
             # Moments lie in memory as their weights do (channels last), or sums would round differently.
             state.setdefault(int(index), {})[kind] = (
-                torch.empty_like(like).copy_(value).detach() if value.shape == like.shape and value.dim() else value
+                torch.empty_like(like).copy_(value).detach()
+                if value.shape == like.shape and value.dim()
+                else value
             )
-    module.load_state_dict({n.removeprefix("module."): v for n, v in tensors.items() if n.startswith("module.")})
+    module.load_state_dict(
+        {n.removeprefix("module."): v for n, v in tensors.items() if n.startswith("module.")}
+    )
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
     torch.set_rng_state(tensors["random.cpu"])
     if torch.cuda.is_available() and "random.cuda" in tensors:
         torch.cuda.set_rng_state(tensors["random.cuda"])
-    best = {name.removeprefix("best."): value for name, value in tensors.items() if name.startswith("best.")}
+    best = {
+        name.removeprefix("best."): value
+        for name, value in tensors.items()
+        if name.startswith("best.")
+    }
     return Progress(**json.loads(facts["progress"])), best

@@ -8,7 +8,9 @@ from multiprocessing import get_context
 from pathlib import Path
 
 CONTEXT = get_context("forkserver")
-CONTEXT.set_forkserver_preload(["pytest", "accelerate", "pnloc.detector", "pnloc.localize", "pnloc.baselines"])
+CONTEXT.set_forkserver_preload(
+    ["pytest", "accelerate", "pnloc.detector", "pnloc.localize", "pnloc.baselines.classifier"]
+)
 
 
 def start(work: Callable, *arguments: object, **environment: str):
@@ -26,7 +28,9 @@ def _work(work: Callable, arguments: tuple, environment: dict[str, str]) -> None
     work(*arguments)
 
 
-def together(work: Callable, folder: Path, *arguments: object, count: int = 2, **environment: str) -> None:
+def together(
+    work: Callable, folder: Path, *arguments: object, count: int = 2, **environment: str
+) -> None:
     """Run work(folder, *arguments) in `count` processes that know of each other (gloo), as a launcher would start them.
 
     Fails with the message of the first one that failed.
@@ -37,12 +41,20 @@ def together(work: Callable, folder: Path, *arguments: object, count: int = 2, *
         port = probe.getsockname()[1]
     started = []
     for rank in range(count):
-        known = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_PORT": port}
+        known = {
+            "RANK": rank,
+            "LOCAL_RANK": rank,
+            "WORLD_SIZE": count,
+            "LOCAL_WORLD_SIZE": count,
+            "MASTER_PORT": port,
+        }
         known = {name: str(value) for name, value in known.items()} | {
             "MASTER_ADDR": "127.0.0.1",
             "OMP_NUM_THREADS": "1",
         }
-        started.append(start(_reporting, work, folder, rank, *arguments, **{**known, **environment}))
+        started.append(
+            start(_reporting, work, folder, rank, *arguments, **{**known, **environment})
+        )
     for process in started:
         process.join(120)
         process.kill()

@@ -12,11 +12,17 @@ import pytest
 from IPython.display import HTML
 from matplotlib.figure import Figure
 
-from pnloc import access, datasets, display, figures, markup, publishing
+from book._ext import publish as publishing
+from pnloc import access
+from pnloc.data import readers as datasets
+from pnloc.data.records import BOX_COLUMNS, IMAGE_COLUMNS, Records
 from pnloc.errors import PnlocError
-from pnloc.records import BOX_COLUMNS, IMAGE_COLUMNS, Records
+from pnloc.view import figures, markup
+from pnloc.view import guard as display
 
-IMAGES = pd.DataFrame({"image": ["02aa804e-bde0afdd"], "patient": ["mimic:10000032"], "study": ["s50414267"]})
+IMAGES = pd.DataFrame(
+    {"image": ["02aa804e-bde0afdd"], "patient": ["mimic:10000032"], "study": ["s50414267"]}
+)
 IMAGE = np.full((8, 8), 90, dtype=np.uint8)
 REPORT = "There is a new patchy opacity in the right lower lobe, concerning for pneumonia."
 
@@ -32,7 +38,9 @@ def alone():
 def records(kind: str) -> Records:
     images = IMAGES.reindex(columns=IMAGE_COLUMNS)
     empty = pd.DataFrame(columns=BOX_COLUMNS)
-    return Records("mimic", kind, images, empty, pd.DataFrame(columns=["study", "text"]), pd.DataFrame(), {})
+    return Records(
+        "mimic", kind, images, empty, pd.DataFrame(columns=["study", "text"]), pd.DataFrame(), {}
+    )
 
 
 def figure(image: np.ndarray, draw=figures.radiograph) -> Figure:
@@ -51,7 +59,8 @@ def kind(shown: object, **data: str) -> str:
 def test_an_image_keeps_its_class_in_its_parts_and_what_is_computed_from_it():
     images = access.tag(np.zeros((3, 4, 4), np.uint8), "open")
     assert {
-        access.of(part) for part in (images[0], images[[0, 2]], images[images.sum((1, 2)) == 0], images[0] / 2)
+        access.of(part)
+        for part in (images[0], images[[0, 2]], images[images.sum((1, 2)) == 0], images[0] / 2)
     } == {"open"}
     assert access.of(access.tag("a report", "generated")) == "generated"
 
@@ -67,13 +76,20 @@ def test_what_has_no_class_of_its_own_is_credentialed_once_such_a_set_is_held_an
 
 def test_names_are_found_in_paths_before_suffixes_and_without_the_name_of_their_set():
     access.hold("mimic", IMAGES)
-    for text in ("x/02aa804e-bde0afdd.jpg", "<td>mimic:10000032</td>", "patient 10000032, left", "s50414267"):
+    for text in (
+        "x/02aa804e-bde0afdd.jpg",
+        "<td>mimic:10000032</td>",
+        "patient 10000032, left",
+        "s50414267",
+    ):
         assert access.named(text), text
     assert access.named("1000003 and s5041426, 0.10000032 of 200 boxes") == ""
 
 
 def test_short_names_are_none_since_any_number_would_be_one():
-    assert access.identifiers(pd.DataFrame({"image": ["7"], "patient": ["mimic:12"]})) == {"mimic:12"}
+    assert access.identifiers(pd.DataFrame({"image": ["7"], "patient": ["mimic:12"]})) == {
+        "mimic:12"
+    }
 
 
 # Marked ---------------------------------------------------------------------------------------------------
@@ -81,7 +97,9 @@ def test_short_names_are_none_since_any_number_would_be_one():
 DRAWN = {
     "radiograph": figures.radiograph,
     "attention": lambda image, ax: figures.attention(image, np.zeros((0, 4)), np.zeros(0), ax),
-    "severity_overlay": lambda image, ax: figures.severity_overlay(image, np.zeros((2, 2)), np.zeros((2, 4)), ax, ""),
+    "severity_overlay": lambda image, ax: figures.severity_overlay(
+        image, np.zeros((2, 2)), np.zeros((2, 4)), ax, ""
+    ),
     "by hand, grey": lambda image, ax: ax.imshow(image, cmap="gray"),
     "by hand, in colour": lambda image, ax: ax.imshow(np.stack([image] * 3, -1)),
 }
@@ -104,8 +122,12 @@ def test_open_images_and_maps_over_many_images_are_drawn_beside_credentialed_one
 def test_a_report_is_marked_in_its_html():
     assert access.MARK not in markup.report(REPORT)
     records("credentialed")
-    assert access.MARK in markup.report(REPORT) and access.MARK in markup.report(access.tag(REPORT, "credentialed"))
-    assert access.MARK not in markup.report(REPORT, kind="open") + markup.report(access.tag(REPORT, "open"))
+    assert access.MARK in markup.report(REPORT) and access.MARK in markup.report(
+        access.tag(REPORT, "credentialed")
+    )
+    assert access.MARK not in markup.report(REPORT, kind="open") + markup.report(
+        access.tag(REPORT, "open")
+    )
     assert kind(HTML(""), **{"text/html": markup.report(REPORT)}) == "credentialed"
 
 
@@ -142,24 +164,30 @@ COUNTED = "run.records(name).images.groupby(['split', 'view']).size().reset_inde
 @pytest.fixture(scope="module")
 def credentialed(tmp_path_factory):
     """A generated tree, two pairs of image and report small, that says nothing of having been generated: MIMIC's reader takes it for real."""
-    from pnloc import demo
+    from pnloc.data import demo
 
     root = tmp_path_factory.mktemp("credentialed")
-    demo.generate(root / "data", demo.DemoSize(variants=3, rsna=12, mimic=12, chestxray8=6, covid=6), seed=0)
+    demo.generate(
+        root / "data", demo.DemoSize(variants=3, rsna=12, mimic=12, chestxray8=6, covid=6), seed=0
+    )
     (root / "data" / "rates.json").unlink()
-    assert datasets.mimic_cxr.read(root / "data" / datasets.FOLDERS["mimic"]).access == "credentialed"
+    assert (
+        datasets.mimic_cxr.read(root / "data" / datasets.FOLDERS["mimic"]).access == "credentialed"
+    )
     return root
 
 
 @pytest.fixture(scope="module")
 def executed(credentialed):
     """One notebook per way to show something, run as a book's notebooks are, on that tree; the folder of the run."""
-    from pnloc import book
-    from pnloc.notebook import PARAMETERS_CELL
+    from book._ext import run as book
+    from pnloc.view.notebook import PARAMETERS_CELL
 
-    head = "from pnloc.notebook import start\nrun = start(globals())\nimport matplotlib.pyplot as plt\nfrom pnloc import figures, markup\nname = 'mimic'"
+    head = "from pnloc.view.notebook import start\nrun = start(globals())\nimport matplotlib.pyplot as plt\nfrom pnloc import figures, markup\nname = 'mimic'"
     notebook = nbformat.v4.new_notebook(
-        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+        metadata={
+            "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}
+        }
     )
     notebook.cells = [
         nbformat.v4.new_code_cell(PARAMETERS_CELL, metadata={"tags": ["parameters"]}),
@@ -199,7 +227,9 @@ def only(executed: Path, tmp_path: Path, source: str, unmarked: bool = False) ->
 @pytest.mark.parametrize("way", ["drawn", "told", "listed"])
 def test_a_page_that_shows_credentialed_data_is_refused_by_its_mark(executed, tmp_path, way):
     run = only(executed, tmp_path, SHOWING[way])
-    with pytest.raises(PnlocError, match="01_one.ipynb, cell 1: its output is marked as credentialed"):
+    with pytest.raises(
+        PnlocError, match="01_one.ipynb, cell 1: its output is marked as credentialed"
+    ):
         publishing.publish(run / "pages", tmp_path / "book")
     assert not (tmp_path / "book").exists()
 

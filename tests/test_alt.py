@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from pnloc import alt, figures
+from pnloc import alt
+from pnloc.view import figures
 
 
 def one() -> tuple[Figure, plt.Axes]:
@@ -24,15 +25,26 @@ def test_a_radiograph_with_found_and_true_boxes():
 
 def test_lines_are_told_by_their_legend_with_where_they_begin_and_end():
     figure, ax = one()
-    figures.history(pd.DataFrame({"epoch": [0, 1, 2], "loss": [3.0, 1.0, 0.5], "focal": [2.0, np.nan, np.nan]}), ax)
-    assert alt.describe(figure) == "lines: loss from 3 to 0.5, focal from 2 to 2; loss (weighted terms) against epoch."
+    figures.history(
+        pd.DataFrame({"epoch": [0, 1, 2], "loss": [3.0, 1.0, 0.5], "focal": [2.0, np.nan, np.nan]}),
+        ax,
+    )
+    assert (
+        alt.describe(figure)
+        == "lines: loss from 3 to 0.5, focal from 2 to 2; loss (weighted terms) against epoch."
+    )
 
 
 def test_a_forest_plot_is_its_rows_with_their_values():
     figure, ax = one()
-    table = pd.DataFrame({"m": ["detector", "grad-cam"], "value": [0.5, 0.25], "low": [0.4, 0.2], "high": [0.6, 0.3]})
+    table = pd.DataFrame(
+        {"m": ["detector", "grad-cam"], "value": [0.5, 0.25], "low": [0.4, 0.2], "high": [0.6, 0.3]}
+    )
     figures.intervals(table, ax, "m", "mean union IoU")
-    assert alt.describe(figure) == "points with intervals: detector alone 0.5, Grad-CAM 0.25; mean union IoU."
+    assert (
+        alt.describe(figure)
+        == "points with intervals: detector alone 0.5, Grad-CAM 0.25; mean union IoU."
+    )
 
 
 def test_bars_points_error_bars_and_box_plots_are_told_with_their_categories():
@@ -47,7 +59,9 @@ def test_bars_points_error_bars_and_box_plots_are_told_with_their_categories():
         pd.DataFrame({"g": ["mild"] * 3, "v": [0.1, 0.2, 0.3]}), "v", "g", last, ["mild", "severe"]
     )
     text = alt.describe(figure)
-    assert text.startswith("4 panels. Panel 1: 2 bars for PA, AP; images against view. Panel 2: 3 points")
+    assert text.startswith(
+        "4 panels. Panel 1: 2 bars for PA, AP; images against view. Panel 2: 3 points"
+    )
     assert (
         "points with intervals of final for side, zone; F1" in text
         and "Panel 4: 3 points for mild; 1 box plot for mild" in text
@@ -61,7 +75,10 @@ def test_panels_that_say_the_same_are_told_once_and_colour_bars_as_what_colours_
     assert alt.describe(figure) == "2 panels, each: radiograph."
     figure, ax = one()
     figures.place_map(np.array([[0.1, 0.1, 0.5, 0.5]]), ax)
-    assert alt.describe(figure) == "coloured map; y (relative) against x (relative). Colours show share of boxes."
+    assert (
+        alt.describe(figure)
+        == "coloured map; y (relative) against x (relative). Colours show share of boxes."
+    )
 
 
 def test_ones_own_text_comes_first_and_a_long_one_ends_in_time():

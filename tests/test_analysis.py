@@ -4,8 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pnloc import analysis, calibration, pages
-from pnloc.calibration import judged
+from pnloc.evaluation import calibration
+from pnloc.evaluation.calibration import judged
+from pnloc.run import analysis
+from pnloc.view import tables as pages
 
 BOXES = ["image", "x1", "y1", "x2", "y2", "score"]
 TRUTH = pd.DataFrame([("a", 0, 0, 10, 10), ("b", 0, 0, 10, 10)], columns=BOXES[:5])
@@ -13,26 +15,42 @@ PATIENTS = {"a": "p", "b": "q", "n": "r"}
 
 
 def boxes(*rows: tuple) -> pd.DataFrame:
-    return pd.DataFrame(rows, columns=["image", "score", "right"]).astype({"score": float, "right": float})
+    return pd.DataFrame(rows, columns=["image", "score", "right"]).astype(
+        {"score": float, "right": float}
+    )
 
 
 # Calibration ----------------------------------------------------------------------------------------------
 
 
 def test_a_box_is_right_where_it_overlaps_a_true_box_by_more_than_the_threshold():
-    found = pd.DataFrame([("a", 0, 0, 10, 10, 0.9), ("a", 50, 50, 60, 60, 0.4), ("b", 0, 0, 10, 3, 0.7), ("n", 0, 0, 9, 9, 0.2),
-                          ("unknown", 0, 0, 9, 9, 0.2)], columns=BOXES)  # fmt: skip
+    found = pd.DataFrame(
+        [
+            ("a", 0, 0, 10, 10, 0.9),
+            ("a", 50, 50, 60, 60, 0.4),
+            ("b", 0, 0, 10, 3, 0.7),
+            ("n", 0, 0, 9, 9, 0.2),
+            ("unknown", 0, 0, 9, 9, 0.2),
+        ],
+        columns=BOXES,
+    )
     table = judged(found, TRUTH, ["n"])
     assert list(zip(table["image"], table["score"], table["right"], strict=True)) == [
-        ("a", 0.9, 1.0), ("a", 0.4, 0.0), ("b", 0.7, 0.0), ("n", 0.2, 0.0)  # the third: IoU .3, not more
-    ]  # fmt: skip
+        ("a", 0.9, 1.0),
+        ("a", 0.4, 0.0),
+        ("b", 0.7, 0.0),
+        ("n", 0.2, 0.0),  # the third: IoU .3, not more
+    ]
     assert judged(found.iloc[:0], TRUTH).empty
 
 
 def test_the_curve_and_its_error_by_hand():
     table = boxes(("a", 0.2, 0), ("a", 0.3, 1), ("b", 0.7, 1), ("b", 0.9, 1))
     curve, error = calibration.calibration(table, PATIENTS, resamples=50, bins=2)
-    assert curve["score"].tolist() == pytest.approx([0.25, 0.8]) and curve["right"].tolist() == [0.5, 1.0]
+    assert curve["score"].tolist() == pytest.approx([0.25, 0.8]) and curve["right"].tolist() == [
+        0.5,
+        1.0,
+    ]
     assert curve["n"].tolist() == [2, 2]
     assert error[0] == pytest.approx((0.25 + 0.2) / 2)
     # A sample is twice a, twice b, or both once: .25, .2 or their mean.
@@ -56,13 +74,31 @@ def test_no_box_has_no_curve():
 
 
 def test_the_share_of_boxes_found_by_size_and_kind_and_over_patients():
-    true = pd.DataFrame({"image": list("aabb"), "x1": 0, "y1": 0, "x2": 1, "y2": 1, "size": ["large", "small", "small", "small"],
-                         "kind": ["k", "k", "k", "l"], "found": [1.0, 0, 1, 0]})  # fmt: skip
+    true = pd.DataFrame(
+        {
+            "image": list("aabb"),
+            "x1": 0,
+            "y1": 0,
+            "x2": 1,
+            "y2": 1,
+            "size": ["large", "small", "small", "small"],
+            "kind": ["k", "k", "k", "l"],
+            "found": [1.0, 0, 1, 0],
+        }
+    )
     table = analysis.found_by(true, PATIENTS, resamples=200).set_index(["factor", "level"])
-    assert table.index.tolist() == [("all", "all"), ("size", "small"), ("size", "large"), ("kind", "k"), ("kind", "l")]
+    assert table.index.tolist() == [
+        ("all", "all"),
+        ("size", "small"),
+        ("size", "large"),
+        ("kind", "k"),
+        ("kind", "l"),
+    ]
     assert table["value"].tolist() == pytest.approx([0.5, 1 / 3, 1, 2 / 3, 0])
     assert table["n"].tolist() == [4, 3, 1, 3, 1]
-    assert table.loc[("size", "small"), ["low", "high"]].tolist() == [0.0, 0.5], "one patient of 1 in 2, one of 0 in 1"
+    assert table.loc[("size", "small"), ["low", "high"]].tolist() == [0.0, 0.5], (
+        "one patient of 1 in 2, one of 0 in 1"
+    )
     assert table.loc[("size", "large"), ["low", "high"]].tolist() == [1.0, 1.0], (
         "samples without such a box do not count"
     )
@@ -74,8 +110,14 @@ def test_a_true_box_is_found_by_any_box_of_its_own_image_only():
 
 
 def test_the_generator_tells_of_the_nearest_opacity():
-    truth = pd.Series({"opacities": "focal/right/lower/right lower/0.84;patchy/left/upper/left upper/0.50", "others": "nodule/right",
-                       "boxes": "0 50 10 60;40 5 60 20", "severity": "mild"})  # fmt: skip
+    truth = pd.Series(
+        {
+            "opacities": "focal/right/lower/right lower/0.84;patchy/left/upper/left upper/0.50",
+            "others": "nodule/right",
+            "boxes": "0 50 10 60;40 5 60 20",
+            "severity": "mild",
+        }
+    )
     told = analysis._told(truth, np.array([[41.0, 5, 60, 21]]))
     assert told == {
         "lobe": "left upper",
@@ -92,11 +134,25 @@ def test_the_generator_tells_of_the_nearest_opacity():
 
 
 @pytest.mark.parametrize(
-    ("value", "p", "says"), [(0.1, 0.001, "reports helps"), (-0.1, 0.001, "reports hurts"), (0.1, 0.5, "do not decide")]
+    ("value", "p", "says"),
+    [(0.1, 0.001, "reports helps"), (-0.1, 0.001, "reports hurts"), (0.1, 0.5, "do not decide")],
 )
 def test_the_answer_follows_the_numbers(value, p, says):
-    rows = [("s", "text-attention", "image-label-attention", "miou", value, value - 0.01, value + 0.01, p)]
-    against = pd.DataFrame(rows, columns=["dataset", "method", "against", "metric", "value", "low", "high", "p_holm"])
+    rows = [
+        (
+            "s",
+            "text-attention",
+            "image-label-attention",
+            "miou",
+            value,
+            value - 0.01,
+            value + 0.01,
+            p,
+        )
+    ]
+    against = pd.DataFrame(
+        rows, columns=["dataset", "method", "against", "metric", "value", "low", "high", "p_holm"]
+    )
     scores = {
         "text-attention": 0.4,
         "whole-image": 0.1,
@@ -105,16 +161,31 @@ def test_the_answer_follows_the_numbers(value, p, says):
         "best-proposal": 0.6,
     }
     table = pd.DataFrame(
-        [("s", m, "miou", v) for m, v in scores.items()], columns=["dataset", "method", "metric", "value"]
+        [("s", m, "miou", v) for m, v in scores.items()],
+        columns=["dataset", "method", "metric", "value"],
     )
     text = analysis.answer(table, against, "s")
-    assert says in text and "0.400" in text and "*two fixed boxes, no image*, has 0.300" in text and "0.600" in text
+    assert (
+        says in text
+        and "0.400" in text
+        and "*two fixed boxes, no image*, has 0.300" in text
+        and "0.600" in text
+    )
 
 
 def test_a_page_table_has_a_column_per_method_and_empty_cells_for_what_is_not_known():
     nan = float("nan")
-    table = pd.DataFrame([("x", "detector", 0.5, 0.25, 1.0), ("x", "cam", nan, nan, nan), ("y", "cam", 0.1, 0.0, 0.2)],
-                         columns=["level", "method", "value", "low", "high"])  # fmt: skip
+    table = pd.DataFrame(
+        [
+            ("x", "detector", 0.5, 0.25, 1.0),
+            ("x", "cam", nan, nan, nan),
+            ("y", "cam", 0.1, 0.0, 0.2),
+        ],
+        columns=["level", "method", "value", "low", "high"],
+    )
     shown = pages.pivoted(table, ["level"])
-    assert shown.loc["x"].tolist() == [".50\xa0[.25,\xa01.00]", ""] and shown.loc["y"].tolist() == ["", ".10\xa0[.00,\xa0.20]"]
+    assert shown.loc["x"].tolist() == [".50\xa0[.25,\xa01.00]", ""] and shown.loc["y"].tolist() == [
+        "",
+        ".10\xa0[.00,\xa0.20]",
+    ]
     assert list(shown.columns) == ["detector alone", "CAM"]

@@ -5,10 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pnloc import baselines, heatmaps, priors
+from pnloc.baselines import classifier as baselines
+from pnloc.baselines import heatmaps, priors
+from pnloc.baselines.heatmaps import HeatChoice, boxes_of
 from pnloc.boxes import area, fixed_pair
-from pnloc.heatmaps import HeatChoice, boxes_of
-from pnloc.phrases import CELLS, asserted_places, padded
+from pnloc.reports.phrases import CELLS, asserted_places, padded
 
 # Per side three boxes one above the other (upper, middle, lower), the right lung on the left of the picture.
 TRAINING = np.array([[x, y, x + 0.2, y + 0.2] for x in (0.2, 0.6) for y in (0.2, 0.4, 0.6)])
@@ -37,10 +38,9 @@ def test_the_heat_map_is_the_share_of_training_boxes_at_each_place():
     heat = priors.heat_map(np.array([[0, 0, 0.5, 1], [0, 0.5, 0.5, 1.0]]), cells=4)
     assert heat.tolist() == [[0.5, 0.5, 0, 0]] * 2 + [[1, 1, 0, 0]] * 2
     assert priors.heat_map(np.zeros((0, 4)), cells=3).tolist() == [[0.0] * 3] * 3
-    assert heatmaps.coverage(np.array([[0, 0, 1, 1.0], [0, 0, 0.5, 0.5]]), np.array([0.25, 2.0]), 2).tolist() == [
-        [2.25, 0.25],
-        [0.25, 0.25],
-    ]
+    assert heatmaps.coverage(
+        np.array([[0, 0, 1, 1.0], [0, 0, 0.5, 0.5]]), np.array([0.25, 2.0]), 2
+    ).tolist() == [[2.25, 0.25], [0.25, 0.25]]
 
 
 def test_each_place_has_the_median_of_the_training_boxes_there():
@@ -54,7 +54,9 @@ def test_a_place_without_training_boxes_takes_its_third_of_its_side():
     assert found[:3] == pytest.approx(only_right)
     x1, y1, x2, y2 = fixed_pair(only_right)[1]
     assert found[3:, [0, 2]] == pytest.approx(np.array([[x1, x2]] * 3))
-    assert found[3:, 1] == pytest.approx(y1 + (y2 - y1) * np.arange(3) / 3) and found[5, 3] == pytest.approx(y2)
+    assert found[3:, 1] == pytest.approx(y1 + (y2 - y1) * np.arange(3) / 3) and found[
+        5, 3
+    ] == pytest.approx(y2)
     assert np.isnan(priors.place_boxes(np.zeros((0, 4)))).all()
 
 
@@ -76,20 +78,26 @@ def test_a_lung_is_the_box_of_its_side_and_no_place_is_both():
     assert boxes_for("There is pneumonia.") == pytest.approx(SIDES)
     two_thirds = np.array([[1, 1, 0, 0, 0, 0]], dtype=float)
     around = priors.report_boxes(two_thirds, priors.place_boxes(TRAINING), SIDES)
-    assert around == pytest.approx(np.array([[0.2, 0.2, 0.4, 0.6]])), "the box around upper and middle"
+    assert around == pytest.approx(np.array([[0.2, 0.2, 0.4, 0.6]])), (
+        "the box around upper and middle"
+    )
 
 
 def test_what_a_report_denies_or_does_not_say_gives_no_box():
     assert boxes_for("No focal consolidation.").shape == boxes_for("").shape == (0, 4)
     padding = padded([np.zeros((0, 6)), place("Opacity in the right lower lobe.")])[0]
     assert priors.report_boxes(padding, priors.place_boxes(TRAINING), SIDES).shape == (0, 4)
-    unknown = priors.report_boxes(np.eye(6)[:1], priors.place_boxes(np.zeros((0, 4))), fixed_pair(np.zeros((0, 4))))
+    unknown = priors.report_boxes(
+        np.eye(6)[:1], priors.place_boxes(np.zeros((0, 4))), fixed_pair(np.zeros((0, 4)))
+    )
     assert unknown.shape == (0, 4)
 
 
 def test_the_prior_is_in_pixels_of_each_image():
     found = baselines.prior_boxes(TRAINING, np.array([100, 200]), np.array([50, 100]))
-    assert found[0] == pytest.approx(SIDES * [100, 50, 100, 50]) and found[1] == pytest.approx(2 * found[0])
+    assert found[0] == pytest.approx(SIDES * [100, 50, 100, 50]) and found[1] == pytest.approx(
+        2 * found[0]
+    )
 
 
 # From heat maps to boxes ----------------------------------------------------------------------------------
@@ -152,4 +160,6 @@ def test_every_box_is_real_and_lies_on_the_map(seed, choice):
 def test_every_rule_is_tried_on_every_layer():
     tried = heatmaps.candidates("16", "32")
     assert len(tried) == len({repr(c) for c in tried}) == 2 * (6 * 3 + 3)
-    assert {(c.layer, c.rule) for c in tried} == {(layer, rule) for layer in ("16", "32") for rule in heatmaps.RULES}
+    assert {(c.layer, c.rule) for c in tried} == {
+        (layer, rule) for layer in ("16", "32") for rule in heatmaps.RULES
+    }

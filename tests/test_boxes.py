@@ -45,16 +45,22 @@ def test_union_iou_agrees_with_counting_pixels():
 def test_grouping_adds_the_mass_of_overlapping_boxes():
     found = np.array([[0, 0, 10, 10], [0, 0, 10, 9], [50, 50, 60, 60]], dtype=float)
     # The first two overlap with IoU .9 and share their mass of .2 + .3; the third stands alone.
-    assert b.group(found, np.array([0.2, 0.3, 0.5]), np.array([1.0, 0.5, 1.0])) == pytest.approx([0.5, 0.25, 0.5])
+    assert b.group(found, np.array([0.2, 0.3, 0.5]), np.array([1.0, 0.5, 1.0])) == pytest.approx(
+        [0.5, 0.25, 0.5]
+    )
     assert b.group(NONE, np.zeros(0), np.zeros(0)).shape == (0,)
 
 
 def test_a_box_of_no_area_keeps_its_own_mass():
-    assert b.group(np.array([[5.0, 5, 5, 5]]), np.array([0.4]), np.array([0.5])) == pytest.approx([0.2])
+    assert b.group(np.array([[5.0, 5, 5, 5]]), np.array([0.4]), np.array([0.5])) == pytest.approx(
+        [0.2]
+    )
 
 
 def test_select_keeps_good_boxes_that_do_not_repeat():
-    found = np.array([[0, 0, 10, 10], [0, 0, 10, 9], [50, 50, 60, 60], [20, 20, 30, 30]], dtype=float)
+    found = np.array(
+        [[0, 0, 10, 10], [0, 0, 10, 9], [50, 50, 60, 60], [20, 20, 30, 30]], dtype=float
+    )
     scores = np.array([0.9, 0.8, 0.5, 0.1])
     assert b.select(found, scores, share=0.5, most=3).tolist() == [0, 2]
     assert b.select(found, scores, share=0.0, most=2).tolist() == [0, 2]
@@ -73,5 +79,7 @@ def test_a_fused_box_is_the_mean_of_those_that_overlap_it_by_score():
     # The second box overlaps the first by 10 / 12; the third lies elsewhere. Weights 3 and 1: x from 0 to (3 * 10 + 12) / 4.
     found = np.array([[0.0, 0, 10, 1], [0, 0, 12, 1], [50, 0, 60, 1]])
     assert b.fuse(found, [3.0, 1.0, 9.0], [0, 2]).tolist() == [[0, 0, 10.5, 1], [50, 0, 60, 1]]
-    assert b.fuse(found, [0.0, 0.0, 0.0], [1]).tolist() == [[0, 0, 12, 1]], "without any score a box stays"
+    assert b.fuse(found, [0.0, 0.0, 0.0], [1]).tolist() == [[0, 0, 12, 1]], (
+        "without any score a box stays"
+    )
     assert b.fuse(NONE, np.zeros(0), np.zeros(0)).shape == (0, 4)

@@ -8,9 +8,9 @@ from multiprocessing import get_context
 import pandas as pd
 import pytest
 
-from pnloc import cache
-from pnloc.cache import Cache, source_digest, tree_digest
 from pnloc.files import read_json
+from pnloc.run import cache
+from pnloc.run.cache import Cache, source_digest, tree_digest
 
 
 @dataclass(frozen=True)
@@ -54,12 +54,22 @@ def test_a_stage_runs_once(tmp_path):
     assert stages.stage("words", 1, Options(), make=make) == (folder, key)
     assert Cache(tmp_path).stage("words", 1, Options(), make=make) == (folder, key)
     assert make.calls == [(folder, key)] and stages.ran == ["words"]
-    assert folder == tmp_path / "cache" / f"words-{key}" and (folder / "result.txt").read_text() == key
+    assert (
+        folder == tmp_path / "cache" / f"words-{key}" and (folder / "result.txt").read_text() == key
+    )
     assert read_json(folder / "done.json")["stage"] == "words"
 
 
 @pytest.mark.parametrize(
-    "inputs", [(2, Options()), (1, Options(rate=0.2)), (1, Options(depth=3)), (1,), (Options(), 1), (1, Options(), "")]
+    "inputs",
+    [
+        (2, Options()),
+        (1, Options(rate=0.2)),
+        (1, Options(depth=3)),
+        (1,),
+        (Options(), 1),
+        (1, Options(), ""),
+    ],
 )
 def test_a_stage_runs_again_when_an_input_changes_and_its_old_folder_goes(tmp_path, inputs):
     make, stages = Maker(), Cache(tmp_path)
@@ -120,7 +130,9 @@ def test_an_interrupted_stage_is_run_again_in_the_same_folder(tmp_path):
     assert stages.ran == [] and not (tmp_path / "timing.csv").exists()
     folder, _ = stages.stage("words", 1, make=resumes)
     assert seen == [(folder, ["state-1.safetensors"])]
-    assert sorted(p.name for p in folder.iterdir()) == ["done.json"], "the state of a finished stage is of no use"
+    assert sorted(p.name for p in folder.iterdir()) == ["done.json"], (
+        "the state of a finished stage is of no use"
+    )
     stages.stage("words", 1, make=resumes)
     assert len(seen) == 1
 
@@ -143,7 +155,9 @@ def test_only_older_folders_of_the_very_stage_are_removed(tmp_path):
         stages.stage(name, 1, make=make)
     for name in ("regions", "regions-a"):
         stages.stage(name, 2, make=make)
-    assert folders(tmp_path) == set(names) and len(list((tmp_path / "cache").iterdir())) == len(names)
+    assert folders(tmp_path) == set(names) and len(list((tmp_path / "cache").iterdir())) == len(
+        names
+    )
     for name in names:
         stages.stage(name, 2 if name in ("regions", "regions-a") else 1, make=make)
     assert len(make.calls) == len(names) + 2
@@ -160,14 +174,19 @@ def test_timing_has_one_row_per_stage(tmp_path):
 
 
 def test_the_source_digest_changes_with_the_text_of_a_module_alone(sources):
-    before = {names: source_digest(*names) for names in (("one",), ("two",), ("many",), ("one", "many"))}
+    before = {
+        names: source_digest(*names) for names in (("one",), ("two",), ("many",), ("one", "many"))
+    }
     assert len(set(before.values())) == 4
     assert source_digest("many", "one") == before["one", "many"]
     (sources / "one.py").write_text("# changed\n")
     (sources / "many" / "c.txt").write_text("not a module")
     assert source_digest("one") == before["one",], "a running process runs what it has imported"
     source_digest.cache_clear()
-    assert source_digest("one") != before["one",] and source_digest("one", "many") != before["one", "many"]
+    assert (
+        source_digest("one") != before["one",]
+        and source_digest("one", "many") != before["one", "many"]
+    )
     assert source_digest("two") == before["two",] and source_digest("many") == before["many",]
     (sources / "many" / "b.py").write_text("# changed\n")
     source_digest.cache_clear()

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from pnloc.datasets import covid19
+from pnloc.data import covid19
 from pnloc.errors import PnlocError
 
 HEADER = "patientid,finding,view,modality,date,filename,doi,url,license"
@@ -18,11 +18,22 @@ def metadata(folder, *rows: str):
 @pytest.mark.parametrize(
     ("licence", "shown"),
     [
-        ("CC0", True), ("CC BY", True), ("CC BY 4.0", True), ("cc by-sa", True), ("CC BY-NC-SA", True), ("CC-BY-NC-SA 4.0", True),
-        ("", False), ("CC BY-NC-ND", False), ("CC BY-NC-ND 4.0", False), ("CC BY-ND", False), ("Apache 2.0", False),
-        ("listed as authorized for everyone", False), ("CC BY or what the publisher says", False), ("all rights reserved", False),
+        ("CC0", True),
+        ("CC BY", True),
+        ("CC BY 4.0", True),
+        ("cc by-sa", True),
+        ("CC BY-NC-SA", True),
+        ("CC-BY-NC-SA 4.0", True),
+        ("", False),
+        ("CC BY-NC-ND", False),
+        ("CC BY-NC-ND 4.0", False),
+        ("CC BY-ND", False),
+        ("Apache 2.0", False),
+        ("listed as authorized for everyone", False),
+        ("CC BY or what the publisher says", False),
+        ("all rights reserved", False),
     ],
-)  # fmt: skip
+)
 def test_only_plainly_free_licences_let_an_image_be_drawn(tmp_path, licence, shown):
     table = metadata(tmp_path, f"1,COVID-19,PA,X-ray,2020,a.png,,https://x.org/1,{licence}")
     assert table.loc["a.png", "shown"] == shown and table.loc["a.png", "licence"] == licence
@@ -52,7 +63,11 @@ def test_sources_of_a_table_without_these_columns_are_unknown_and_not_shown(tmp_
         "patientid,finding,view,modality,filename\n1,x,PA,X-ray,a.png\n", encoding="utf-8"
     )
     table = covid19.sources(tmp_path)
-    assert table["source"].tolist() == ["unknown"] and table["shown"].tolist() == [False] and table["year"].isna().all()
+    assert (
+        table["source"].tolist() == ["unknown"]
+        and table["shown"].tolist() == [False]
+        and table["year"].isna().all()
+    )
 
 
 def lungs(folder, told: object):
@@ -64,16 +79,26 @@ def lungs(folder, told: object):
 def coco(*boxes) -> dict:
     return {
         "images": [{"id": 7, "file_name": "a.png", "width": 200, "height": 100}],
-        "categories": [{"id": 1, "name": "Right Lung"}, {"id": 2, "name": "Left Lung"}, {"id": 3, "name": "Heart"}],
+        "categories": [
+            {"id": 1, "name": "Right Lung"},
+            {"id": 2, "name": "Left Lung"},
+            {"id": 3, "name": "Heart"},
+        ],
         "annotations": [{"image_id": 7, "category_id": c, "bbox": b} for c, b in boxes],
     }
 
 
 def test_lung_boxes_are_relative_and_one_per_lung(tmp_path):
     table = lungs(
-        tmp_path, coco((1, [20, 10, 40, 50]), (2, [120, 10, 40, 50]), (1, [10, 40, 20, 40]), (3, [0, 0, 9, 9]))
+        tmp_path,
+        coco(
+            (1, [20, 10, 40, 50]), (2, [120, 10, 40, 50]), (1, [10, 40, 20, 40]), (3, [0, 0, 9, 9])
+        ),
     )
-    assert table.to_numpy().tolist() == [["a.png", "left", 0.6, 0.1, 0.8, 0.6], ["a.png", "right", 0.05, 0.1, 0.3, 0.8]]
+    assert table.to_numpy().tolist() == [
+        ["a.png", "left", 0.6, 0.1, 0.8, 0.6],
+        ["a.png", "right", 0.05, 0.1, 0.3, 0.8],
+    ]
 
 
 def test_without_lung_boxes_the_table_is_empty(tmp_path):
@@ -82,7 +107,15 @@ def test_without_lung_boxes_the_table_is_empty(tmp_path):
 
 @pytest.mark.parametrize(
     "broken",
-    [[], {}, {"images": 1}, coco((9, [1, 2, 3, 4])), coco((1, [1, 2, 3])), coco((1, ["a", 2, 3, 4])), coco((1, None))],
+    [
+        [],
+        {},
+        {"images": 1},
+        coco((9, [1, 2, 3, 4])),
+        coco((1, [1, 2, 3])),
+        coco((1, ["a", 2, 3, 4])),
+        coco((1, None)),
+    ],
 )
 def test_broken_lung_boxes_name_the_file(tmp_path, broken):
     with pytest.raises(PnlocError, match="lung-boxes.json: not a COCO file of lung boxes"):

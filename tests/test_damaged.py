@@ -37,14 +37,17 @@ from test_datasets import (
 )
 from test_images import save_dicom
 
-from pnloc import datasets
-from pnloc.audit import Audit, audit
-from pnloc.datasets import common, openi, rsna
+from pnloc.data import openi, rsna
+from pnloc.data import readers as datasets
+from pnloc.data import tables as common
+from pnloc.data.audit import Audit, audit
+from pnloc.data.records import BOX_COLUMNS, FATES
 from pnloc.errors import PnlocError
 from pnloc.images import load
-from pnloc.records import BOX_COLUMNS, FATES
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # pydicom's, on what is broken on purpose
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::UserWarning"
+)  # pydicom's, on what is broken on purpose
 RSNA, NIH, COVID = (datasets.FOLDERS[n] for n in ("rsna", "chestxray8", "covid19"))
 D1 = "files/p10/p10000001/s50000001/d1.jpg"
 
@@ -57,7 +60,13 @@ def noise(seed: int, width: int = 48, height: int = 48) -> np.ndarray:
 
 def sound_rsna(root: Path) -> None:
     home = root / RSNA
-    rows = ["a,264,152,213,379,1", "a,562,152,256,453,1", "b,,,,,0", "c,100,100,300,300,1", "d,,,,,0"]
+    rows = [
+        "a,264,152,213,379,1",
+        "a,562,152,256,453,1",
+        "b,,,,,0",
+        "c,100,100,300,300,1",
+        "d,,,,,0",
+    ]
     write(home / RSNA_LABELS, "\n".join(["patientId,x,y,width,height,Target", *rows, ""]))
     nih = [f"{name},0000000{n}_000.png" for n, name in enumerate("abcd", 1)]
     write(home / "nih-of-rsna.csv", "\n".join(["patientId,nih_image", *nih, ""]))
@@ -72,9 +81,15 @@ def sound_rsna(root: Path) -> None:
 def sound_nih(root: Path) -> None:
     home = root / NIH
     names = ["00000001_000.png", "00000001_001.png", "00000002_000.png"]
-    entries = [entry(n, label, int(n[:8])) for n, label in zip(names, ("Pneumonia", "No Finding", "Mass"), strict=True)]
+    entries = [
+        entry(n, label, int(n[:8]))
+        for n, label in zip(names, ("Pneumonia", "No Finding", "Mass"), strict=True)
+    ]
     write(home / NIH_ENTRIES, "\n".join([NIH_HEADER, *entries, ""]))
-    boxes = ["00000001_000.png,Pneumonia,200.5,100.25,300.0,400.5,,,", "00000002_000.png,Mass,10,20,30,40,,,"]
+    boxes = [
+        "00000001_000.png,Pneumonia,200.5,100.25,300.0,400.5,,,",
+        "00000002_000.png,Mass,10,20,30,40,,,",
+    ]
     write(home / NIH_BOXES, "\n".join(["Image Index,Finding Label,Bbox [x,y,w,h],,,", *boxes, ""]))
     write(home / "test_list.txt", "00000002_000.png\n")
     (home / "images").mkdir()
@@ -84,27 +99,49 @@ def sound_nih(root: Path) -> None:
 
 def sound_covid(root: Path) -> None:
     home = root / COVID
-    rows = [study("a.png", 1), study("b.jpg", 2, notes="Clear, no opacity"[:5]), study("c.jpeg", 3, "No Finding")]
+    rows = [
+        study("a.png", 1),
+        study("b.jpg", 2, notes="Clear, no opacity"[:5]),
+        study("c.jpeg", 3, "No Finding"),
+    ]
     write(home / "metadata.csv", "\n".join([COVID_HEADER, *rows, ""]))
-    write(home / SEVERITY, COMMENTS + "filename,geographic_mean,opacity_mean\na.png,3.5,2\nb.jpg,1,1\n")
+    write(
+        home / SEVERITY,
+        COMMENTS + "filename,geographic_mean,opacity_mean\na.png,3.5,2\nb.jpg,1,1\n",
+    )
     scores = ["a.png,3,2,1,0,1,2,9,0,1,0,1,3,0,5", "c.jpeg,0,0,0,0,0,1,1,0,0,0,0,0,0,0"]
-    write(root / "brixia-cohen" / "public-annotations.csv", "\r\n".join([BRIXIA_HEADER, *scores, ""]), "utf-8-sig")
+    write(
+        root / "brixia-cohen" / "public-annotations.csv",
+        "\r\n".join([BRIXIA_HEADER, *scores, ""]),
+        "utf-8-sig",
+    )
     (home / "images").mkdir()
     for n, name in enumerate(("a.png", "b.jpg", "c.jpeg"), 20):
         Image.fromarray(noise(n)).save(home / "images" / name)
 
 
 def sound_mimic(root: Path) -> None:
-    rows = [photograph("d1", 10000001, 50000001, "AP", 48, 48), photograph("d3", 10000002, 50000002, "PA", 48, 48)]
+    rows = [
+        photograph("d1", 10000001, 50000001, "AP", 48, 48),
+        photograph("d3", 10000002, 50000002, "PA", 48, 48),
+    ]
     home = make_mimic(root, rows, ["d1,50000001,10000001,train", "d3,50000002,10000002,test"])
     for n, path in enumerate(sorted(home.rglob("*.jpg")), 30):
         Image.fromarray(noise(n)).save(path, quality=95)
-    boxes = [f"d1,Pneumonia,left base,{D1},10,20,30,20,48,48", f"d1,Pneumonia,left base,{D1},1,2,3,4,48,48"]
-    write(root / "ms-cxr" / "MS_CXR_Local_Alignment_v1.0.0.csv", "\n".join([MS_CXR_HEADER, *boxes, ""]))
+    boxes = [
+        f"d1,Pneumonia,left base,{D1},10,20,30,20,48,48",
+        f"d1,Pneumonia,left base,{D1},1,2,3,4,48,48",
+    ]
+    write(
+        root / "ms-cxr" / "MS_CXR_Local_Alignment_v1.0.0.csv",
+        "\n".join([MS_CXR_HEADER, *boxes, ""]),
+    )
     tam = {
         "images": [{"id": 1, "file_name": "d3.jpg", "report": "Opacity at the base."}],
         "categories": [{"id": 1, "name": "pneumonia"}],
-        "annotations": [{"image_id": 1, "category_id": 1, "bbox": [1, 2, 30, 40], "label_text": [[0, 7]]}],
+        "annotations": [
+            {"image_id": 1, "category_id": 1, "bbox": [1, 2, 30, 40], "label_text": [[0, 7]]}
+        ],
     }
     write(root / "mimic-cxr-annotations" / "annotations.json", json.dumps(tam))
 
@@ -132,7 +169,9 @@ def trees(tmp_path_factory) -> dict[str, tuple[Path, Audit]]:
         root = tmp_path_factory.mktemp(name)
         make(root)
         found[name] = (root, read(name, root))
-        assert (found[name][1].status(), len(found[name][1].quarantine())) == (0, 0), found[name][1].remarks()
+        assert (found[name][1].status(), len(found[name][1].quarantine())) == (0, 0), found[name][
+            1
+        ].remarks()
     return found
 
 
@@ -160,9 +199,14 @@ def judged(name: str, root: Path, sound: Audit, found: Audit | None = None) -> s
         assert "\n" not in message and str(root) in message, message
         return "unusable"
     rows = found.rows()
-    assert (rows["rows"] == rows[list(FATES)].sum(axis=1)).all() and (rows[list(FATES)] >= 0).all(axis=None)
+    assert (rows["rows"] == rows[list(FATES)].sum(axis=1)).all() and (rows[list(FATES)] >= 0).all(
+        axis=None
+    )
     quarantine = found.quarantine()
-    assert not quarantine["reason"].str.contains("\n").any() and (quarantine["reason"].str.len() > 0).all()
+    assert (
+        not quarantine["reason"].str.contains("\n").any()
+        and (quarantine["reason"].str.len() > 0).all()
+    )
     assert rows["quarantined"].sum() == 0 or len(quarantine)
     _not_read_wrongly(found.records[name], sound.records[name])
     if len(quarantine):
@@ -181,13 +225,18 @@ def _not_read_wrongly(found, sound) -> None:
     assert (images["label"].isna() | (images["label"] == true["label"])).all()
     for row in images.itertuples():
         assert (
-            Path(row.path).resolve().is_relative_to(Path(row.path).parents[6 if "p10000" in row.path else 1].resolve())
+            Path(row.path)
+            .resolve()
+            .is_relative_to(Path(row.path).parents[6 if "p10000" in row.path else 1].resolve())
         )
         assert load(row.path, 16)[0].shape == (16, 16)
     boxes = set(map(tuple, found.boxes[BOX_COLUMNS].to_numpy().tolist()))
     assert boxes <= set(map(tuple, sound.boxes[BOX_COLUMNS].to_numpy().tolist()))
     texts = dict(sound.reports[["study", "text"]].to_numpy().tolist())
-    assert all(texts.get(study) == text for study, text in found.reports[["study", "text"]].itertuples(index=False))
+    assert all(
+        texts.get(study) == text
+        for study, text in found.reports[["study", "text"]].itertuples(index=False)
+    )
     scores = found.scores.set_index("image").stack()
     assert scores.equals(sound.scores.set_index("image").stack().reindex(scores.index))
 
@@ -210,7 +259,12 @@ def png_of(width: int, height: int) -> bytes:
     import zlib
 
     head = b"IHDR" + width.to_bytes(4, "big") + height.to_bytes(4, "big") + b"\x08\x00\x00\x00\x00"
-    return b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0d" + head + zlib.crc32(head).to_bytes(4, "big") + b"\x00" * 40
+    return (
+        b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0d"
+        + head
+        + zlib.crc32(head).to_bytes(4, "big")
+        + b"\x00" * 40
+    )
 
 
 BYTES: dict[str, Callable[[bytes], bytes]] = {
@@ -293,7 +347,8 @@ def test_a_dicom_that_lacks_what_it_needs_is_quarantined(trees, damaged, damage)
 
 
 @pytest.mark.parametrize(
-    ("image", "suffix"), [("a.png", ".jpg"), ("b.jpg", ".png"), ("a.png", ".dcm"), ("b.jpg", ".dcm"), ("c.dcm", ".png")]
+    ("image", "suffix"),
+    [("a.png", ".jpg"), ("b.jpg", ".png"), ("a.png", ".dcm"), ("b.jpg", ".dcm"), ("c.dcm", ".png")],
 )
 def test_an_image_under_a_wrong_extension_is_read_for_what_it_is(trees, damaged, image, suffix):
     root = damaged("rsna")
@@ -326,12 +381,14 @@ TABLES = {
 FATAL = {
     "empty": lambda b: b"",
     "zero bytes": lambda b: bytes(len(b)),
-    "a web page": lambda b: b"<!DOCTYPE html><html>\n<body>Please log in, or go away</body></html>\n",
+    "a web page": lambda b: (
+        b"<!DOCTYPE html><html>\n<body>Please log in, or go away</body></html>\n"
+    ),
     "utf-16": lambda b: b.decode("utf-8-sig").encode("utf-16"),
     "random bytes": lambda b: np.random.default_rng(0).bytes(max(len(b), 400)),
-    "without its header": lambda b: b"\n".join(line for line in b.splitlines() if not line.startswith(b"#")).partition(
-        b"\n"
-    )[2],
+    "without its header": lambda b: b"\n".join(
+        line for line in b.splitlines() if not line.startswith(b"#")
+    ).partition(b"\n")[2],
     "with another separator": lambda b: b.replace(b",", b";"),
 }
 _TOLD = {
@@ -350,7 +407,9 @@ def change(path: Path, damage: Callable[[bytes], bytes]) -> None:
 
 @pytest.mark.parametrize("damage", FATAL)
 @pytest.mark.parametrize("table", TABLES)
-def test_a_table_that_cannot_be_read_makes_its_set_unusable_and_is_named(trees, damaged, table, damage):
+def test_a_table_that_cannot_be_read_makes_its_set_unusable_and_is_named(
+    trees, damaged, table, damage
+):
     name, place = TABLES[table]
     root = damaged(name)
     change(root / place, FATAL[damage])
@@ -369,7 +428,14 @@ def test_a_row_that_is_cut_or_doubled_is_told(trees, damaged, table, damage):
     # Of these, the last columns are empty or not read: nothing is lost with them.
     assert told in ("quarantined", "told", "unusable") or (table, damage) in {
         (t, "cut in its last row")
-        for t in ("chexpert", "nih entries", "nih boxes", "covid metadata", "ms-cxr", "mimic metadata")
+        for t in (
+            "chexpert",
+            "nih entries",
+            "nih boxes",
+            "covid metadata",
+            "ms-cxr",
+            "mimic metadata",
+        )
     }
 
 
@@ -383,8 +449,12 @@ def test_a_gzip_cut_short_makes_its_set_unusable(trees, damaged, table, share):
     assert judged(name, root, trees[name][1]) == "unusable"
 
 
-@pytest.mark.parametrize("table", ["rsna labels", "nih entries", "covid metadata", "mimic metadata"])
-def test_a_table_cut_between_two_rows_is_told_by_the_files_that_nothing_names(trees, damaged, table):
+@pytest.mark.parametrize(
+    "table", ["rsna labels", "nih entries", "covid metadata", "mimic metadata"]
+)
+def test_a_table_cut_between_two_rows_is_told_by_the_files_that_nothing_names(
+    trees, damaged, table
+):
     name, place = TABLES[table]
     root = damaged(name)
     change(root / place, lambda b: b.rstrip().rpartition(b"\n")[0] + b"\n")
@@ -394,12 +464,17 @@ def test_a_table_cut_between_two_rows_is_told_by_the_files_that_nothing_names(tr
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_a_table_with_a_byte_order_mark_and_windows_line_ends_is_read_the_same(trees, damaged, table):
+def test_a_table_with_a_byte_order_mark_and_windows_line_ends_is_read_the_same(
+    trees, damaged, table
+):
     name, place = TABLES[table]
     root = damaged(name)
     change(
         root / place,
-        lambda b: b"\xef\xbb\xbf" + b.decode("utf-8-sig").replace("\r\n", "\n").replace("\n", "\r\n").encode(),
+        lambda b: (
+            b"\xef\xbb\xbf"
+            + b.decode("utf-8-sig").replace("\r\n", "\n").replace("\n", "\r\n").encode()
+        ),
     )
     assert judged(name, root, trees[name][1]) == "same"
 
@@ -463,9 +538,16 @@ XML = {
     "bytes that are not utf-8": OPENI.replace("{findings}", "Röntgen").encode("latin-1"),
     "an unknown encoding": OPENI.replace("utf-8", "klingon").encode(),
     "too large": b"<a>" + b" " * 1_000_001 + b"</a>",
-    "a bomb of entities": b'<!DOCTYPE l [<!ENTITY a "ha"><!ENTITY b "' + b"&a;" * 50 + b'"><!ENTITY c "' + b"&b;" * 50
-    + b'"><!ENTITY d "' + b"&c;" * 50 + b'"><!ENTITY e "' + b"&d;" * 50 + b'">]><l>&e;</l>',
-}  # fmt: skip
+    "a bomb of entities": b'<!DOCTYPE l [<!ENTITY a "ha"><!ENTITY b "'
+    + b"&a;" * 50
+    + b'"><!ENTITY c "'
+    + b"&b;" * 50
+    + b'"><!ENTITY d "'
+    + b"&c;" * 50
+    + b'"><!ENTITY e "'
+    + b"&d;" * 50
+    + b'">]><l>&e;</l>',
+}
 
 
 @pytest.mark.parametrize("damage", XML)
@@ -525,7 +607,9 @@ def set_cell(root: Path, table: str, column: int, value: str) -> None:
 
 @pytest.mark.parametrize("value", CLIMBING)
 @pytest.mark.parametrize(("table", "column"), NAMES)
-def test_a_name_that_is_a_path_is_quarantined_and_nothing_outside_is_read(trees, damaged, table, column, value):
+def test_a_name_that_is_a_path_is_quarantined_and_nothing_outside_is_read(
+    trees, damaged, table, column, value
+):
     name = TABLES[table][0]
     root = damaged(name)
     Image.fromarray(noise(99)).save(root / "secret.png")
@@ -539,24 +623,49 @@ CELLS = [("ms-cxr", 6), ("ms-cxr", 7), ("nih boxes", 4), ("nih boxes", 5)]
 
 @pytest.mark.parametrize("value", NUMBERS)
 @pytest.mark.parametrize(("table", "column"), CELLS)
-def test_a_side_of_a_box_that_is_no_positive_number_is_quarantined(trees, damaged, table, column, value):
+def test_a_side_of_a_box_that_is_no_positive_number_is_quarantined(
+    trees, damaged, table, column, value
+):
     name = TABLES[table][0]
     root = damaged(name)
     set_cell(root, table, column, f'"{value}"')
-    if value == "١٢":  # digits of another script: whatever is made of them, the other box stays and the counts add up
+    if (
+        value == "١٢"
+    ):  # digits of another script: whatever is made of them, the other box stays and the counts add up
         assert read(name, root).unusable == {}
     else:
         assert judged(name, root, trees[name][1]) == "quarantined"
 
 
 OTHERS = [
-    ("rsna labels", 5, "2"), ("rsna labels", 5, "yes"), ("rsna labels", 5, ""), ("rsna labels", 1, "12"), ("rsna mapping", 1, "x.png"),
-    ("nih entries", 3, "two"), ("nih entries", 3, "-2"), ("nih entries", 3, "2.5"), ("nih entries", 1, ""), ("covid metadata", 0, ""),
-    ("severity", 1, "high"), ("severity", 1, "9"), ("severity", 2, "-1"), ("severity", 2, "nan"), ("brixia", 7, "19"), ("brixia", 3, "4"),
-    ("brixia", 14, ""), ("mimic metadata", 1, "p1"), ("mimic metadata", 2, ""), ("mimic metadata", 5, "tall"), ("mimic metadata", 6, "0"),
-    ("mimic splits", 3, "train "), ("mimic splits", 3, ""), ("chexpert", 3, "2.0"), ("chexpert", 5, "yes"), ("ms-cxr", 0, ""),
+    ("rsna labels", 5, "2"),
+    ("rsna labels", 5, "yes"),
+    ("rsna labels", 5, ""),
+    ("rsna labels", 1, "12"),
+    ("rsna mapping", 1, "x.png"),
+    ("nih entries", 3, "two"),
+    ("nih entries", 3, "-2"),
+    ("nih entries", 3, "2.5"),
+    ("nih entries", 1, ""),
+    ("covid metadata", 0, ""),
+    ("severity", 1, "high"),
+    ("severity", 1, "9"),
+    ("severity", 2, "-1"),
+    ("severity", 2, "nan"),
+    ("brixia", 7, "19"),
+    ("brixia", 3, "4"),
+    ("brixia", 14, ""),
+    ("mimic metadata", 1, "p1"),
+    ("mimic metadata", 2, ""),
+    ("mimic metadata", 5, "tall"),
+    ("mimic metadata", 6, "0"),
+    ("mimic splits", 3, "train "),
+    ("mimic splits", 3, ""),
+    ("chexpert", 3, "2.0"),
+    ("chexpert", 5, "yes"),
+    ("ms-cxr", 0, ""),
     ("ms-cxr", 3, "files/other.jpg"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("table", "column", "value"), OTHERS)
@@ -570,18 +679,43 @@ def test_a_cell_out_of_its_range_is_quarantined(trees, damaged, table, column, v
 # Anything -------------------------------------------------------------------------------------------------
 
 cells = st.one_of(
-    st.sampled_from(["a", "b", "c", "d", "1", "0", "100", "-5", "nan", "1e309", "", " ", "../a", '"', "a\nb", "\x00"]),
+    st.sampled_from(
+        [
+            "a",
+            "b",
+            "c",
+            "d",
+            "1",
+            "0",
+            "100",
+            "-5",
+            "nan",
+            "1e309",
+            "",
+            " ",
+            "../a",
+            '"',
+            "a\nb",
+            "\x00",
+        ]
+    ),
     st.text(max_size=6),
     st.floats().map(str),
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.lists(st.tuples(*[cells] * 6), max_size=5))
-def test_rsna_whatever_stands_in_the_labels_the_counts_add_up_or_one_line_says_why(trees, damaged, tmp_path, rows):
+def test_rsna_whatever_stands_in_the_labels_the_counts_add_up_or_one_line_says_why(
+    trees, damaged, tmp_path, rows
+):
     root = tmp_path / "tree" if (tmp_path / "tree").exists() else damaged("rsna")
     table = pd.DataFrame(rows, columns=["patientId", "x", "y", "width", "height", "Target"])
-    (root / RSNA / RSNA_LABELS).write_bytes(table.to_csv(index=False).encode("utf-8", "surrogatepass"))
+    (root / RSNA / RSNA_LABELS).write_bytes(
+        table.to_csv(index=False).encode("utf-8", "surrogatepass")
+    )
     try:
         records = rsna.read(root / RSNA)
     except PnlocError as error:
@@ -600,16 +734,25 @@ def test_rsna_whatever_stands_in_the_labels_the_counts_add_up_or_one_line_says_w
         and (corners["y2"] <= corners["height"]).all()
         and (corners["y1"] < corners["y2"]).all()
     )
-    assert (records.images.set_index("image")["label"] == 1).sum() == records.boxes["image"].nunique()
+    assert (records.images.set_index("image")["label"] == 1).sum() == records.boxes[
+        "image"
+    ].nunique()
 
 
 numbers = st.floats() | st.integers(-50, 150).map(float)
 
 
-@given(st.lists(st.tuples(st.sampled_from(["a", "b", "gone", None]), numbers, numbers, numbers, numbers), max_size=8))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["a", "b", "gone", None]), numbers, numbers, numbers, numbers),
+        max_size=8,
+    )
+)
 @example([("a", 0.0, 1.0, 1.0, 1e-249)])  # a side that vanishes beside its place
 def test_whatever_boxes_are_given_those_that_are_used_lie_in_their_image_and_all_are_counted(rows):
-    boxes = pd.DataFrame(rows, columns=["image", "x", "y", "w", "h"]).assign(line=1, label="", text="")
+    boxes = pd.DataFrame(rows, columns=["image", "x", "y", "w", "h"]).assign(
+        line=1, label="", text=""
+    )
     images = pd.DataFrame({"image": ["a", "b"], "width": [100, 60], "height": [80, 120]})
     quarantine = common.Quarantine()
     used, ledger = common.clean_boxes(
@@ -619,12 +762,17 @@ def test_whatever_boxes_are_given_those_that_are_used_lie_in_their_image_and_all
     assert counts["rows"] == len(rows) == sum(counts[fate] for fate in FATES)
     assert counts["used"] == len(used) and counts["quarantined"] == len(quarantine.rows)
     size = used["image"].map({"a": (100, 80), "b": (60, 120)})
-    for (width, height), (x1, y1, x2, y2) in zip(size, used[["x1", "y1", "x2", "y2"]].to_numpy(float), strict=True):
+    for (width, height), (x1, y1, x2, y2) in zip(
+        size, used[["x1", "y1", "x2", "y2"]].to_numpy(float), strict=True
+    ):
         assert 0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height
 
 
 def test_the_corpus_has_at_least_200_damaged_inputs():
     assert (
-        len(BYTES) * len(IMAGES) + len(LINKS) * len(IMAGES) + len(DICOM) + (len(FATAL) + len(_TOLD)) * len(TABLES)
+        len(BYTES) * len(IMAGES)
+        + len(LINKS) * len(IMAGES)
+        + len(DICOM)
+        + (len(FATAL) + len(_TOLD)) * len(TABLES)
         >= 200
     )

@@ -12,13 +12,20 @@ from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-from pnloc import datasets
 from pnloc.config import FINDINGS
-from pnloc.datasets import chestxray8, covid19, findings, mimic_cxr, openi, rsna
+from pnloc.data import chestxray8, covid19, findings, mimic_cxr, openi, rsna
+from pnloc.data import readers as datasets
+from pnloc.data.records import (
+    BOX_COLUMNS,
+    IMAGE_COLUMNS,
+    Records,
+    assign_splits,
+    drop_patients,
+    leaks,
+)
 from pnloc.errors import PnlocError
 from pnloc.images import load
-from pnloc.records import BOX_COLUMNS, IMAGE_COLUMNS, Records, assign_splits, drop_patients, leaks
-from pnloc.reports import sections
+from pnloc.reports.findings import sections
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -46,7 +53,11 @@ def draw_dicom(path: Path, side: int) -> None:
     data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     data.SOPClassUID, data.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.1", generate_uid()
     data.Rows = data.Columns = side
-    data.SamplesPerPixel, data.PhotometricInterpretation, data.PixelRepresentation = 1, "MONOCHROME2", 0
+    data.SamplesPerPixel, data.PhotometricInterpretation, data.PixelRepresentation = (
+        1,
+        "MONOCHROME2",
+        0,
+    )
     data.BitsAllocated, data.BitsStored, data.HighBit = 8, 8, 7
     data.PixelData = bytes(side * side)
     data.save_as(path, enforce_file_format=True)
@@ -54,7 +65,9 @@ def draw_dicom(path: Path, side: int) -> None:
 
 def counts(records: Records) -> list[int]:
     """Rows, used, missing, excluded, quarantined: checked to add up and to be what the tables say."""
-    numbers = [records.counts[name] for name in ("rows", "used", "missing", "excluded", "quarantined")]
+    numbers = [
+        records.counts[name] for name in ("rows", "used", "missing", "excluded", "quarantined")
+    ]
     assert numbers[0] == sum(numbers[1:])
     assert min(numbers) >= 0
     assert numbers[1] == len(records.images) == records.images["image"].nunique()
@@ -70,7 +83,9 @@ def counts(records: Records) -> list[int]:
 
 def tally(records: Records, kind: str) -> list[int]:
     """Rows, used, missing, excluded, quarantined of one kind of rows: checked to add up."""
-    numbers = [records.tally[kind][name] for name in ("rows", "used", "missing", "excluded", "quarantined")]
+    numbers = [
+        records.tally[kind][name] for name in ("rows", "used", "missing", "excluded", "quarantined")
+    ]
     assert numbers[0] == sum(numbers[1:]) and min(numbers) >= 0
     return numbers
 
@@ -86,7 +101,11 @@ def by_image(records: Records, column: str) -> dict:
 
 
 def boxes_of(records: Records, image: str) -> list[list[float]]:
-    return records.boxes.loc[records.boxes["image"] == image, ["x1", "y1", "x2", "y2"]].to_numpy(float).tolist()
+    return (
+        records.boxes.loc[records.boxes["image"] == image, ["x1", "y1", "x2", "y2"]]
+        .to_numpy(float)
+        .tolist()
+    )
 
 
 def refused(read, *where) -> str:
@@ -103,7 +122,11 @@ NO_CLASSES = "no stage_2_detailed_class_info.csv: which images are normal is not
 
 
 def make_rsna(
-    folder: Path, rows: Sequence[str], images: Sequence[str] = ("a.png", "b.png"), side: int = 512, nih: str = ""
+    folder: Path,
+    rows: Sequence[str],
+    images: Sequence[str] = ("a.png", "b.png"),
+    side: int = 512,
+    nih: str = "",
 ) -> Path:
     write(folder / RSNA_LABELS, "\n".join(["patientId,x,y,width,height,Target", *rows, ""]))
     (folder / "stage_2_train_images").mkdir()
@@ -115,7 +138,9 @@ def make_rsna(
 
 
 def test_rsna_has_one_row_per_box_and_one_image_per_id(tmp_path):
-    folder = make_rsna(tmp_path, ["a,264,152,213,379,1", "a,562,152,256,453,1", "b,,,,,0"], side=1024)
+    folder = make_rsna(
+        tmp_path, ["a,264,152,213,379,1", "a,562,152,256,453,1", "b,,,,,0"], side=1024
+    )
     records = rsna.read(folder)
     assert counts(records) == [2, 2, 0, 0, 0]
     assert by_image(records, "label") == {"a": 1.0, "b": 0.0}
@@ -126,7 +151,9 @@ def test_rsna_has_one_row_per_box_and_one_image_per_id(tmp_path):
 
 
 def test_rsna_boxes_are_scaled_from_1024_to_conversions_of_another_size(tmp_path):
-    folder = make_rsna(tmp_path, ["a,264,152,213,379,1", "b,,,,,0"], images=["a.jpg", "b.png"], side=512)
+    folder = make_rsna(
+        tmp_path, ["a,264,152,213,379,1", "b,,,,,0"], images=["a.jpg", "b.png"], side=512
+    )
     records = rsna.read(folder)
     assert boxes_of(records, "a") == [[132, 76, 238.5, 265.5]]
     assert by_image(records, "width") == {"a": 512, "b": 512}
@@ -143,7 +170,9 @@ def test_rsna_boxes_of_dicom_files_are_in_their_own_pixels(tmp_path):
 def test_rsna_splits_go_by_nih_patient_not_by_patient_id(tmp_path):
     names = [f"i{n}" for n in range(60)]
     nih = "".join(f"{name},{n % 6 + 1:08d}_{n:03d}.png\n" for n, name in enumerate(names))
-    folder = make_rsna(tmp_path, [f"{n},,,,,0" for n in names], [f"{n}.png" for n in names], side=8, nih=nih)
+    folder = make_rsna(
+        tmp_path, [f"{n},,,,,0" for n in names], [f"{n}.png" for n in names], side=8, nih=nih
+    )
     records = rsna.read(folder)
     patients = by_image(records, "patient")
     assert patients["i0"] == patients["i6"] == "nih:1"
@@ -188,24 +217,45 @@ def test_rsna_lines_of_the_mapping_that_name_no_image_are_quarantined(tmp_path):
 
 def test_rsna_splits_that_are_given_are_kept(tmp_path):
     folder = make_rsna(tmp_path, ["a,,,,,0", "b,,,,,0"])
-    write(folder / "nih-of-rsna.csv", "patientId,nih_image,split\na,00000003_000.png,test\nb,00000003_001.png,\n")
-    assert by_image(rsna.read(folder), "split") == {"a": "test", "b": "train"}  # by its hash, patient 3 is in train
+    write(
+        folder / "nih-of-rsna.csv",
+        "patientId,nih_image,split\na,00000003_000.png,test\nb,00000003_001.png,\n",
+    )
+    assert by_image(rsna.read(folder), "split") == {
+        "a": "test",
+        "b": "train",
+    }  # by its hash, patient 3 is in train
 
 
 def test_findings_are_rsnas_class_and_nihs_labels_of_the_same_image(tmp_path, monkeypatch):
     nih = "a,00000001_000.png\nb,00000002_000.png\nc,00000003_000.png\n"
     folder = make_rsna(tmp_path, ["a,,,,,0", "b,,,,,0"], nih=nih)
-    classes = ["a,Normal", "b,Lung Opacity", "b,Lung Opacity", "c,Sick", "d,Normal", "d,Lung Opacity", ",Normal"]
+    classes = [
+        "a,Normal",
+        "b,Lung Opacity",
+        "b,Lung Opacity",
+        "c,Sick",
+        "d,Normal",
+        "d,Lung Opacity",
+        ",Normal",
+    ]
     write(folder / "stage_2_detailed_class_info.csv", "\n".join(["patientId,class", *classes, ""]))
     table = tmp_path / "mined.csv.gz"
     with gzip.open(table, "wt") as file:
-        file.write("Image Index,Finding Labels\n00000001_000.png,No Finding\n00000002_000.png,Effusion|Mass\n")
+        file.write(
+            "Image Index,Finding Labels\n00000001_000.png,No Finding\n00000002_000.png,Effusion|Mass\n"
+        )
     monkeypatch.setattr(findings, "packaged", lambda *_: table)
     found = findings.read(folder, ["a", "b", "c", "d", "e"])
     assert found.shape == (5, len(FINDINGS)) and FINDINGS[0] == "Normal"
     assert found[0].tolist() == [1.0, *[0.0] * 14]
-    assert found[1, 0] == 0 and {n for n, v in zip(FINDINGS, found[1], strict=True) if v == 1} == {"Effusion", "Mass"}
-    assert np.isnan(found[2:]).all(), "no class that is known, two classes, or no row at all; not in NIH's table"
+    assert found[1, 0] == 0 and {n for n, v in zip(FINDINGS, found[1], strict=True) if v == 1} == {
+        "Effusion",
+        "Mass",
+    }
+    assert np.isnan(found[2:]).all(), (
+        "no class that is known, two classes, or no row at all; not in NIH's table"
+    )
     assert quarantined(rsna.read(folder)) == [
         ("stage_2_detailed_class_info.csv", 8, "no patientId"),
         ("stage_2_detailed_class_info.csv", 5, "c: no class 'Sick' is known"),
@@ -221,13 +271,23 @@ def test_findings_without_their_tables_are_unknown_and_the_set_says_so(tmp_path)
 
 
 def test_nihs_table_that_is_not_installed_is_an_error(tmp_path, monkeypatch):
-    monkeypatch.setattr("pnloc.datasets.common.find_spec", lambda _: None)
-    with pytest.raises(PnlocError, match=r"Data_Entry_2017_v2020.csv.gz is not there; install torchxrayvision"):
+    monkeypatch.setattr("pnloc.data.tables.find_spec", lambda _: None)
+    with pytest.raises(
+        PnlocError, match=r"Data_Entry_2017_v2020.csv.gz is not there; install torchxrayvision"
+    ):
         findings.read(make_rsna(tmp_path, ["a,,,,,0"]), ["a"])
 
 
 def test_rsna_counts_missing_unreadable_and_malformed_images(tmp_path):
-    rows = ["a,,,,,0", "gone,,,,,0", "empty,1,1,5,5,1", "odd,,,,,2", "word,,,,,x", "b,1,1,50,50,1", ",1,1,5,5,1"]
+    rows = [
+        "a,,,,,0",
+        "gone,,,,,0",
+        "empty,1,1,5,5,1",
+        "odd,,,,,2",
+        "word,,,,,x",
+        "b,1,1,50,50,1",
+        ",1,1,5,5,1",
+    ]
     folder = make_rsna(tmp_path, rows, images=["a.png", "b.png", "odd.png", "word.png"])
     write(folder / "stage_2_train_images" / "empty.png", "")
     records = rsna.read(folder)
@@ -271,7 +331,9 @@ def test_rsna_an_image_with_target_0_and_1_or_with_a_box_and_target_0_is_quarant
         ("100,1000,50,50", "reaches out of its image"),
     ],
 )
-def test_rsna_a_malformed_box_is_quarantined_and_so_is_its_image_which_would_else_look_healthy(tmp_path, box, reason):
+def test_rsna_a_malformed_box_is_quarantined_and_so_is_its_image_which_would_else_look_healthy(
+    tmp_path, box, reason
+):
     folder = make_rsna(tmp_path, ["a,100,100,50,50,1", f"a,{box},1", "b,,,,,0"], side=1024)
     records = rsna.read(folder)
     assert counts(records) == [2, 1, 0, 0, 1]
@@ -284,7 +346,9 @@ def test_rsna_a_malformed_box_is_quarantined_and_so_is_its_image_which_would_els
 
 
 def test_rsna_a_doubled_box_is_quarantined_and_its_image_stays(tmp_path):
-    records = rsna.read(make_rsna(tmp_path, ["a,1,1,50,50,1", "a,1,1,50,50,1", "a,9,9,50,50,1", "b,,,,,0"]))
+    records = rsna.read(
+        make_rsna(tmp_path, ["a,1,1,50,50,1", "a,1,1,50,50,1", "a,9,9,50,50,1", "b,,,,,0"])
+    )
     assert counts(records) == [2, 2, 0, 0, 0]
     assert tally(records, "boxes") == [3, 2, 0, 0, 1]
     assert quarantined(records) == [(RSNA_LABELS, 3, "box of a: stands twice")]
@@ -297,7 +361,9 @@ def test_rsna_a_box_that_just_reaches_out_is_clipped(tmp_path):
 
 
 def test_rsna_what_is_not_there_is_named(tmp_path):
-    assert refused(rsna.read, tmp_path / "nowhere").startswith(f"{tmp_path / 'nowhere'}: no such folder; get the RSNA")
+    assert refused(rsna.read, tmp_path / "nowhere").startswith(
+        f"{tmp_path / 'nowhere'}: no such folder; get the RSNA"
+    )
     assert RSNA_LABELS in refused(rsna.read, tmp_path)
     write(tmp_path / RSNA_LABELS, "patientId,x,y,width,height\na,,,,\n")
     text = refused(rsna.read, tmp_path)
@@ -306,9 +372,13 @@ def test_rsna_what_is_not_there_is_named(tmp_path):
     assert "stage_2_train_images" in refused(rsna.read, tmp_path)
     (tmp_path / "stage_2_train_images").mkdir()
     write(tmp_path / rsna.MAPPING, "[1, 2")
-    assert refused(rsna.read, tmp_path).startswith(f"{tmp_path / rsna.MAPPING}: not readable as JSON")
+    assert refused(rsna.read, tmp_path).startswith(
+        f"{tmp_path / rsna.MAPPING}: not readable as JSON"
+    )
     write(tmp_path / rsna.MAPPING, '[{"img_id": "00000001_000.png"}]')
-    assert refused(rsna.read, tmp_path).startswith(f"{tmp_path / rsna.MAPPING}: not the official mapping")
+    assert refused(rsna.read, tmp_path).startswith(
+        f"{tmp_path / rsna.MAPPING}: not the official mapping"
+    )
 
 
 def test_a_generated_tree_is_known_by_its_rates(tmp_path):
@@ -341,7 +411,9 @@ def make_nih(
     header: str = NIH_HEADER,
 ) -> Path:
     write(folder / NIH_ENTRIES, "\n".join([header, *entries, ""]))
-    write(folder / NIH_BOXES, "\n".join(["Image Index,Finding Label,Bbox [x,y,w,h],,,", *boxes, ""]))
+    write(
+        folder / NIH_BOXES, "\n".join(["Image Index,Finding Label,Bbox [x,y,w,h],,,", *boxes, ""])
+    )
     (folder / "images").mkdir()
     for name in images:
         draw(folder / "images" / name, side, side)
@@ -356,7 +428,10 @@ THREE = [
 
 
 def test_nih_boxes_under_the_header_that_falls_apart_at_its_commas(tmp_path):
-    boxes = ["00000001_000.png,Pneumonia,200.5,100.25,300.0,400.5", "00000002_000.png,Infiltrate,10,20,30,40"]
+    boxes = [
+        "00000001_000.png,Pneumonia,200.5,100.25,300.0,400.5",
+        "00000002_000.png,Infiltrate,10,20,30,40",
+    ]
     records = chestxray8.read(make_nih(tmp_path, THREE, boxes))
     assert counts(records) == [3, 3, 0, 0, 0]
     assert boxes_of(records, "00000001_000.png") == [[200.5, 100.25, 500.5, 500.75]]
@@ -365,9 +440,15 @@ def test_nih_boxes_under_the_header_that_falls_apart_at_its_commas(tmp_path):
 
 
 def test_nih_infiltrate_is_a_box_label_and_neither_it_nor_infiltration_is_pneumonia(tmp_path):
-    records = chestxray8.read(make_nih(tmp_path, THREE, ["00000002_000.png,Infiltrate,10,20,30,40"]))
+    records = chestxray8.read(
+        make_nih(tmp_path, THREE, ["00000002_000.png,Infiltrate,10,20,30,40"])
+    )
     assert records.boxes["label"].tolist() == ["Infiltrate"]
-    assert by_image(records, "label") == {"00000001_000.png": 1.0, "00000001_001.png": 0.0, "00000002_000.png": 0.0}
+    assert by_image(records, "label") == {
+        "00000001_000.png": 1.0,
+        "00000001_001.png": 0.0,
+        "00000002_000.png": 0.0,
+    }
 
 
 def test_nih_columns_after_the_split_header_are_read_by_name(tmp_path):
@@ -398,7 +479,10 @@ def test_nih_images_lie_in_numbered_folders_too(tmp_path):
     draw(folder / "images_012" / "images" / "00000002_000.png")
     records = chestxray8.read(folder)
     assert counts(records) == [3, 2, 1, 0, 0]
-    assert Path(by_image(records, "path")["00000002_000.png"]) == folder / "images_012/images/00000002_000.png"
+    assert (
+        Path(by_image(records, "path")["00000002_000.png"])
+        == folder / "images_012/images/00000002_000.png"
+    )
 
 
 def test_nih_pngs_that_are_rgba_are_used_like_the_others(tmp_path):
@@ -497,7 +581,9 @@ def test_nih_what_is_not_there_is_named(tmp_path):
     (tmp_path / "images").mkdir()
     assert NIH_BOXES in refused(chestxray8.read, tmp_path)
     write(tmp_path / NIH_BOXES, "Image Index,Finding Label,x,y,w,h\n")
-    assert refused(chestxray8.read, tmp_path).startswith(f"{tmp_path / NIH_BOXES}: lacks the column(s) Bbox [x, h]")
+    assert refused(chestxray8.read, tmp_path).startswith(
+        f"{tmp_path / NIH_BOXES}: lacks the column(s) Bbox [x, h]"
+    )
 
 
 # COVID-19
@@ -521,7 +607,10 @@ def study(
 
 
 def make_covid(
-    folder: Path, rows: Sequence[str], images: Sequence[str] = ("a.png", "b.jpg", "c.jpeg"), header: str = COVID_HEADER
+    folder: Path,
+    rows: Sequence[str],
+    images: Sequence[str] = ("a.png", "b.jpg", "c.jpeg"),
+    header: str = COVID_HEADER,
 ) -> Path:
     write(folder / "metadata.csv", "\n".join([header, *rows, ""]))
     (folder / "images").mkdir()
@@ -536,10 +625,18 @@ def make_brixia(folder: Path, rows: Sequence[str]) -> Path:
 
 
 def test_covid_is_read_with_its_trailing_column(tmp_path):
-    rows = [study("a.png", 1), study("b.jpg", "2", "No Finding", "AP", notes=""), study("c.jpeg", 2, "todo")]
+    rows = [
+        study("a.png", 1),
+        study("b.jpg", "2", "No Finding", "AP", notes=""),
+        study("c.jpeg", 2, "todo"),
+    ]
     records = covid19.read(make_covid(tmp_path, rows))
     assert counts(records) == [3, 3, 0, 0, 0]
-    assert by_image(records, "patient") == {"a.png": "covid:1", "b.jpg": "covid:2", "c.jpeg": "covid:2"}
+    assert by_image(records, "patient") == {
+        "a.png": "covid:1",
+        "b.jpg": "covid:2",
+        "c.jpeg": "covid:2",
+    }
     assert by_image(records, "study") == {"a.png": "a.png", "b.jpg": "", "c.jpeg": "c.jpeg"}
     assert records.reports.to_numpy().tolist() == [
         ["a.png", "Left basilar opacity."],
@@ -557,7 +654,9 @@ def test_covid_older_column_names_give_the_same(tmp_path):
     (tmp_path / "old").mkdir()
     rows = [study("a.png", 1), study("b.jpg", 2, notes="")]
     new = covid19.read(make_covid(tmp_path / "new", rows))
-    old = covid19.read(make_covid(tmp_path / "old", [row.removesuffix(",") for row in rows], header=COVID_OLD))
+    old = covid19.read(
+        make_covid(tmp_path / "old", [row.removesuffix(",") for row in rows], header=COVID_OLD)
+    )
     assert counts(old) == [2, 2, 0, 0, 0]
     assert old.reports.to_numpy().tolist() == [["a.png", "Left basilar opacity."]]
     assert old.images.drop(columns="path").equals(new.images.drop(columns="path"))
@@ -613,7 +712,11 @@ def test_covid_images_of_any_mode_are_read(tmp_path, mode):
 
 def test_covid_bytes_that_are_not_utf8_do_not_stop_the_reader(tmp_path):
     folder = make_covid(tmp_path, [])
-    write(folder / "metadata.csv", f"{COVID_HEADER}\n{study('a.png', notes='Röntgen: opacity')}\n", "latin-1")
+    write(
+        folder / "metadata.csv",
+        f"{COVID_HEADER}\n{study('a.png', notes='Röntgen: opacity')}\n",
+        "latin-1",
+    )
     records = covid19.read(folder)
     assert counts(records) == [1, 1, 0, 0, 0]
     assert records.reports["text"].tolist() == ["R\ufffdntgen: opacity"]
@@ -621,7 +724,10 @@ def test_covid_bytes_that_are_not_utf8_do_not_stop_the_reader(tmp_path):
 
 def test_covid_severity_scores_stand_below_their_comment_lines(tmp_path):
     folder = make_covid(tmp_path, [study("a.png"), study("b.jpg")])
-    write(folder / SEVERITY, COMMENTS + "filename,geographic_mean,opacity_mean\na.png,3.6667,2\nelsewhere.png,1,1\n")
+    write(
+        folder / SEVERITY,
+        COMMENTS + "filename,geographic_mean,opacity_mean\na.png,3.6667,2\nelsewhere.png,1,1\n",
+    )
     records = covid19.read(folder)
     assert records.scores.to_numpy().tolist() == [["a.png", 3.6667, 2.0]]
     assert list(records.scores) == ["image", "geographic_extent", "opacity"]
@@ -636,23 +742,32 @@ def test_brixia_scores_are_read_past_the_byte_order_mark(tmp_path):
     records = covid19.read(folder)
     zones = [f"{reader}_{zone}" for reader in ("brixia", "brixia_junior") for zone in "ABCDEF"]
     assert list(records.scores) == ["image", "brixia", "brixia_junior", *zones]
-    assert records.scores.to_numpy().tolist() == [["a.png", 9, 5, 3, 2, 1, 0, 1, 2, 0, 1, 0, 1, 3, 0]]
+    assert records.scores.to_numpy().tolist() == [
+        ["a.png", 9, 5, 3, 2, 1, 0, 1, 2, 0, 1, 0, 1, 3, 0]
+    ]
     assert tally(records, "brixia scores") == [1, 1, 0, 0, 0]
 
 
 def test_brixia_a_global_score_that_is_not_the_sum_of_its_zones_is_noted(tmp_path):
     folder = make_covid(tmp_path / "set", [study("a.png")], ["a.png"])
     brixia = make_brixia(tmp_path / "b", ["a.png,3,2,1,0,1,2,8,0,0,0,0,0,0,0"])
-    assert covid19.read(folder, brixia).notes == ["1 global scores of brixia are not the sum of their zones"]
+    assert covid19.read(folder, brixia).notes == [
+        "1 global scores of brixia are not the sum of their zones"
+    ]
 
 
 def test_the_opacity_of_a_file_that_says_0_to_8_as_ralo_has_it_is_scaled_to_0_to_6(tmp_path):
     folder = make_covid(tmp_path, [study("a.png"), study("b.jpg")])
     comments = COMMENTS + "## opacity_mean: The degree of opacity. The total ranged from 0 to 8.\n"
-    write(folder / SEVERITY, comments + "filename,geographic_mean,opacity_mean\na.png,3,8\nb.jpg,3,9\n")
+    write(
+        folder / SEVERITY,
+        comments + "filename,geographic_mean,opacity_mean\na.png,3,8\nb.jpg,3,9\n",
+    )
     records = covid19.read(folder)
     assert records.scores.to_numpy().tolist() == [["a.png", 3.0, 6.0]]
-    assert quarantined(records) == [("covid-severity-scores.csv", 9, "b.jpg: a score is not a number in its range")]
+    assert quarantined(records) == [
+        ("covid-severity-scores.csv", 9, "b.jpg: a score is not a number in its range")
+    ]
     assert "opacity is given from 0 to 8 and scaled to 0 to 6" in records.notes
 
 
@@ -661,16 +776,32 @@ def test_covid_patients_who_share_an_image_file_are_one_person(tmp_path):
     folder = make_covid(tmp_path, rows)
     write(folder / SEVERITY, COMMENTS + "filename,geographic_mean,opacity_mean\na.png,3,2\n")
     records = covid19.read(folder)
-    assert by_image(records, "patient") == {"a.png": "covid:1", "b.jpg": "covid:1", "c.jpeg": "covid:3"}
+    assert by_image(records, "patient") == {
+        "a.png": "covid:1",
+        "b.jpg": "covid:1",
+        "c.jpeg": "covid:3",
+    }
     assert by_image(records, "split")["b.jpg"] == "test"
-    assert records.notes == ["1 patients share an image file with another and count as the same: 2 = 1"]
+    assert records.notes == [
+        "1 patients share an image file with another and count as the same: 2 = 1"
+    ]
 
 
 @pytest.mark.parametrize(
     ("age", "expected"),
-    [("65", 65), ("065Y", 65), ("006M", 0.5), ("365D", 1), ("414", None), ("old", None), ("", None)],
+    [
+        ("65", 65),
+        ("065Y", 65),
+        ("006M", 0.5),
+        ("365D", 1),
+        ("414", None),
+        ("old", None),
+        ("", None),
+    ],
 )
-def test_ages_are_years_whatever_their_unit_and_unknown_where_nobody_is_that_old(tmp_path, age, expected):
+def test_ages_are_years_whatever_their_unit_and_unknown_where_nobody_is_that_old(
+    tmp_path, age, expected
+):
     folder = make_nih(tmp_path, [entry("00000001_000.png", "Mass", 1, age)])
     (found,) = chestxray8.read(folder).images["age"]
     assert found == pytest.approx(np.nan if expected is None else expected, abs=0.01, nan_ok=True)
@@ -679,11 +810,17 @@ def test_ages_are_years_whatever_their_unit_and_unknown_where_nobody_is_that_old
 def test_severity_and_brixia_join_on_the_image(tmp_path):
     rows = [study(name, patient) for patient, name in enumerate(["a.png", "b.jpg", "c.jpeg"])]
     folder = make_covid(tmp_path / "set", rows)
-    write(folder / SEVERITY, COMMENTS + "filename,geographic_mean,opacity_mean\na.png,8,6\nb.jpg,0,0\n")
-    brixia = make_brixia(
-        tmp_path / "other", ["c.jpeg,0,0,0,0,0,1,1,0,0,0,0,0,0,0", "b.jpg,3,3,3,3,3,3,18,0,0,0,0,0,0,0"]
+    write(
+        folder / SEVERITY,
+        COMMENTS + "filename,geographic_mean,opacity_mean\na.png,8,6\nb.jpg,0,0\n",
     )
-    scores = covid19.read(folder, brixia).scores.set_index("image")[["geographic_extent", "opacity", "brixia"]]
+    brixia = make_brixia(
+        tmp_path / "other",
+        ["c.jpeg,0,0,0,0,0,1,1,0,0,0,0,0,0,0", "b.jpg,3,3,3,3,3,3,18,0,0,0,0,0,0,0"],
+    )
+    scores = covid19.read(folder, brixia).scores.set_index("image")[
+        ["geographic_extent", "opacity", "brixia"]
+    ]
     assert scores.index.tolist() == ["a.png", "b.jpg", "c.jpeg"]
     assert scores.fillna(-1).to_numpy().tolist() == [[8, 6, -1], [0, 0, 18], [-1, -1, 1]]
 
@@ -691,12 +828,19 @@ def test_severity_and_brixia_join_on_the_image(tmp_path):
 def test_scores_that_are_out_of_range_or_doubled_are_quarantined_with_their_line(tmp_path):
     folder = make_covid(tmp_path / "set", [study("a.png"), study("b.jpg"), study("c.jpeg")])
     severity = ["a.png,8.1,3", "b.jpg,4,high", "c.jpeg,4,3", "c.jpeg,5,3", ",1,1"]
-    write(folder / SEVERITY, COMMENTS + "\n".join(["filename,geographic_mean,opacity_mean", *severity, ""]))
-    brixia = make_brixia(tmp_path / "b", ["a.png,4,0,0,0,0,0,4,0,0,0,0,0,0,0", "b.jpg,1,0,0,0,0,0,-1,0,0,0,0,0,0,0"])
+    write(
+        folder / SEVERITY,
+        COMMENTS + "\n".join(["filename,geographic_mean,opacity_mean", *severity, ""]),
+    )
+    brixia = make_brixia(
+        tmp_path / "b", ["a.png,4,0,0,0,0,0,4,0,0,0,0,0,0,0", "b.jpg,1,0,0,0,0,0,-1,0,0,0,0,0,0,0"]
+    )
     records = covid19.read(folder, brixia)
     assert tally(records, "severity scores") == [5, 1, 0, 0, 4]
     assert tally(records, "brixia scores") == [2, 0, 0, 0, 2]
-    assert records.scores[["image", "geographic_extent", "opacity"]].to_numpy().tolist() == [["c.jpeg", 4, 3]]
+    assert records.scores[["image", "geographic_extent", "opacity"]].to_numpy().tolist() == [
+        ["c.jpeg", 4, 3]
+    ]
     assert sorted(quarantined(records)) == [
         ("covid-severity-scores.csv", 7, "a.png: a score is not a number in its range"),
         ("covid-severity-scores.csv", 8, "b.jpg: a score is not a number in its range"),
@@ -710,9 +854,13 @@ def test_scores_that_are_out_of_range_or_doubled_are_quarantined_with_their_line
 
 def test_covid_patients_with_a_score_are_test_patients_with_all_their_images(tmp_path):
     names = [f"i{n}.png" for n in range(40)]
-    folder = make_covid(tmp_path / "set", [study(name, n // 2) for n, name in enumerate(names)], names)
+    folder = make_covid(
+        tmp_path / "set", [study(name, n // 2) for n, name in enumerate(names)], names
+    )
     write(folder / SEVERITY, COMMENTS + "filename,geographic_mean,opacity_mean\ni0.png,3,2\n")
-    records = covid19.read(folder, make_brixia(tmp_path / "b", ["i7.png,0,0,0,0,0,0,0,0,0,0,0,0,0,0"]))
+    records = covid19.read(
+        folder, make_brixia(tmp_path / "b", ["i7.png,0,0,0,0,0,0,0,0,0,0,0,0,0,0"])
+    )
     assert records.split("test")["image"].tolist() == ["i0.png", "i1.png", "i6.png", "i7.png"]
     assert set(records.images["split"]) == {"train", "validate", "test"}
     assert records.images.groupby("patient")["split"].nunique().max() == 1
@@ -725,15 +873,21 @@ def test_covid_what_is_not_there_is_named(tmp_path):
     assert "metadata.csv" in refused(covid19.read, tmp_path)
     write(tmp_path / "metadata.csv", "patientid,finding,view,filename\n")
     text = refused(covid19.read, tmp_path)
-    assert text.startswith(f"{tmp_path / 'metadata.csv'}: lacks the column(s) modality; it has patientid")
+    assert text.startswith(
+        f"{tmp_path / 'metadata.csv'}: lacks the column(s) modality; it has patientid"
+    )
     write(tmp_path / "metadata.csv", f"{COVID_HEADER}\n{study('a.png')}\n")
     assert "holds no images" in refused(covid19.read, tmp_path)
     draw(tmp_path / "images" / "a.png")
     write(tmp_path / SEVERITY, COMMENTS + "filename,opacity_mean\n")
-    assert refused(covid19.read, tmp_path).startswith(f"{tmp_path / SEVERITY}: lacks the column(s) geographic_mean")
+    assert refused(covid19.read, tmp_path).startswith(
+        f"{tmp_path / SEVERITY}: lacks the column(s) geographic_mean"
+    )
     (tmp_path / SEVERITY).unlink()
     write(tmp_path / "b" / "public-annotations.csv", "filename,S-A\n")
-    assert "public-annotations.csv: lacks the column(s) S-Global" in refused(covid19.read, tmp_path, tmp_path / "b")
+    assert "public-annotations.csv: lacks the column(s) S-Global" in refused(
+        covid19.read, tmp_path, tmp_path / "b"
+    )
 
 
 # MIMIC-CXR
@@ -743,10 +897,16 @@ MIMIC_METADATA = (
     "ProcedureCodeSequence_CodeMeaning,ViewCodeSequence_CodeMeaning,PatientOrientationCodeSequence_CodeMeaning"
 )
 MS_CXR_HEADER = "dicom_id,category_name,label_text,path,x,y,w,h,image_width,image_height"
-MIMIC_ROWS = (("d1", 10000001, 50000001, "AP"), ("d2", 10000001, 50000001, "LATERAL"), ("d3", 10000002, 50000002, "PA"))
+MIMIC_ROWS = (
+    ("d1", 10000001, 50000001, "AP"),
+    ("d2", 10000001, 50000001, "LATERAL"),
+    ("d3", 10000002, 50000002, "PA"),
+)
 
 
-def photograph(dicom: str, subject: int, study: int, view: str, rows: object = 300, columns: object = 200) -> str:
+def photograph(
+    dicom: str, subject: int, study: int, view: str, rows: object = 300, columns: object = 200
+) -> str:
     return f"{dicom},{subject},{study},CHEST,{view},{rows},{columns},21500101,120000.0,CHEST,view,Erect"
 
 
@@ -757,7 +917,11 @@ def place(root: Path, subject: int, study: int) -> Path:
 def make_mimic(
     root: Path,
     metadata: Sequence[str] = tuple(photograph(*row) for row in MIMIC_ROWS),
-    splits: Sequence[str] = ("d1,50000001,10000001,train", "d2,50000001,10000001,train", "d3,50000002,10000002,test"),
+    splits: Sequence[str] = (
+        "d1,50000001,10000001,train",
+        "d2,50000001,10000001,train",
+        "d3,50000002,10000002,test",
+    ),
     chexpert: Sequence[str] = ("10000001,50000001,,,1.0,", "10000002,50000002,1.0,,,"),
     absent: Sequence[str] = (),
 ) -> Path:
@@ -766,7 +930,10 @@ def make_mimic(
     tables = {
         "metadata": (MIMIC_METADATA, metadata),
         "split": ("dicom_id,study_id,subject_id,split", splits),
-        "chexpert": ("subject_id,study_id,No Finding,Consolidation,Lung Opacity,Pneumonia", chexpert),
+        "chexpert": (
+            "subject_id,study_id,No Finding,Consolidation,Lung Opacity,Pneumonia",
+            chexpert,
+        ),
     }
     for name, (header, rows) in tables.items():
         write(folder / f"mimic-cxr-2.0.0-{name}.csv.gz", "\n".join([header, *rows, ""]))
@@ -779,7 +946,9 @@ def make_mimic(
     return folder
 
 
-def make_ms_cxr(root: Path, rows: Sequence[str], version: str = "v1.1.0", header: str = MS_CXR_HEADER) -> None:
+def make_ms_cxr(
+    root: Path, rows: Sequence[str], version: str = "v1.1.0", header: str = MS_CXR_HEADER
+) -> None:
     write(root / "ms-cxr" / f"MS_CXR_Local_Alignment_{version}.csv", "\n".join([header, *rows, ""]))
 
 
@@ -791,13 +960,21 @@ def test_mimic_joins_metadata_labels_splits_and_reports(tmp_path):
     assert by_image(records, "split") == {"d1": "train", "d3": "test"}
     assert by_image(records, "label") == {"d1": 1.0, "d3": 0.0}
     assert by_image(records, "study") == {"d1": "s50000001", "d3": "s50000002"}
-    assert (records.images[["width", "height"]] == [200, 300]).all(axis=None)  # of the metadata: columns, rows
-    assert Path(by_image(records, "path")["d3"]) == tmp_path / "mimic-cxr-jpg/files/p10/p10000002/s50000002/d3.jpg"
+    assert (records.images[["width", "height"]] == [200, 300]).all(
+        axis=None
+    )  # of the metadata: columns, rows
     assert (
-        dict(records.reports.to_numpy().tolist())["s50000001"] == "FINDINGS: Opacity of 50000001.\n\nIMPRESSION: ___\n"
+        Path(by_image(records, "path")["d3"])
+        == tmp_path / "mimic-cxr-jpg/files/p10/p10000002/s50000002/d3.jpg"
+    )
+    assert (
+        dict(records.reports.to_numpy().tolist())["s50000001"]
+        == "FINDINGS: Opacity of 50000001.\n\nIMPRESSION: ___\n"
     )
     assert records.access == "credentialed"
-    assert len(records.notes) == 1 and records.notes[0].startswith("no boxes: ms-cxr/ holds none of")
+    assert len(records.notes) == 1 and records.notes[0].startswith(
+        "no boxes: ms-cxr/ holds none of"
+    )
 
 
 def test_mimic_tables_may_be_unzipped(tmp_path):
@@ -830,11 +1007,17 @@ def test_mimic_labels_have_three_values(tmp_path, row, expected):
 
 
 def test_mimic_splits_are_validate_too_and_a_doubled_row_adds_no_image(tmp_path):
-    splits = ["d1,50000001,10000001,validate", "d3,50000002,10000002,test", "d1,50000001,10000001,train"]
+    splits = [
+        "d1,50000001,10000001,validate",
+        "d3,50000002,10000002,test",
+        "d1,50000001,10000001,train",
+    ]
     records = mimic_cxr.read(make_mimic(tmp_path, splits=splits))
     assert counts(records) == [3, 2, 0, 1, 0]
     assert by_image(records, "split") == {"d1": "validate", "d3": "test"}
-    assert quarantined(records) == [("mimic-cxr-2.0.0-split.csv.gz", 4, "dicom_id 'd1' stands twice")]
+    assert quarantined(records) == [
+        ("mimic-cxr-2.0.0-split.csv.gz", 4, "dicom_id 'd1' stands twice")
+    ]
 
 
 def test_mimic_rows_are_missing_doubled_or_malformed_and_counted_as_such(tmp_path):
@@ -882,7 +1065,9 @@ def test_mimic_reports_are_kept_whole_and_their_empty_sections_vanish_when_read(
 
 def test_mimic_reports_that_are_not_utf8_are_quarantined_and_the_image_stays(tmp_path):
     folder = make_mimic(tmp_path)
-    write(place(tmp_path / "mimic-cxr", 10000001, 50000001).with_suffix(".txt"), "Röntgen", "latin-1")
+    write(
+        place(tmp_path / "mimic-cxr", 10000001, 50000001).with_suffix(".txt"), "Röntgen", "latin-1"
+    )
     records = mimic_cxr.read(folder)
     assert counts(records) == [3, 2, 0, 1, 0]
     assert by_image(records, "study") == {"d1": "", "d3": "s50000002"}
@@ -942,7 +1127,9 @@ def test_ms_cxr_malformed_boxes_are_quarantined(tmp_path):
 
 def test_ms_cxr_boxes_of_another_image_size_are_scaled_to_that_of_the_metadata(tmp_path):
     folder = make_mimic(tmp_path)  # d1 is 200 x 300
-    make_ms_cxr(tmp_path, ["d1,Pneumonia,t,files/p10/p10000001/s50000001/d1.jpg,10,20,30,40,400,1200"])
+    make_ms_cxr(
+        tmp_path, ["d1,Pneumonia,t,files/p10/p10000001/s50000001/d1.jpg,10,20,30,40,400,1200"]
+    )
     assert boxes_of(mimic_cxr.read(folder), "d1") == [[5, 5, 20, 15]]
 
 
@@ -955,7 +1142,10 @@ def test_ms_cxr_several_boxes_of_one_phrase_share_image_and_text(tmp_path):
     ]
     make_ms_cxr(tmp_path, rows)
     boxes = mimic_cxr.read(folder).boxes
-    assert boxes.groupby(["image", "text"]).size().to_dict() == {("d1", "both bases"): 2, ("d1", "apex"): 1}
+    assert boxes.groupby(["image", "text"]).size().to_dict() == {
+        ("d1", "both bases"): 2,
+        ("d1", "apex"): 1,
+    }
 
 
 TAM = {
@@ -965,7 +1155,12 @@ TAM = {
     ],
     "categories": [{"id": 3, "name": "pneumonia"}],
     "annotations": [
-        {"image_id": 7, "category_id": 3, "bbox": [10, 20, 30, 40], "label_text": [{"start": 13, "end": 34}]},
+        {
+            "image_id": 7,
+            "category_id": 3,
+            "bbox": [10, 20, 30, 40],
+            "label_text": [{"start": 13, "end": 34}],
+        },
         {"image_id": 8, "category_id": 3, "bbox": [10, 20, 30, 40]},
         {"image_id": 7, "category_id": 3, "bbox": [10, 20, 0, 40]},
         {"image_id": 9, "category_id": 3, "bbox": [10, 20, 30, 40]},
@@ -977,9 +1172,14 @@ def test_the_annotations_of_tam_et_al_are_read_from_the_folder_beside(tmp_path):
     folder = make_mimic(tmp_path)
     path = write(tmp_path / "mimic-cxr-annotations" / "tam.json", json.dumps(TAM))
     records = mimic_cxr.read(folder)
-    assert records.boxes.to_numpy().tolist() == [["d1", 10, 20, 40, 60, "Pneumonia", "Left basilar opacity."]]
+    assert records.boxes.to_numpy().tolist() == [
+        ["d1", 10, 20, 40, 60, "Pneumonia", "Left basilar opacity."]
+    ]
     assert tally(records, "boxes") == [4, 1, 1, 0, 2]
-    assert quarantined(records) == [("tam.json", 4, "a box of no image"), ("tam.json", 3, "box of d1: no area")]
+    assert quarantined(records) == [
+        ("tam.json", 4, "a box of no image"),
+        ("tam.json", 3, "box of d1: no area"),
+    ]
     assert records.notes == []
     write(path, json.dumps({"images": []}))
     assert refused(mimic_cxr.read, folder).startswith(f"{path}: not COCO JSON")
@@ -995,7 +1195,9 @@ def test_an_image_with_boxes_of_both_sources_keeps_those_of_ms_cxr(tmp_path):
 
 
 def test_mimic_an_image_without_a_split_is_quarantined_and_never_trained_on_by_default(tmp_path):
-    records = mimic_cxr.read(make_mimic(tmp_path, splits=["d1,50000001,10000001,train", "d3,50000002,10000002,tset"]))
+    records = mimic_cxr.read(
+        make_mimic(tmp_path, splits=["d1,50000001,10000001,train", "d3,50000002,10000002,tset"])
+    )
     assert counts(records) == [3, 1, 0, 1, 1]
     assert tally(records, "splits") == [2, 1, 0, 0, 1]
     split, metadata = "mimic-cxr-2.0.0-split.csv.gz", "mimic-cxr-2.0.0-metadata.csv.gz"
@@ -1024,7 +1226,10 @@ def test_mimic_what_is_not_there_is_named(tmp_path):
     )
     path.unlink()
     assert "mimic-cxr-2.0.0-chexpert.csv.gz" in refused(mimic_cxr.read, folder)
-    path = write(folder / "mimic-cxr-2.0.0-metadata.csv.gz", MIMIC_METADATA.replace("ViewPosition", "View") + "\n")
+    path = write(
+        folder / "mimic-cxr-2.0.0-metadata.csv.gz",
+        MIMIC_METADATA.replace("ViewPosition", "View") + "\n",
+    )
     write(folder / "mimic-cxr-2.0.0-chexpert.csv.gz", "subject_id,study_id\n")
     assert refused(mimic_cxr.read, folder).startswith(f"{path}: lacks the column(s) ViewPosition")
 
@@ -1051,8 +1256,13 @@ OPENI = """<?xml version="1.0" encoding="utf-8"?>
 
 
 def test_openi_keeps_findings_and_impression_and_leaves_empty_sections_out(tmp_path):
-    write(tmp_path / "ecgen-radiology" / "1.xml", OPENI.format(findings="XXXX opacity.", impression="Pneumonia."))
-    write(tmp_path / "ecgen-radiology" / "2.xml", OPENI.format(findings="", impression="Pneumonia."))
+    write(
+        tmp_path / "ecgen-radiology" / "1.xml",
+        OPENI.format(findings="XXXX opacity.", impression="Pneumonia."),
+    )
+    write(
+        tmp_path / "ecgen-radiology" / "2.xml", OPENI.format(findings="", impression="Pneumonia.")
+    )
     write(tmp_path / "ecgen-radiology" / "3.xml", OPENI.format(findings=" \n", impression=""))
     records = openi.read(tmp_path)
     assert records.reports["study"].tolist() == ["1", "2", "3"]
@@ -1075,8 +1285,12 @@ def test_openi_files_that_are_not_xml_are_quarantined(tmp_path):
 
 
 def test_openi_what_is_not_there_is_named(tmp_path):
-    assert refused(openi.read, tmp_path).startswith(f"{tmp_path}: holds no XML reports; install torchxrayvision")
-    assert refused(openi.read, tmp_path / "nowhere").startswith(f"{tmp_path / 'nowhere'}: holds no XML reports")
+    assert refused(openi.read, tmp_path).startswith(
+        f"{tmp_path}: holds no XML reports; install torchxrayvision"
+    )
+    assert refused(openi.read, tmp_path / "nowhere").startswith(
+        f"{tmp_path / 'nowhere'}: holds no XML reports"
+    )
 
 
 def test_openi_comes_with_the_installed_package():
@@ -1158,7 +1372,9 @@ def test_the_chestxray8_images_that_are_here():
     boxed = records.images["image"].isin(records.boxes["image"])
     assert boxed.sum() == 24
     assert (records.images.loc[boxed, "split"] == "test").all()
-    assert records.notes == [f"{984 - len(records.boxes)} boxes belong to images that are not in this folder"]
+    assert records.notes == [
+        f"{984 - len(records.boxes)} boxes belong to images that are not in this folder"
+    ]
     assert records.images.groupby("patient")["split"].nunique().max() == 1
 
 
@@ -1167,7 +1383,11 @@ def test_the_covid_images_that_are_here():
     assert counts(records)[0] == 673
     scored = records.scores.set_index("image")
     assert scored[["geographic_extent", "opacity"]].notna().all(axis=1).sum() == 94
-    assert scored["geographic_extent"].between(0, 8).sum() == scored["opacity"].between(0, 6).sum() == 94
+    assert (
+        scored["geographic_extent"].between(0, 8).sum()
+        == scored["opacity"].between(0, 6).sum()
+        == 94
+    )
     assert set(records.images.loc[records.images["image"].isin(scored.index), "split"]) == {"test"}
     assert set(records.images["view"]) == {"AP", "AP Supine", "PA"}
     if (DATA / "brixia-cohen").is_dir():
@@ -1180,7 +1400,9 @@ def test_no_real_training_patient_is_tested_on_in_another_set():
     sets = {name: real(name) for name in ("rsna", "chestxray8")}
     assert len(leaks(sets["rsna"], sets["chestxray8"])) == 9  # RSNA images are NIH images
     tested = {patient for records in sets.values() for patient in records.split("test")["patient"]}
-    clean = {name: drop_patients(records, tested, keep_split="test") for name, records in sets.items()}
+    clean = {
+        name: drop_patients(records, tested, keep_split="test") for name, records in sets.items()
+    }
     for training in clean.values():
         for testing in clean.values():
             assert leaks(training, testing) == set()

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pnloc import decoding
+from pnloc.data import decode as decoding
 from pnloc.errors import PnlocError
-from pnloc.stages import open_run
+from pnloc.run.run import open_run
 
 
 def test_images_that_stay_move_to_the_front_in_their_order(monkeypatch):
@@ -48,7 +48,11 @@ def test_decoded_images_are_read_through_a_memory_map(tmp_path):
     run = open_run("smoke", artifacts=str(tmp_path))
     pixels, images = run.pixels("demo-covid19"), run.records("demo-covid19").images
     folder = Path(run._decoded("demo-covid19")[0])
-    assert not (folder / "scratch.bin").exists() and pixels.shape[0] == len(images) and pixels.any((1, 2)).all()
+    assert (
+        not (folder / "scratch.bin").exists()
+        and pixels.shape[0] == len(images)
+        and pixels.any((1, 2)).all()
+    )
     if not Path("/proc/self/maps").exists():
         pytest.skip("memory maps are listed on Linux only")
     with open("/proc/self/maps") as maps:
@@ -62,7 +66,11 @@ def test_what_follows_depends_on_the_images_and_not_on_the_times_of_their_files(
 
     first, _ = fingerprint()
     assert fingerprint() == (first, False)
-    one, other = sorted(open_run("smoke", artifacts=str(tmp_path)).folder.rglob("covid-chestxray-dataset/images/*.png"))[:2]
+    one, other = sorted(
+        open_run("smoke", artifacts=str(tmp_path)).folder.rglob(
+            "covid-chestxray-dataset/images/*.png"
+        )
+    )[:2]
     os.utime(one, (1, 1))
     assert fingerprint() == (first, True), "decoded again, to the same images"
     shutil.copyfile(other, one)

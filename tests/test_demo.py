@@ -10,13 +10,15 @@ import pydicom
 import pytest
 from PIL import Image
 
-from pnloc import datasets, demo, reports
-from pnloc.demo import RATES, DemoSize, anatomy, layouts, lesions, wording
-from pnloc.demo.lesions import Case, Finding
+from pnloc import reports
+from pnloc.data import demo
+from pnloc.data import readers as datasets
+from pnloc.data.demo import RATES, DemoSize, anatomy, layouts, lesions, wording
+from pnloc.data.demo.lesions import Case, Finding
+from pnloc.data.records import Records
 from pnloc.errors import PnlocError
 from pnloc.files import read_json
 from pnloc.images import read_gray
-from pnloc.records import Records
 
 SIZE = DemoSize(variants=5, rsna=12, mimic=16, chestxray8=6, covid=8, side=96)
 SET_OF = {"rsna": "rsna", "mimic": "mimic", "chestxray8": "chestxray8", "covid19": "covid"}
@@ -50,7 +52,9 @@ def chest() -> anatomy.Chest:
 def variants(chest) -> list[anatomy.Variant]:
     """Three anatomies, as PA and as AP."""
     return [
-        anatomy.project(chest, np.random.default_rng(n), 96, portable) for n in range(3) for portable in (False, True)
+        anatomy.project(chest, np.random.default_rng(n), 96, portable)
+        for n in range(3)
+        for portable in (False, True)
     ]
 
 
@@ -62,12 +66,19 @@ def cases(variants) -> list[tuple[anatomy.Variant, Case, np.ndarray]]:
     for n in range(120):
         variant, covid = variants[n % len(variants)], n % 3 == 0
         own = RATES.covid if covid else RATES.mimic
-        found.append((variant, *lesions.make_case(variant, np.random.default_rng(n), bank, RATES, own, covid)))
+        found.append(
+            (
+                variant,
+                *lesions.make_case(variant, np.random.default_rng(n), bank, RATES, own, covid),
+            )
+        )
     return found
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {
+        str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()
+    }
 
 
 def boxes_of(row: pd.Series) -> set[tuple[float, ...]]:
@@ -131,7 +142,13 @@ def test_official_layouts_are_read_back_whole(records, truth, name):
     found, own = records[name], truth[truth["set"] == SET_OF[name]].set_index("image")
     assert found.quarantine.empty and found.notes == [] and found.access == "generated"
     count = getattr(SIZE, SET_OF[name])
-    assert found.counts == {"rows": count, "used": count, "missing": 0, "excluded": 0, "quarantined": 0}
+    assert found.counts == {
+        "rows": count,
+        "used": count,
+        "missing": 0,
+        "excluded": 0,
+        "quarantined": 0,
+    }
     assert set(found.images["image"]) == set(own.index) and len(own) == count
     images = found.images.set_index("image").join(own, rsuffix="_true")
     assert (images[["width", "height"]] == 96).all(axis=None)
@@ -172,7 +189,9 @@ def test_a_variant_is_one_person(records):
 def test_boxes_are_those_of_the_truth(records, truth):
     rows = truth.set_index("image")
     boxes = {
-        name: found.boxes.groupby("image")[["x1", "y1", "x2", "y2"]].apply(lambda b: {tuple(v) for v in b.to_numpy()})
+        name: found.boxes.groupby("image")[["x1", "y1", "x2", "y2"]].apply(
+            lambda b: {tuple(v) for v in b.to_numpy()}
+        )
         for name, found in records.items()
         if len(found.boxes)
     }
@@ -184,20 +203,28 @@ def test_boxes_are_those_of_the_truth(records, truth):
         elif row["set"] == "rsna":
             # RSNA's readers boxed some of the other findings, too.
             found = boxes["rsna"].get(image, set())
-            assert true <= found and len(found - true) <= len([o for o in row["others"].split(";") if o])
+            assert true <= found and len(found - true) <= len(
+                [o for o in row["others"].split(";") if o]
+            )
     assert any(len(v) > 1 for v in boxes["rsna"])
     pneumonia = records["chestxray8"].boxes.query("label == 'Pneumonia'").set_index("image")
     assert pneumonia.index.is_unique and set(pneumonia.index) == set(
         rows.query("set == 'chestxray8' and boxes != ''").index
     )
     for image, row in pneumonia.iterrows():
-        assert tuple(row[["x1", "y1", "x2", "y2"]].astype(float).round(6)) in boxes_of(rows.loc[image])
+        assert tuple(row[["x1", "y1", "x2", "y2"]].astype(float).round(6)) in boxes_of(
+            rows.loc[image]
+        )
 
 
 def test_dicom_files_are_such(tree):
     paths = sorted((tree / datasets.FOLDERS["rsna"] / "stage_2_train_images").glob("*.dcm"))
     data = pydicom.dcmread(paths[0])
-    assert data.PatientID == paths[0].stem and data.Modality == "CR" and data.ViewPosition in ("AP", "PA")
+    assert (
+        data.PatientID == paths[0].stem
+        and data.Modality == "CR"
+        and data.ViewPosition in ("AP", "PA")
+    )
     assert data.PhotometricInterpretation == "MONOCHROME2" and data.pixel_array.shape == (96, 96)
     assert np.array_equal(data.pixel_array, read_gray(paths[0]))
 
@@ -208,11 +235,18 @@ def test_tables_have_the_quirks_of_the_real_ones(tree):
     # Boxes are given on 1024 pixels, whatever the file.
     x, y, w, h = (float(v) for v in boxes[1].split(",")[2:])
     assert max(x + w, y + h) > 96 and x * 96 / 1024 == pytest.approx(round(x * 96 / 1024))
-    scores = (tree / "covid-chestxray-dataset" / "annotations" / "covid-severity-scores.csv").read_text().splitlines()
+    scores = (
+        (tree / "covid-chestxray-dataset" / "annotations" / "covid-severity-scores.csv")
+        .read_text()
+        .splitlines()
+    )
     assert [line.startswith("## ") for line in scores[:6]] == [True] * 5 + [False]
     chexpert = pd.read_csv(tree / "mimic-cxr-jpg" / "mimic-cxr-2.0.0-chexpert.csv.gz")
     assert not ((chexpert["No Finding"] == 1) & (chexpert["Pneumonia"] == 1)).any()
-    assert {p.suffix for p in (tree / "covid-chestxray-dataset" / "images").iterdir()} == {".png", ".jpg"}
+    assert {p.suffix for p in (tree / "covid-chestxray-dataset" / "images").iterdir()} == {
+        ".png",
+        ".jpg",
+    }
 
 
 def test_severity_scores_of_the_tree_follow_from_its_truth(records, truth):
@@ -244,7 +278,11 @@ def test_the_plan_takes_the_shares_of_each_set_from_their_pools():
     size = DemoSize(variants=20, rsna=100, mimic=100, chestxray8=10, covid=10)
     planned, pools = demo.plan(size, seed=1), demo.pools(20)
     assert all(variant in pools[pool] for _, _, variant, pool in planned)
-    counts = pd.DataFrame(planned, columns=["set", "number", "variant", "pool"]).groupby(["set", "pool"]).size()
+    counts = (
+        pd.DataFrame(planned, columns=["set", "number", "variant", "pool"])
+        .groupby(["set", "pool"])
+        .size()
+    )
     assert counts["rsna"].to_dict() == {"train": 72, "validate": 12, "test": 16}
     assert counts["mimic"].to_dict() == {"train": 66, "validate": 12, "test": 22}
     assert counts["chestxray8"].to_dict() == counts["covid"].to_dict() == {"test": 10}
@@ -255,9 +293,14 @@ def test_the_plan_takes_the_shares_of_each_set_from_their_pools():
 
 
 def test_the_ct_lies_as_is_claimed(chest):
-    centre = {name: np.argwhere(chest.labels == n).mean(0) for name, n in (("spleen", 1), ("liver", 5), ("heart", 51))}
+    centre = {
+        name: np.argwhere(chest.labels == n).mean(0)
+        for name, n in (("spleen", 1), ("liver", 5), ("heart", 51))
+    }
     apex, base = (np.argwhere(chest.labels == n)[:, 2].mean() for n in (12, 14))
-    assert centre["liver"][0] < 128 < centre["spleen"][0], "x runs from the patient's right to the left"
+    assert centre["liver"][0] < 128 < centre["spleen"][0], (
+        "x runs from the patient's right to the left"
+    )
     assert centre["heart"][0] > 128
     assert base < apex and centre["liver"][2] < centre["heart"][2], "z runs upwards"
     assert chest.soft.min() >= 0 and chest.soft.shape == chest.bone.shape == chest.labels.shape
@@ -267,7 +310,10 @@ def test_the_ct_lies_as_is_claimed(chest):
 def test_a_mapped_chest_is_the_same(chest, tmp_path):
     chest.save(tmp_path)
     again = anatomy.Chest.load(tmp_path)
-    assert all(np.array_equal(getattr(again, name), getattr(chest, name)) for name in ("soft", "bone", "labels"))
+    assert all(
+        np.array_equal(getattr(again, name), getattr(chest, name))
+        for name in ("soft", "bone", "labels")
+    )
 
 
 def test_the_right_lung_is_on_the_left_of_the_picture_and_the_head_is_up(variants):
@@ -277,7 +323,10 @@ def test_the_right_lung_is_on_the_left_of_the_picture_and_the_head_is_up(variant
         assert not (variant.sides["right"] & variant.sides["left"]).any()
         assert np.array_equal(variant.sides["right"] | variant.sides["left"], variant.visible)
         # The abdomen lies below.
-        assert variant.path[-8:, 30:66].mean() > 1.2 * variant.path[30:50][variant.visible[30:50]].mean()
+        assert (
+            variant.path[-8:, 30:66].mean()
+            > 1.2 * variant.path[30:50][variant.visible[30:50]].mean()
+        )
         assert 0.15 < variant.visible.mean() < 0.55
 
 
@@ -296,7 +345,9 @@ def test_lungs_are_darker_than_what_lies_between_them(variants):
 
 def test_variants_differ_and_one_of_them_does_not(chest, variants):
     again = anatomy.project(chest, np.random.default_rng(0), 96, False)
-    assert np.array_equal(again.path, variants[0].path) and np.array_equal(again.lobes, variants[0].lobes)
+    assert np.array_equal(again.path, variants[0].path) and np.array_equal(
+        again.lobes, variants[0].lobes
+    )
     for one, other in zip(variants[:-1], variants[1:], strict=True):
         overlap = (one.visible & other.visible).sum() / (one.visible | other.visible).sum()
         assert 0.4 < overlap < 0.97
@@ -312,7 +363,9 @@ def test_boxes_enclose_their_masks_tightly(cases):
             x1, y1, x2, y2 = (int(v) for v in finding.box)
             inside = finding.mask[y1:y2, x1:x2]
             assert finding.mask.sum() == inside.sum() == finding.area > 0
-            assert inside[0].any() and inside[-1].any() and inside[:, 0].any() and inside[:, -1].any()
+            assert (
+                inside[0].any() and inside[-1].any() and inside[:, 0].any() and inside[:, -1].any()
+            )
             seen += 1
     assert seen > 120
 
@@ -340,13 +393,24 @@ def test_other_findings_but_for_devices_lie_in_their_lung(chest):
             assert one.kind == name and added[one.mask].min() > lesions.SEEN and added.min() >= 0
             if name != "device":
                 assert (one.mask & variant.sides[one.side]).sum() > 0.85 * one.area, name
-                assert (name, one.zone) not in {("atelectasis", "upper"), ("scar", "middle"), ("scar", "lower")}
+                assert (name, one.zone) not in {
+                    ("atelectasis", "upper"),
+                    ("scar", "middle"),
+                    ("scar", "lower"),
+                }
 
 
 def test_zones_are_thirds_of_the_lung_by_the_middle_of_the_mask():
     lung = np.zeros((100, 20), dtype=bool)
     lung[10:91, 5:15] = True
-    for middle, zone in ((12, "upper"), (38, "upper"), (40, "middle"), (62, "middle"), (64, "lower"), (90, "lower")):
+    for middle, zone in (
+        (12, "upper"),
+        (38, "upper"),
+        (40, "middle"),
+        (62, "middle"),
+        (64, "lower"),
+        (90, "lower"),
+    ):
         mask = np.zeros_like(lung)
         mask[middle - 1 : middle + 2, 6] = True
         assert lesions.zone_of(mask, lung) == zone, middle
@@ -358,7 +422,9 @@ def test_severity_follows_its_definition_from_lungs_and_masks(cases):
         extent = opacity = 0
         for side, lung in variant.sides.items():
             here = [o for o in case.opacities if o.side == side]
-            covered = sum(o.mask.astype(int) for o in here) if here else np.zeros_like(lung, dtype=int)
+            covered = (
+                sum(o.mask.astype(int) for o in here) if here else np.zeros_like(lung, dtype=int)
+            )
             share = float(((covered > 0) & lung).sum() / lung.sum())
             assert case.share[side] == pytest.approx(share)
             extent += (share > 0) + (share > 0.25) + (share > 0.5) + (share > 0.75)
@@ -374,7 +440,14 @@ def test_severity_follows_its_definition_from_lungs_and_masks(cases):
 def test_grades_at_their_limits():
     shares = (0, 0.01, 0.25, 0.26, 0.5, 0.51, 0.75, 0.76, 1)
     assert [lesions.extent_grade(s) for s in shares] == [0, 1, 1, 2, 2, 3, 3, 4, 4]
-    degrees = {(0, 0): 0, (0.5, 0.4): 1, (0.5, 0.45): 2, (0.9, 0.6): 2, (0.9, 0.7): 3, (0.7, 0.9): 2}
+    degrees = {
+        (0, 0): 0,
+        (0.5, 0.4): 1,
+        (0.5, 0.45): 2,
+        (0.9, 0.6): 2,
+        (0.9, 0.7): 3,
+        (0.7, 0.9): 2,
+    }
     assert {pair: lesions.degree_grade(*pair) for pair in degrees} == degrees
 
 
@@ -384,7 +457,8 @@ def test_a_lesion_makes_its_place_brighter(cases):
         dense = [o for o in case.opacities if o.density > 0.6]
         if dense and not case.others:
             without, picture = (
-                lesions.develop(variant, a, np.random.default_rng(number)).astype(int) for a in (added * 0, added)
+                lesions.develop(variant, a, np.random.default_rng(number)).astype(int)
+                for a in (added * 0, added)
             )
             change = picture - without
             mask = np.any([o.mask for o in case.opacities], axis=0)
@@ -396,17 +470,29 @@ def disc(side: str, columns: slice, rows: slice, density: float) -> Finding:
     mask = np.zeros((96, 96), dtype=bool)
     mask[rows, columns] = True
     return Finding(
-        "focal", 14 if side == "right" else 11, side, "lower", density, mask, lesions.extent_box(mask), mask.sum()
+        "focal",
+        14 if side == "right" else 11,
+        side,
+        "lower",
+        density,
+        mask,
+        lesions.extent_box(mask),
+        mask.sum(),
     )
 
 
 def test_opacities_that_overlap_are_one(variants):
     large = disc("right", slice(20, 40), slice(40, 60), 0.5)
-    near, apart = disc("right", slice(32, 46), slice(40, 60), 0.9), disc("right", slice(36, 60), slice(40, 60), 0.9)
+    near, apart = (
+        disc("right", slice(32, 46), slice(40, 60), 0.9),
+        disc("right", slice(36, 60), slice(40, 60), 0.9),
+    )
     (merged,) = lesions.merge([large, near], variants[0])
     assert merged.box == (20, 40, 46, 60) and merged.area == 26 * 20 and merged.density == 0.9
     assert np.array_equal(merged.mask, large.mask | near.mask)
-    assert lesions.merge([large, apart], variants[0]) == [large, apart], "a fifth of the smaller is shared"
+    assert lesions.merge([large, apart], variants[0]) == [large, apart], (
+        "a fifth of the smaller is shared"
+    )
     other = replace(near, side="left")
     assert lesions.merge([large, other], variants[0]) == [large, other]
 
@@ -418,12 +504,17 @@ def said_case(rng: np.random.Generator, opacities: int) -> Case:
     """A case without pictures: what a report is written from."""
 
     def finding(kind: str) -> Finding:
-        side, zone = str(rng.choice(["left", "right"])), str(rng.choice(["upper", "middle", "lower"]))
+        side, zone = (
+            str(rng.choice(["left", "right"])),
+            str(rng.choice(["upper", "middle", "lower"])),
+        )
         return Finding(kind, 10, side, zone, 0.5, NOTHING, (0, 0, 1, 1), 1)
 
     shares = {side: float(rng.random()) if opacities else 0.0 for side in ("right", "left")}
     kinds = [str(k) for k in rng.choice(list(RATES.kinds), opacities)]
-    others = [str(k) for k in rng.choice(list(RATES.distractors), rng.integers(0, 3), replace=False)]
+    others = [
+        str(k) for k in rng.choice(list(RATES.distractors), rng.integers(0, 3), replace=False)
+    ]
     return Case([finding(k) for k in kinds], [finding(k) for k in others], shares, {})
 
 
@@ -437,7 +528,9 @@ def sides_of(findings: list[Finding]) -> set[str]:
 
 
 def test_a_report_that_tells_all_is_understood_in_all():
-    exact = replace(RATES, omitted=0.0, wrong_side=0.0, says_zone=1.0, says_severity=1.0, says_kind=1.0)
+    exact = replace(
+        RATES, omitted=0.0, wrong_side=0.0, says_zone=1.0, says_severity=1.0, says_kind=1.0
+    )
     for seed in range(400):
         rng = np.random.default_rng(seed)
         case = said_case(rng, int(rng.integers(1, 4)))
@@ -460,7 +553,9 @@ def test_a_report_says_what_it_reports_but_for_slips_and_omissions():
         assert reports.has_opacity(said.text) == float(bool(said.reported)), said.text
         swapped = {"left": "right", "right": "left"}
         for one in said.reported:
-            assert named(said.text, "side") == {swapped[one.side] if said.slipped else one.side}, said.text
+            assert named(said.text, "side") == {swapped[one.side] if said.slipped else one.side}, (
+                said.text
+            )
             assert named(said.text, "zone") <= {one.zone}
         hedged += "hedged" in {f.assertion for f in reports.findings(said.text) if f.attributes}
         agreed += named(said.text, "side") == {case.opacities[0].side}
@@ -495,11 +590,17 @@ def test_the_reports_of_the_tree_agree_with_its_truth(records, truth):
     for name in ("mimic", "covid19"):
         text = records[name].reports.set_index("study")["text"]
         texts |= records[name].images.set_index("image")["study"].map(text).to_dict()
-    agreed = [reports.has_opacity(texts[image]) == float(row["opacities"] != "") for image, row in rows.iterrows()]
+    agreed = [
+        reports.has_opacity(texts[image]) == float(row["opacities"] != "")
+        for image, row in rows.iterrows()
+    ]
     assert len(agreed) == SIZE.mimic + SIZE.covid and np.mean(agreed) >= 0.85
-    assert all(reports.has_opacity(texts[image]) == 0.0 for image in rows.index[rows["opacities"] == ""])
+    assert all(
+        reports.has_opacity(texts[image]) == 0.0 for image in rows.index[rows["opacities"] == ""]
+    )
     sides = [
-        named(texts[image], "side") <= {"bilateral", *(o.split("/")[1] for o in row["opacities"].split(";"))}
+        named(texts[image], "side")
+        <= {"bilateral", *(o.split("/")[1] for o in row["opacities"].split(";"))}
         for image, row in rows[rows["opacities"] != ""].iterrows()
     ]
     assert np.mean(sides) >= 0.85
@@ -509,12 +610,20 @@ def test_a_picture_depends_on_seed_set_and_number_alone(variants):
     bank = lesions.noise_bank(variants[0].lobes.shape)
     shots = [
         demo.make_shot(variants[0], bank, (name, number, 0, "test"), seed, RATES)
-        for name, number, seed in (("mimic", 1, 0), ("mimic", 1, 0), ("mimic", 2, 0), ("mimic", 1, 1), ("rsna", 1, 0))
+        for name, number, seed in (
+            ("mimic", 1, 0),
+            ("mimic", 1, 0),
+            ("mimic", 2, 0),
+            ("mimic", 1, 1),
+            ("rsna", 1, 0),
+        )
     ]
     assert np.array_equal(shots[0].picture, shots[1].picture) and shots[0].text == shots[1].text
     assert all(not np.array_equal(shots[0].picture, other.picture) for other in shots[2:])
     assert (
-        shots[0].view == "PA" and shots[0].side == 96 and (shots[0].sex, shots[0].age) == (shots[4].sex, shots[4].age)
+        shots[0].view == "PA"
+        and shots[0].side == 96
+        and (shots[0].sex, shots[0].age) == (shots[4].sex, shots[4].age)
     )
 
 

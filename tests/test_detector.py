@@ -6,16 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from pnloc.baselines import Classifier
+from pnloc.baselines.classifier import Classifier
+from pnloc.baselines.heatmaps import class_activation, grad_cam, heat_boxes, probabilities
 from pnloc.boxes import iou
 from pnloc.config import FINDINGS, DetectorConfig, RegionConfig
 from pnloc.detector import finding_loss, train_detector, union_mask
 from pnloc.errors import PnlocError
-from pnloc.heatmaps import class_activation, grad_cam, heat_boxes, probabilities
 from pnloc.inputs import augment, normalize
 from pnloc.regions import Regions, components, extract, feature_size, mask_mean
 
-SMALL = DetectorConfig(side=96, width=16, pyramid=16, epochs=25, batch=8, anchor_sizes=((16.0, 24.0), (36.0, 52.0)))
+SMALL = DetectorConfig(
+    side=96, width=16, pyramid=16, epochs=25, batch=8, anchor_sizes=((16.0, 24.0), (36.0, 52.0))
+)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +37,12 @@ def trained(squares, tmp_path_factory):
     images, boxes = squares
     keep = [*range(8, 48), *range(52, 64)]
     return train_detector(
-        images[keep], [boxes[i] for i in keep], SMALL, seed=0, folder=tmp_path_factory.mktemp("d"), fingerprint="t"
+        images[keep],
+        [boxes[i] for i in keep],
+        SMALL,
+        seed=0,
+        folder=tmp_path_factory.mktemp("d"),
+        fingerprint="t",
     )[0]
 
 
@@ -50,7 +57,9 @@ def test_normalize_leaves_padding_out_and_survives_a_flat_image():
     image = torch.zeros(1, 1, 4, 4)
     image[..., :2] = torch.tensor([10.0, 20.0])
     inside = normalize(image)[..., :2]
-    assert inside.mean() == pytest.approx(0, abs=1e-6) and inside.std(correction=0) == pytest.approx(1, abs=1e-5)
+    assert inside.mean() == pytest.approx(0, abs=1e-6) and inside.std(
+        correction=0
+    ) == pytest.approx(1, abs=1e-5)
     assert normalize(torch.full((1, 1, 4, 4), 7.0)).abs().max() == 0
     assert torch.isfinite(normalize(torch.zeros(1, 1, 4, 4))).all()
 
@@ -91,9 +100,9 @@ def test_a_black_image_gives_finite_regions(trained):
 def test_mask_mean_and_components_by_hand():
     mask = np.zeros((4, 4))
     mask[:2, :2] = 1.0
-    assert mask_mean(mask, [[0, 0, 4, 4], [0, 0, 8, 4], [8, 8, 16, 16], [3, 3, 3, 9]], side=16) == pytest.approx(
-        [1, 1, 0, 0]
-    )
+    assert mask_mean(
+        mask, [[0, 0, 4, 4], [0, 0, 8, 4], [8, 8, 16, 16], [3, 3, 3, 9]], side=16
+    ) == pytest.approx([1, 1, 0, 0])
     assert mask_mean(mask, [[4, 0, 12, 4]], side=16) == pytest.approx([0.5])
     found = components(mask, side=16, levels=(0.5,))
     assert len(found) == 1 and iou(found, [[0, 0, 8, 8]])[0, 0] > 0.7
@@ -106,9 +115,15 @@ def test_grad_cam_gives_a_map_per_image_and_its_boxes(trained, squares):
     maps = grad_cam(model, squares[0][:3], "16")
     assert maps.shape == (3, 96, 96) and np.isfinite(maps).all()
     plus = grad_cam(model, squares[0][:3], "16", plus=True)
-    assert plus.shape == maps.shape and np.isfinite(plus).all() and plus.min() >= 0 and not np.array_equal(plus, maps)
+    assert (
+        plus.shape == maps.shape
+        and np.isfinite(plus).all()
+        and plus.min() >= 0
+        and not np.array_equal(plus, maps)
+    )
     assert probabilities(model, squares[0][:3]) == pytest.approx(
-        torch.sigmoid(model(torch.from_numpy(squares[0][:3])[:, None]))[:, 0].detach().numpy(), abs=1e-5
+        torch.sigmoid(model(torch.from_numpy(squares[0][:3])[:, None]))[:, 0].detach().numpy(),
+        abs=1e-5,
     )
     heat = np.zeros((10, 10))
     heat[2:4, 5:9], heat[7:9, 0:2] = 1.0, 0.8
@@ -118,7 +133,9 @@ def test_grad_cam_gives_a_map_per_image_and_its_boxes(trained, squares):
 
 
 @pytest.mark.parametrize("layer", ["16", "32"])
-def test_heat_maps_are_those_of_following_gradients_all_the_way_and_leave_the_model_as_it_was(trained, squares, layer):
+def test_heat_maps_are_those_of_following_gradients_all_the_way_and_leave_the_model_as_it_was(
+    trained, squares, layer
+):
     from pytorch_grad_cam import GradCAM
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
@@ -126,7 +143,10 @@ def test_heat_maps_are_those_of_following_gradients_all_the_way_and_leave_the_mo
     model.head.bias.requires_grad_(False)
     before = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     with GradCAM(model=model, target_layers=[model.body.stages[layer]]) as cam:
-        whole = cam(torch.from_numpy(squares[0][:2])[:, None].float(), targets=[ClassifierOutputTarget(0)] * 2)
+        whole = cam(
+            torch.from_numpy(squares[0][:2])[:, None].float(),
+            targets=[ClassifierOutputTarget(0)] * 2,
+        )
     assert np.array_equal(grad_cam(model, squares[0][:2], layer), whole) and whole.max() > 0
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     assert frozen == before and "head.bias" in frozen and "head.weight" not in frozen
@@ -137,7 +157,9 @@ def test_cam_is_where_the_linear_layer_finds_its_evidence(trained, squares):
     """CAM averaged over the picture, and the layer's bias, are the logit: so it is no other map than the one that the class is read from."""
     model, pictures = Classifier(trained).eval(), torch.from_numpy(squares[0][:2])[:, None]
     with torch.no_grad():
-        raw = torch.einsum("bchw,c->bhw", model.body(normalize(pictures))["32"], model.head.weight[0])
+        raw = torch.einsum(
+            "bchw,c->bhw", model.body(normalize(pictures))["32"], model.head.weight[0]
+        )
         assert torch.allclose(raw.mean((1, 2)) + model.head.bias, model(pictures)[:, 0], atol=1e-4)
     maps = class_activation(model, squares[0][:2])
     assert maps.shape == (2, 96, 96) and maps.min() == 0 and maps.max() == pytest.approx(1)
@@ -156,8 +178,14 @@ def test_findings_count_where_they_are_known():
     truth[0, 0], logits[0, 0] = 1, 2.0
     normal = np.log1p(np.exp(-2))
     assert finding_loss(logits, truth).item() == pytest.approx(normal, abs=1e-6)
-    truth[1, 3], logits[1, 3], truth[0, 5] = 0, 1.0, 1  # log(1 + e) and log 2, of which the mean counts twice
-    assert finding_loss(logits, truth).item() == pytest.approx(normal + np.log1p(np.e) + np.log(2), abs=1e-6)
+    truth[1, 3], logits[1, 3], truth[0, 5] = (
+        0,
+        1.0,
+        1,
+    )  # log(1 + e) and log 2, of which the mean counts twice
+    assert finding_loss(logits, truth).item() == pytest.approx(
+        normal + np.log1p(np.e) + np.log(2), abs=1e-6
+    )
 
 
 def test_a_detector_learns_findings_where_it_is_asked_to(squares, tmp_path):
@@ -167,10 +195,18 @@ def test_a_detector_learns_findings_where_it_is_asked_to(squares, tmp_path):
     known[:, 0] = [len(b) == 0 for b in boxes]
     with pytest.raises(PnlocError, match="none are given"):
         train_detector(images, boxes, asked, seed=0, folder=tmp_path / "none", fingerprint="t")
-    model, history = train_detector(images, boxes, asked, findings=known, seed=0, folder=tmp_path, fingerprint="t")
+    model, history = train_detector(
+        images, boxes, asked, findings=known, seed=0, folder=tmp_path, fingerprint="t"
+    )
     assert history["findings"].iloc[-1] < 0.7 * history["findings"].iloc[0]
     plain, without = train_detector(
-        images, boxes, replace(SMALL, epochs=1), findings=known, seed=0, folder=tmp_path / "plain", fingerprint="t"
+        images,
+        boxes,
+        replace(SMALL, epochs=1),
+        findings=known,
+        seed=0,
+        folder=tmp_path / "plain",
+        fingerprint="t",
     )
     assert plain.finding_head is None and "findings" not in without
     extra = {n for n in model.state_dict() if n not in plain.state_dict()}

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pnloc import datasets, duplicates
-from pnloc.duplicates import BITS, SIDE, copies, hashes, pairs, thumbnail, thumbnails
+from pnloc.data import duplicates
+from pnloc.data import readers as datasets
+from pnloc.data.duplicates import BITS, SIDE, copies, hashes, pairs, thumbnail, thumbnails
 from pnloc.images import Letterbox
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -45,14 +46,20 @@ SAVED_ANEW = {
 
 @pytest.mark.parametrize("how", SAVED_ANEW)
 def test_an_image_that_is_saved_anew_is_found(how):
-    found = pairs(np.stack([small(picture(0)), small(picture(1)), small(SAVED_ANEW[how](picture(0)))]))
+    found = pairs(
+        np.stack([small(picture(0)), small(picture(1)), small(SAVED_ANEW[how](picture(0)))])
+    )
     assert found[["a", "b"]].to_numpy().tolist() == [[0, 2]]
     assert found["bits"][0] <= BITS and found["correlation"][0] > 0.99
 
 
 def test_neither_another_image_nor_the_mirrored_or_inverted_one_is_found():
     image = picture(0)
-    other = [picture(1), image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), image.point(lambda v: 255 - v)]
+    other = [
+        picture(1),
+        image.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+        image.point(lambda v: 255 - v),
+    ]
     assert len(pairs(np.stack([small(i) for i in (image, *other)]))) == 0
 
 
@@ -69,7 +76,9 @@ def test_flat_images_are_not_the_same_image():
 
 
 def test_none_and_one_have_no_pairs():
-    assert len(pairs(np.zeros((0, SIDE, SIDE), np.uint8))) == len(pairs(small(picture(0))[None])) == 0
+    assert (
+        len(pairs(np.zeros((0, SIDE, SIDE), np.uint8))) == len(pairs(small(picture(0))[None])) == 0
+    )
     assert copies(np.zeros((0, SIDE, SIDE), np.uint8), small(picture(0))[None]).tolist() == []
 
 
@@ -95,7 +104,9 @@ def test_the_search_finds_what_comparing_all_with_all_finds(seed, most):
 def test_thumbnails_of_files_that_cannot_be_decoded_are_black_and_explained(tmp_path):
     picture(0).save(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"")
-    images = pd.DataFrame({"path": [str(tmp_path / n) for n in ("a.png", "b.png")], "width": 300, "height": 260})
+    images = pd.DataFrame(
+        {"path": [str(tmp_path / n) for n in ("a.png", "b.png")], "width": 300, "height": 260}
+    )
     found, bad = thumbnails(images)
     assert found.shape == (2, SIDE, SIDE) and found[0].std() > 0 and found[1].max() == 0
     assert list(bad) == [1] and "b.png" in bad[1]
@@ -107,10 +118,14 @@ def test_the_rsna_image_that_is_an_nih_image_is_found_among_the_real_ones_and_no
         pytest.skip("no RSNA and ChestX-ray8 in ../shared/data beside the repository")
     records = datasets.read_all(DATA, list(names))
     images = pd.concat([records[n].images.assign(set=n) for n in names], ignore_index=True)
-    mapping = pd.read_csv(DATA / datasets.FOLDERS["rsna"] / "nih-of-rsna.csv").set_index("patientId")["nih_image"]
+    mapping = pd.read_csv(DATA / datasets.FOLDERS["rsna"] / "nih-of-rsna.csv").set_index(
+        "patientId"
+    )["nih_image"]
     known = {(i, mapping[i]) for i in records["rsna"].images["image"]} & {
         (i, n) for i, n in mapping.items() if n in set(records["chestxray8"].images["image"])
     }
     found = pairs(thumbnails(images)[0])
-    assert known == {(images["image"][a], images["image"][b]) for a, b in found[["a", "b"]].to_numpy()}
+    assert known == {
+        (images["image"][a], images["image"][b]) for a, b in found[["a", "b"]].to_numpy()
+    }
     assert (found["bits"] <= 8).all()  # the next pair of these sets differs by more than 40

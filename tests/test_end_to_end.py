@@ -12,27 +12,20 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from pnloc import (
-    comparators,
-    explorer,
-    localizer,
-    metrics,
-    predict,
-    processes,
-    readouts,
-    results,
-    seeds,
-    severity_tables,
-    studies,
-    trained,
-    wordview,
-)
+from pnloc import localizer, processes
 from pnloc.cli import main
 from pnloc.errors import PnlocError
+from pnloc.evaluation import localization as metrics
 from pnloc.files import read_json
 from pnloc.localizer import Localizer
 from pnloc.regions import extract
-from pnloc.stages import Run, open_run
+from pnloc.run import comparators, results, seeds, trained
+from pnloc.run import predictions as predict
+from pnloc.run.run import Run, open_run
+from pnloc.run.severity import readouts
+from pnloc.run.severity import tables as severity_tables
+from pnloc.view.explorer import studies, wordview
+from pnloc.view.explorer import widget as explorer
 
 LOCALIZATION = ["dataset", "method", "metric", "threshold", "value", "low", "high", "n", "seed"]
 DIFFERENCES = ["dataset", "method", "against", "metric", "value", "low", "high", "n"]
@@ -61,16 +54,29 @@ def test_what_text_adds_is_averaged_over_seeds_of_the_attention(run, artifacts, 
     shutil.copytree(run.root, tmp_path / "smoke")
     several = Run(replace(run.preset, seeds=2), run.data, run.seed, tmp_path / "smoke")
     found = seeds.table(several)
-    assert list(found.columns) == seeds.COLUMNS and (found["low"] <= found["value"]).all() and (found["value"] <= found["high"]).all()
-    own = table(artifacts, "localization").query("metric == 'miou'").set_index(["dataset", "method"])["value"]
+    assert (
+        list(found.columns) == seeds.COLUMNS
+        and (found["low"] <= found["value"]).all()
+        and (found["value"] <= found["high"]).all()
+    )
+    own = (
+        table(artifacts, "localization")
+        .query("metric == 'miou'")
+        .set_index(["dataset", "method"])["value"]
+    )
     for name, rows in found.groupby("dataset"):
         rows = rows.set_index("seed")
         assert list(rows.index) == [seeds.MEAN, "0", "1000"]
         for column, method in (("text", "text-attention"), ("labels", "image-label-attention")):
             assert rows.loc["0", column] == pytest.approx(own[name, method], abs=1e-6)
-            assert rows.loc[seeds.MEAN, column] == pytest.approx(rows.loc[["0", "1000"], column].mean())
+            assert rows.loc[seeds.MEAN, column] == pytest.approx(
+                rows.loc[["0", "1000"], column].mean()
+            )
         np.testing.assert_allclose(rows["value"], rows["text"] - rows["labels"])
-    assert (found[found["seed"] == "0"]["text"].to_numpy() != found[found["seed"] == "1000"]["text"].to_numpy()).any()
+    assert (
+        found[found["seed"] == "0"]["text"].to_numpy()
+        != found[found["seed"] == "1000"]["text"].to_numpy()
+    ).any()
     assert seeds.table(run).empty, "a preset with one seed has no such table"
 
 
@@ -82,11 +88,23 @@ def test_the_localization_table_has_every_method_and_metric(run, artifacts):
     methods = {d: set(rows["method"]) for d, rows in found.groupby("dataset")}
     assert {*predict.METHODS, *trained.names(run)} <= methods["demo-mimic"]
     assert set(predict.METHODS) - set(predict.NEED_REPORTS) <= methods["demo-chestxray8"]
-    assert not set(predict.NEED_REPORTS) & methods["demo-chestxray8"], "a set without reports gives none"
-    assert (found["value"] >= 0).all() and (found["low"] <= found["high"]).all() and (found["n"] > 0).all()
+    assert not set(predict.NEED_REPORTS) & methods["demo-chestxray8"], (
+        "a set without reports gives none"
+    )
+    assert (
+        (found["value"] >= 0).all()
+        and (found["low"] <= found["high"]).all()
+        and (found["n"] > 0).all()
+    )
     assert (found.loc[~found["metric"].isin(["afp", "cnr"]), "value"] <= 1).all()
     heats = {m for m, rows in found.groupby("method") if "cnr" in set(rows["metric"])}
-    assert heats == {"heat-map", *comparators.CAMS, comparators.MASK, *trained.names(run), *predict.ATTENTION}
+    assert heats == {
+        "heat-map",
+        *comparators.CAMS,
+        comparators.MASK,
+        *trained.names(run),
+        *predict.ATTENTION,
+    }
 
 
 def test_the_best_proposal_is_a_ceiling_of_accuracy_for_what_ranks_proposals(artifacts):
@@ -109,16 +127,36 @@ def test_tables_have_the_columns_that_other_things_rely_on(artifacts):
     for name in severity_tables.BESIDE:
         assert set(table(artifacts, f"severity_{name}").columns) >= {"n"}, name
     choice = table(artifacts, "severity_choice")
-    assert choice["chosen"].sum() == 1 and choice.loc[choice["chosen"], "readout"].item() in readouts.OURS
-    assert list(pd.read_csv(artifacts / "smoke" / "timing.csv").columns) == ["stage", "seconds", "peak_mib"]
+    assert (
+        choice["chosen"].sum() == 1
+        and choice.loc[choice["chosen"], "readout"].item() in readouts.OURS
+    )
+    assert list(pd.read_csv(artifacts / "smoke" / "timing.csv").columns) == [
+        "stage",
+        "seconds",
+        "peak_mib",
+    ]
 
 
 @pytest.mark.parametrize("method", ["text-attention", "grad-cam", "whole-image", "report-anatomy"])
-def test_tables_can_be_made_again_from_the_saved_files_by_the_command(run, artifacts, tmp_path, capsys, method):
+def test_tables_can_be_made_again_from_the_saved_files_by_the_command(
+    run, artifacts, tmp_path, capsys, method
+):
     saved = artifacts / "smoke" / "predictions"
     assert list(pd.read_csv(saved / f"demo-mimic--{method}.csv").columns) == predict.BOX_TABLE
-    command = ["evaluate", str(saved / f"demo-mimic--{method}.csv"), str(saved / "demo-mimic--truth.csv")]
-    command += ["--resamples", str(run.preset.resamples), "--seed", str(run.seed), "--out", str(tmp_path / "t.csv")]
+    command = [
+        "evaluate",
+        str(saved / f"demo-mimic--{method}.csv"),
+        str(saved / "demo-mimic--truth.csv"),
+    ]
+    command += [
+        "--resamples",
+        str(run.preset.resamples),
+        "--seed",
+        str(run.seed),
+        "--out",
+        str(tmp_path / "t.csv"),
+    ]
     assert main(command) == 0
     assert "counts as a patient" not in capsys.readouterr().err, "the file names the patients"
     again = pd.read_csv(tmp_path / "t.csv")
@@ -139,13 +177,28 @@ def test_the_saved_truth_holds_boxes_and_images_that_are_known_to_have_none(run,
 
 def test_p_values_are_of_the_same_comparisons_and_corrected_upwards(run, artifacts):
     found, compared = table(artifacts, "significance"), table(artifacts, "differences")
-    assert list(found.columns) == ["dataset", "method", "against", "metric", "value", "p", "p_holm", "n"]
+    assert list(found.columns) == [
+        "dataset",
+        "method",
+        "against",
+        "metric",
+        "value",
+        "p",
+        "p_holm",
+        "n",
+    ]
     shared = ["dataset", "method", "against", "metric", "value", "n"]
     pd.testing.assert_frame_equal(found[shared], compared[shared])
-    assert (found["p_holm"] >= found["p"]).all() and found["p"].between(0, 1).all() and found["p_holm"].max() <= 1
+    assert (
+        (found["p_holm"] >= found["p"]).all()
+        and found["p"].between(0, 1).all()
+        and found["p_holm"].max() <= 1
+    )
     first = found.groupby(["dataset", "metric"]).size()
     methods = len(predict.METHODS) + len(trained.names(run))
-    assert first.nunique() == 2 and first.max() == methods, "all others, and report given minus detector"
+    assert first.nunique() == 2 and first.max() == methods, (
+        "all others, and report given minus detector"
+    )
 
 
 def test_a_second_run_repeats_nothing(artifacts):
@@ -163,28 +216,46 @@ def test_the_same_seed_gives_the_same_regions_and_weights(run, tmp_path, artifac
     again = open_run("smoke", artifacts=str(tmp_path))
     results.localization(again)
     pd.testing.assert_frame_equal(
-        table(artifacts, "localization"), pd.read_csv(tmp_path / "smoke" / "tables" / "localization.csv")
+        table(artifacts, "localization"),
+        pd.read_csv(tmp_path / "smoke" / "tables" / "localization.csv"),
     )
 
 
 def test_two_processes_make_the_tables_of_one(tmp_path, artifacts):
     """By the command that the book gives: regions and localizers, split over two CPU processes, from the kept detector."""
-    shutil.copytree(artifacts / "smoke", tmp_path / "smoke", ignore=shutil.ignore_patterns("tables", "predictions"))
+    shutil.copytree(
+        artifacts / "smoke",
+        tmp_path / "smoke",
+        ignore=shutil.ignore_patterns("tables", "predictions"),
+    )
     for stage in (tmp_path / "smoke" / "cache").iterdir():
         if stage.name.startswith(("regions", "attention", "predict", "compare")):
             shutil.rmtree(stage)
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    command = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--multi_gpu",
+        "--num_processes",
+        "2",
+    ]
     command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
     command += ["--main_process_port", str(processes.free_port())]
     command += ["-m", "pnloc", "train", "--preset", "smoke", "--artifacts", str(tmp_path)]
     done = subprocess.run(
-        command, cwd=Path(__file__).parents[1], env={**os.environ, "PNLOC_SPLIT": "1", "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        command,
+        cwd=Path(__file__).parents[1],
+        env={**os.environ, "PNLOC_SPLIT": "1", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("checkpoint: ") == 1, "one process speaks"
     for arm in ("text", "labels"):
-        one, two = (next((p / "smoke" / "cache").glob(f"attention-{arm}-*")) for p in (artifacts, tmp_path))
+        one, two = (
+            next((p / "smoke" / "cache").glob(f"attention-{arm}-*")) for p in (artifacts, tmp_path)
+        )
         one, two = (pd.read_csv(folder / "history.csv") for folder in (one, two))
         pd.testing.assert_frame_equal(one, two, rtol=0, atol=1e-4)
     for name in ("localization", "differences"):
@@ -200,17 +271,27 @@ def test_what_a_run_was_made_with_lies_beside_it(artifacts):
     timing = pd.read_csv(artifacts / "smoke" / "timing.csv")
     assert found["preset"] == "smoke" and found["seed"] == 0
     assert set(found["stages"]) == set(timing["stage"])
-    assert {len(stage["data"]) for name, stage in found["stages"].items() if name.startswith("decode")} == {16}
+    assert {
+        len(stage["data"]) for name, stage in found["stages"].items() if name.startswith("decode")
+    } == {16}
     assert read_json(artifacts / "smoke" / "config.json")["detector"]["side"] == 192
-    assert not list((artifacts / "smoke" / "cache").rglob("*state*.safetensors")), "no checkpoint stays behind"
+    assert not list((artifacts / "smoke" / "cache").rglob("*state*.safetensors")), (
+        "no checkpoint stays behind"
+    )
 
 
 def test_no_patient_is_trained_and_tested_on(run):
     trained, tested = set(), set()
     for name in run.sets:
         images = run.records(name).images
-        trained |= set(images.loc[images["split"] != "test", "patient"].str.split(":").str[1].astype(int) % 10_000)
-        tested |= set(images.loc[images["split"] == "test", "patient"].str.split(":").str[1].astype(int) % 10_000)
+        trained |= set(
+            images.loc[images["split"] != "test", "patient"].str.split(":").str[1].astype(int)
+            % 10_000
+        )
+        tested |= set(
+            images.loc[images["split"] == "test", "patient"].str.split(":").str[1].astype(int)
+            % 10_000
+        )
     # A generated patient is an anatomical variant; its number is the same in every set.
     assert trained and tested and not trained & tested
 
@@ -228,7 +309,9 @@ def test_inference_reads_no_report(run):
     assert np.array_equal(before[0], after[0]) and np.array_equal(before[1], after[1])
 
 
-def test_localize_takes_png_jpeg_and_dicom_and_gives_original_pixels(run, artifacts, tmp_path, capsys):
+def test_localize_takes_png_jpeg_and_dicom_and_gives_original_pixels(
+    run, artifacts, tmp_path, capsys
+):
     images = run.records("demo-mimic").split("test")
     large = Image.open(images["path"].iloc[0]).resize((700, 512))
     large.save(tmp_path / "one.png")
@@ -254,7 +337,12 @@ def test_localize_takes_png_jpeg_and_dicom_and_gives_original_pixels(run, artifa
     assert set(attributes["image"]) == {str(tmp_path / "one.png"), str(tmp_path / "two.jpg"), dicom}
     assert attributes["probability"].between(0, 1).all() and len(attributes) % 3 == 0
     first = boxes[boxes["image"] == str(tmp_path / "one.png")]
-    assert len(first) and first["x2"].max() <= 700 and first["y2"].max() <= 512 and (first["x1"] < first["x2"]).all()
+    assert (
+        len(first)
+        and first["x2"].max() <= 700
+        and first["y2"].max() <= 512
+        and (first["x1"] < first["x2"]).all()
+    )
     assert first["x2"].max() > 256, "boxes are in pixels of the file, not of the model's input"
     overlays = sorted(p.name for p in out.glob("*.png"))
     assert len(overlays) == 3
@@ -267,7 +355,9 @@ def test_a_given_report_is_grounded_on_its_image(run, artifacts, tmp_path, capsy
     monkeypatch.setattr(localizer, "extract", lambda *given: looks.append(given) or extract(*given))
     image = run.records("demo-mimic").split("test")["path"].iloc[0]
     report = tmp_path / "report.txt"
-    report.write_text("FINDINGS: Patchy opacity in the right lower lobe. No consolidation on the left.")
+    report.write_text(
+        "FINDINGS: Patchy opacity in the right lower lobe. No consolidation on the left."
+    )
     command = ["localize", "--checkpoint", str(artifacts / "smoke"), "--out", str(tmp_path / "out")]
     assert main([*command, "--report", str(report), image]) == 0
     assert len(looks) == 1, "boxes and phrases share one pass of the detector"
@@ -284,12 +374,22 @@ def test_a_given_report_is_grounded_on_its_image(run, artifacts, tmp_path, capsy
     assert "--report goes with one image, not with 2" in said and "none.txt: no such file" in said
 
 
-def test_a_broken_image_is_named_and_the_others_are_still_localized(run, artifacts, tmp_path, capsys):
+def test_a_broken_image_is_named_and_the_others_are_still_localized(
+    run, artifacts, tmp_path, capsys
+):
     good = run.records("demo-mimic").split("test")["path"].iloc[0]
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(Path(good).read_bytes()[:900])
     status = main(
-        ["localize", "--checkpoint", str(artifacts / "smoke"), "--out", str(tmp_path / "out"), str(broken), good]
+        [
+            "localize",
+            "--checkpoint",
+            str(artifacts / "smoke"),
+            "--out",
+            str(tmp_path / "out"),
+            str(broken),
+            good,
+        ]
     )
     said = capsys.readouterr().err
     assert status == 2 and "broken.jpg" in said and "Traceback" not in said
@@ -326,23 +426,33 @@ def test_data_check_counts_and_quarantines(artifacts, tmp_path, capsys):
     assert "mimic" in said and "0 in quarantine" in said
 
 
-def test_the_explorer_shows_a_run_without_a_kernel_and_reads_an_image_as_the_command_does(run, artifacts, tmp_path):
+def test_the_explorer_shows_a_run_without_a_kernel_and_reads_an_image_as_the_command_does(
+    run, artifacts, tmp_path
+):
     name, rows = studies.examples(run)
     found = studies.gather(run, name, rows)
     assert len(found) == 6 and all(
         len(s.truth) and s.words and s.alpha.shape == (len(s.words), len(s.boxes)) for s in found
     )
     assert all([s.report[a:b].lower() for a, b in s.spans] == s.words for s in found)
-    assert np.allclose(np.concatenate([np.concatenate([s.alpha, s.gamma, s.beta]).sum(1) for s in found]), 1, atol=1e-4)
+    assert np.allclose(
+        np.concatenate([np.concatenate([s.alpha, s.gamma, s.beta]).sum(1) for s in found]),
+        1,
+        atol=1e-4,
+    )
     assert len(wordview.html(found, studies.starts(run))) < 3e6
     path = tmp_path / "own.png"
     shutil.copy(run.records(name).images["path"].iloc[rows[0]], path)
     shown = explorer.explore(run, found)
     shown.load("own.png", path.read_bytes())
     boxes, _ = Localizer.load(artifacts / "smoke")(path)
-    assert "Loaded own.png" in shown.message.value and shown.readout.value.count("<tr") == len(boxes) + 1
+    assert (
+        "Loaded own.png" in shown.message.value
+        and shown.readout.value.count("<tr") == len(boxes) + 1
+    )
     assert all(
-        f"<td>{round(v)}</td>" in shown.readout.value for v in boxes[["x1", "y1", "x2", "y2"]].to_numpy().ravel()
+        f"<td>{round(v)}</td>" in shown.readout.value
+        for v in boxes[["x1", "y1", "x2", "y2"]].to_numpy().ravel()
     )
 
 

@@ -7,17 +7,21 @@ import pandas as pd
 import pytest
 import torch
 
-from pnloc import arms, choices, comparators, experiment, pages, pooling, trained
-from pnloc.arms import Arm, Pairs
+from experiments import arms, pooling
+from experiments import text_gain as experiment
+from experiments.arms import Arm, Pairs
+from experiments.plans import ABLATIONS, FULL, GIVEN, LABELS, PLANS, TEXT
+from experiments.pooling import COLUMNS
+from pnloc import choices
 from pnloc.cli import main
 from pnloc.errors import PnlocError
 from pnloc.files import read_json
 from pnloc.localize import Choice, boxes_of
-from pnloc.phrases import CELLS, asserted_places
-from pnloc.plans import ABLATIONS, FULL, GIVEN, LABELS, PLANS, TEXT
-from pnloc.pooling import COLUMNS
 from pnloc.regions import Regions
-from pnloc.words import WordVectors
+from pnloc.reports.phrases import CELLS, asserted_places
+from pnloc.reports.words import WordVectors
+from pnloc.run import comparators, trained
+from pnloc.view import tables as pages
 
 
 def some_pairs(labels: list[float]) -> Pairs:
@@ -59,8 +63,12 @@ def test_shuffled_reports_all_belong_to_another_study_of_the_same_label():
     after = arms.shuffled(before, np.random.default_rng(0))
     source = after.words[:, 0]
     assert (source != np.arange(7)).all() and sorted(source) == list(range(7))
-    assert (before.labels[source, 0] == after.labels[:, 0]).all() and (after.labels[:, 0] == before.labels[:, 0]).all()
-    assert (after.labels[:, 1] == source).all() and (after.phrases[:, 0, 0] == source + 1).all(), "a report moves whole"
+    assert (before.labels[source, 0] == after.labels[:, 0]).all() and (
+        after.labels[:, 0] == before.labels[:, 0]
+    ).all()
+    assert (after.labels[:, 1] == source).all() and (after.phrases[:, 0, 0] == source + 1).all(), (
+        "a report moves whole"
+    )
 
 
 def test_a_lost_report_leaves_the_image_label():
@@ -69,7 +77,9 @@ def test_a_lost_report_leaves_the_image_label():
     lost = after.words[:, 0] < 0
     assert lost.sum() == 5
     assert (after.labels[:, 0] == before.labels[:, 0]).all() and (after.weights[:, 0] == 1).all()
-    assert (after.phrases[lost] == 0).all() and (after.phrases[~lost] == before.phrases[~lost]).all()
+    assert (after.phrases[lost] == 0).all() and (
+        after.phrases[~lost] == before.phrases[~lost]
+    ).all()
     assert (after.weights[lost & (before.labels[:, 0] == 1), 1] == 0).all(), (
         "what a silent study's pneumonia is like is not known"
     )
@@ -79,7 +89,8 @@ def test_a_lost_report_leaves_the_image_label():
 def test_swapped_sides_are_the_other_sides_and_nothing_else():
     text = "Right lower lobe opacity. LLL consolidation. No effusion on the left. Brightly lit."
     assert (
-        arms.swap_sides(text) == "Left lower lobe opacity. RLL consolidation. No effusion on the right. Brightly lit."
+        arms.swap_sides(text)
+        == "Left lower lobe opacity. RLL consolidation. No effusion on the right. Brightly lit."
     )
     assert arms.swap_sides(arms.swap_sides(text)) == text
 
@@ -92,7 +103,9 @@ def test_swapped_sides_are_read_as_the_other_sides():
 
 
 def test_random_vectors_keep_the_words_and_the_unknown_one():
-    vectors = WordVectors(["<unknown>", "a", "b"], np.array([[0, 0], [1, 0], [0, 1]], dtype=np.float32))
+    vectors = WordVectors(
+        ["<unknown>", "a", "b"], np.array([[0, 0], [1, 0], [0, 1]], dtype=np.float32)
+    )
     other = arms.random_vectors(vectors, 0)
     assert other.words == vectors.words and (other.vectors[0] == 0).all()
     assert np.linalg.norm(other.vectors[1:], axis=1).mean() == pytest.approx(1)
@@ -100,7 +113,12 @@ def test_random_vectors_keep_the_words_and_the_unknown_one():
 
 
 def test_no_two_arms_share_a_name():
-    made = [Arm(text, p, options) for text in (True, False) for p in (0.93, 0.5) for options in PLANS["full"].grid]
+    made = [
+        Arm(text, p, options)
+        for text in (True, False)
+        for p in (0.93, 0.5)
+        for options in PLANS["full"].grid
+    ]
     made += [Arm(True, 0.93, **change) for change in ABLATIONS.values()]
     assert len({arm.name for arm in made}) == len(made)
     assert all(re.fullmatch(r"[\w-]+", arm.name) for arm in made)
@@ -110,14 +128,20 @@ def test_no_two_arms_share_a_name():
 
 
 def values(method: str, seed: int, numbers: dict[tuple[str, str], float]) -> pd.DataFrame:
-    table = pd.DataFrame([(v, i, value) for (v, i), value in numbers.items()], columns=["variant", "image", "miou"])
-    return table.assign(method=method, seed=seed, boxes=1, **{c: 0.0 for c in COLUMNS if c != "miou"})
+    table = pd.DataFrame(
+        [(v, i, value) for (v, i), value in numbers.items()], columns=["variant", "image", "miou"]
+    )
+    return table.assign(
+        method=method, seed=seed, boxes=1, **{c: 0.0 for c in COLUMNS if c != "miou"}
+    )
 
 
 def test_seeds_are_averaged_per_image_before_anything_else():
     table = pd.concat([values("m", 0, {("1/a", "x"): 0.2}), values("m", 1, {("1/a", "x"): 0.6})])
     mean = pooling.over_seeds(table, "m")
-    assert len(mean) == 1 and mean["miou"].item() == pytest.approx(0.4), "a second seed is no second image"
+    assert len(mean) == 1 and mean["miou"].item() == pytest.approx(0.4), (
+        "a second seed is no second image"
+    )
 
 
 def test_whole_variants_are_drawn():
@@ -131,7 +155,10 @@ def test_whole_variants_are_drawn():
 def test_differences_are_paired():
     """Values that vary widely, but always by .1 between the methods: an interval of no width."""
     numbers = {(f"1/{i}", f"{i}"): i / 10 for i in range(8)}
-    one, other = values("one", 0, {k: v + 0.1 for k, v in numbers.items()}), values("other", 0, numbers)
+    one, other = (
+        values("one", 0, {k: v + 0.1 for k, v in numbers.items()}),
+        values("other", 0, numbers),
+    )
     first, second = pooling.over_seeds(one, "one"), pooling.over_seeds(other, "other")
     row = pooling.minus(first, second, 200).iloc[0]
     assert [row["value"], row["low"], row["high"]] == pytest.approx([0.1] * 3)
@@ -145,9 +172,13 @@ def test_differences_are_paired():
 def test_the_best_choice_is_that_of_trying_them_all():
     rng = np.random.default_rng(0)
     corners = rng.uniform(0, 60, (6, 8, 2))
-    boxes = torch.from_numpy(np.concatenate([corners, corners + rng.uniform(10, 50, (6, 8, 2))], axis=2)).float()
+    boxes = torch.from_numpy(
+        np.concatenate([corners, corners + rng.uniform(10, 50, (6, 8, 2))], axis=2)
+    ).float()
     zeros = torch.zeros(6, 8)
-    regions = Regions(boxes, zeros + 1, zeros == 0, torch.zeros(6, 8, 20), torch.zeros(6, 4, 4), torch.zeros(6))
+    regions = Regions(
+        boxes, zeros + 1, zeros == 0, torch.zeros(6, 8, 20), torch.zeros(6, 4, 4), torch.zeros(6)
+    )
     truth, ranking = [b[:2].numpy().astype(float) for b in boxes], rng.uniform(size=(6, 8))
     for grouped in (True, False):
         choice, value = choices.best_choice(regions, ranking, truth, grouped)
@@ -164,29 +195,53 @@ def test_the_best_choice_among_detections_is_that_of_trying_them_all():
     choice, value = choices.best_of(found, truth)
     tried = [Choice(share, most) for share in choices.SHARES for most in choices.MOST]
     values = [comparators.mean_union(trained._chosen(found, c), truth) for c in tried]
-    assert choice == tried[int(np.argmax(values))] and value == pytest.approx(max(values)) and value > 0
+    assert (
+        choice == tried[int(np.argmax(values))]
+        and value == pytest.approx(max(values))
+        and value > 0
+    )
 
 
-
-def ablation_rows(name: str, given: dict[tuple[str, str], tuple[float, float, float]]) -> pd.DataFrame:
-    rows = [(name, method, against, *numbers, 9, "0-2") for (method, against), numbers in given.items()]
-    return pd.DataFrame(rows, columns=["ablation", "method", "against", "value", "low", "high", "n", "seeds"])
+def ablation_rows(
+    name: str, given: dict[tuple[str, str], tuple[float, float, float]]
+) -> pd.DataFrame:
+    rows = [
+        (name, method, against, *numbers, 9, "0-2") for (method, against), numbers in given.items()
+    ]
+    return pd.DataFrame(
+        rows, columns=["ablation", "method", "against", "value", "low", "high", "n", "seeds"]
+    )
 
 
 def test_each_ablation_is_told_in_a_sentence_whose_numbers_are_the_tables():
     full = ablation_rows(
-        FULL, {(TEXT, ""): (0.45, 0.4, 0.5), (TEXT, LABELS): (0.03, 0.01, 0.05), (GIVEN, ""): (0.5, 0.4, 0.6)}
+        FULL,
+        {
+            (TEXT, ""): (0.45, 0.4, 0.5),
+            (TEXT, LABELS): (0.03, 0.01, 0.05),
+            (GIVEN, ""): (0.5, 0.4, 0.6),
+        },
     )
-    levels = {(TEXT, ""): (0.42, 0.4, 0.44), (TEXT, LABELS): (0.0, -0.01, 0.01), (TEXT, FULL): (-0.03, -0.05, -0.01)}
+    levels = {
+        (TEXT, ""): (0.42, 0.4, 0.44),
+        (TEXT, LABELS): (0.0, -0.01, 0.01),
+        (TEXT, FULL): (-0.03, -0.05, -0.01),
+    }
     other = ablation_rows(
-        "shuffled reports", {**levels, (GIVEN, ""): (0.44, 0.4, 0.5), (GIVEN, FULL): (-0.06, -0.08, -0.04)}
+        "shuffled reports",
+        {**levels, (GIVEN, ""): (0.44, 0.4, 0.5), (GIVEN, FULL): (-0.06, -0.08, -0.04)},
     )
     whole, shuffled = (s.replace("\xa0", " ") for s in pages.sentences(pd.concat([full, other])))
     assert whole.startswith(
         "**As it is**: .450 [.400, .500] from the image alone, .500 [.400, .600] with the report given; better than image labels"
     )
-    assert shuffled.startswith("**Shuffled reports**: worse than the arm as it is (-.030 [-.050, -.010])")
-    assert "not told apart from image labels (+.000 [-.010, +.010])" in shuffled and "given worse than" in shuffled
+    assert shuffled.startswith(
+        "**Shuffled reports**: worse than the arm as it is (-.030 [-.050, -.010])"
+    )
+    assert (
+        "not told apart from image labels (+.000 [-.010, +.010])" in shuffled
+        and "given worse than" in shuffled
+    )
 
 
 def test_the_table_of_ablations_has_their_numbers_and_no_cell_for_what_was_not_compared():
@@ -215,7 +270,9 @@ def test_each_hope_of_the_plan_gets_its_answer():
     columns = ["dataset", "method", "against", "metric", "value", "low", "high", "n"]
     told = pages.answers(pd.DataFrame(rows, columns=columns))
     first, second, third, fourth = (s.replace("\xa0", " ") for s in told)
-    assert "+.010 [+.004, +.020], an interval above 0; hoped for: at least +.03, not reached" in first
+    assert (
+        "+.010 [+.004, +.020], an interval above 0; hoped for: at least +.03, not reached" in first
+    )
     assert second.endswith("hoped for: at least +.06, reached.")
     assert "on both sides of 0; hoped for: above 0, not reached" in third and "below 0" in fourth
 
@@ -226,14 +283,19 @@ def test_the_committed_tables_can_be_shown():
     assert len(pages.answers(found["differences"])) == len(pages.HOPES)
     assert len(pages.sentences(found["ablations"])) == len(ABLATIONS) + 1
     n = found["localization"].query("metric == 'miou'")["n"].unique()
-    assert len(n) == 1 and pages.made(found["experiment"]).startswith(f"{n[0]} test images with a pneumonia")
+    assert len(n) == 1 and pages.made(found["experiment"]).startswith(
+        f"{n[0]} test images with a pneumonia"
+    )
 
 
 def test_pooled_numbers_stand_beside_those_of_a_run():
     columns = ["dataset", "method", "metric", "value", "low", "high"]
-    pool = pd.DataFrame([("demo-mimic-93", m, "miou", 0.4, 0.3, 0.5) for m in ("a", "b")], columns=columns)
+    pool = pd.DataFrame(
+        [("demo-mimic-93", m, "miou", 0.4, 0.3, 0.5) for m in ("a", "b")], columns=columns
+    )
     own = pd.DataFrame(
-        [("demo-mimic", "b", "miou", 0.6, 0.5, 0.7), ("demo-mimic", "c", "miou", 0.1, 0, 0.2)], columns=columns
+        [("demo-mimic", "b", "miou", 0.6, 0.5, 0.7), ("demo-mimic", "c", "miou", 0.1, 0, 0.2)],
+        columns=columns,
     )
     shown = pages.beside(pool, own)
     assert shown["demo-mimic-93"].tolist() == [".400\xa0[.300,\xa0.500]"] * 2
@@ -247,12 +309,28 @@ def test_pooled_numbers_stand_beside_those_of_a_run():
 def made(tmp_path_factory):
     """The small plan, worked off by the command line."""
     folder = tmp_path_factory.mktemp("experiment")
-    assert main(["experiment", "--plan", "smoke", "--artifacts", str(folder), "--out", str(folder / "out")]) == 0
+    assert (
+        main(
+            [
+                "experiment",
+                "--plan",
+                "smoke",
+                "--artifacts",
+                str(folder),
+                "--out",
+                str(folder / "out"),
+            ]
+        )
+        == 0
+    )
     return folder
 
 
 def test_the_tables_have_the_columns_of_a_run(made):
-    tables = {name: pd.read_csv(made / "out" / f"{name}.csv") for name in ("localization", "differences", "ablations")}
+    tables = {
+        name: pd.read_csv(made / "out" / f"{name}.csv")
+        for name in ("localization", "differences", "ablations")
+    }
     assert list(tables["localization"]) == [
         "dataset",
         "method",
@@ -264,9 +342,20 @@ def test_the_tables_have_the_columns_of_a_run(made):
         "n",
         "seed",
     ]
-    assert list(tables["differences"]) == ["dataset", "method", "against", "metric", "value", "low", "high", "n"]
+    assert list(tables["differences"]) == [
+        "dataset",
+        "method",
+        "against",
+        "metric",
+        "value",
+        "low",
+        "high",
+        "n",
+    ]
     for table in tables.values():
-        assert (table["low"] <= table["value"] + 1e-9).all() and (table["value"] <= table["high"] + 1e-9).all()
+        assert (table["low"] <= table["value"] + 1e-9).all() and (
+            table["value"] <= table["high"] + 1e-9
+        ).all()
     main_rows = tables["localization"].query("metric == 'miou'")
     assert set(main_rows["dataset"]) == {"demo-mimic-93", "demo-mimic-50"}
     for _, rows in main_rows.groupby("dataset"):
@@ -290,12 +379,21 @@ def test_a_difference_is_that_of_the_two_lines(made):
     )
     for row in pd.read_csv(made / "out" / "differences.csv").query("metric == 'miou'").itertuples():
         if "/" not in row.dataset:
-            assert row.value == pytest.approx(lines[row.dataset, row.method] - lines[row.dataset, row.against])
+            assert row.value == pytest.approx(
+                lines[row.dataset, row.method] - lines[row.dataset, row.against]
+            )
 
 
 def test_what_made_the_tables_stands_beside_them(made):
     facts = read_json(made / "out" / "experiment.json")
-    assert {"plan", "commits", "date", "environment", "seconds", "test_images_with_pneumonia"} <= set(facts)
+    assert {
+        "plan",
+        "commits",
+        "date",
+        "environment",
+        "seconds",
+        "test_images_with_pneumonia",
+    } <= set(facts)
     assert facts["plan"]["replicates"] == [1, 2] and "arm" in facts["seconds"]
 
 
@@ -313,7 +411,12 @@ def test_a_second_call_makes_no_stage_and_the_same_tables(made):
     replicate = experiment.Replicate(PLANS["smoke"], 1, made / "experiment-smoke")
     replicate.all()
     assert replicate.run.cache.ran == []
-    assert main(["experiment", "--plan", "smoke", "--artifacts", str(made), "--out", str(made / "out")]) == 0
+    assert (
+        main(
+            ["experiment", "--plan", "smoke", "--artifacts", str(made), "--out", str(made / "out")]
+        )
+        == 0
+    )
     assert {p.name: p.read_bytes() for p in (made / "out").glob("*.csv")} == before
     assert {p: p.stat().st_mtime_ns for p in made.rglob("done.json")} == times
 

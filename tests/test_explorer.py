@@ -8,18 +8,19 @@ import pytest
 from PIL import Image
 from test_wordview import STARTS, study
 
-from pnloc import explorer, wordview
+from pnloc.baselines.heatmaps import heat_boxes
 from pnloc.boxes import fuse, group, select
 from pnloc.errors import PnlocError
-from pnloc.heatmaps import heat_boxes
 from pnloc.images import Letterbox, load
-from pnloc.pairs import NAMES
+from pnloc.run.pairs import NAMES
+from pnloc.view.explorer import widget as explorer
+from pnloc.view.explorer import wordview
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def read(path):
-    """What pnloc.studies.read gives, from a file that is really read."""
+    """What pnloc.view.explorer.studies.read gives, from a file that is really read."""
     load(path, 64)
     attributes = pd.Series(np.linspace(0.9, 0.1, len(NAMES)), list(NAMES))
     boxes = pd.DataFrame([[1.0, 2, 11, 22, 0.8]], columns=["x1", "y1", "x2", "y2", "score"])
@@ -33,7 +34,9 @@ def made():
 
 def png(width: int = 40, height: int = 60) -> bytes:
     kept = io.BytesIO()
-    Image.fromarray(np.arange(width * height, dtype=np.uint8).reshape(height, width)).save(kept, "PNG")
+    Image.fromarray(np.arange(width * height, dtype=np.uint8).reshape(height, width)).save(
+        kept, "PNG"
+    )
     return kept.getvalue()
 
 
@@ -45,7 +48,14 @@ def test_the_warning_comes_first_and_the_view_has_every_study(made):
 
 @pytest.mark.parametrize("source", ["word", "phrase", "attribute", "detector"])
 def test_boxes_are_those_that_the_view_keeps(made, source):
-    made.view.state = {**made.view.state, "study": 1, "source": source, "item": 0, "share": 0.3, "most": 4}
+    made.view.state = {
+        **made.view.state,
+        "study": 1,
+        "source": source,
+        "item": 0,
+        "share": 0.3,
+        "most": 4,
+    }
     one = made.studies[1]
     grouped = group(one.boxes, one.mass(source, 0), one.scores)
     kept = fuse(one.boxes, grouped, select(one.boxes, grouped, 0.3, 4))
@@ -62,7 +72,10 @@ def test_an_image_of_ones_own_is_shown_with_boxes_attributes_and_severity(made):
     made.load("C:\\scans\\mine & yours.png", png())
     assert "Loaded mine &amp; yours.png, 40 × 60 pixels" in made.message.value
     assert made.view.state["study"] == 2 and len(made.view.studies) == 3
-    assert "expected grade" in made.readout.value and "pneumonia" not in made.readout.value.split("Attributes")[1]
+    assert (
+        "expected grade" in made.readout.value
+        and "pneumonia" not in made.readout.value.split("Attributes")[1]
+    )
     assert "<td>11</td>" in made.readout.value
 
 
@@ -90,9 +103,9 @@ def test_a_file_that_is_no_image_is_named_and_changes_nothing(made, name, conten
     before = (made.view.state, len(made.view.studies))
     made.load(name, content)
     assert "Not loaded" in made.message.value and message in made.message.value
-    assert "Traceback" not in made.message.value and "/" not in made.message.value.replace("</", "").replace(
-        "pneumonia/", ""
-    )
+    assert "Traceback" not in made.message.value and "/" not in made.message.value.replace(
+        "</", ""
+    ).replace("pneumonia/", "")
     assert (made.view.state, len(made.view.studies)) == before and made.readout.value == ""
 
 
@@ -104,7 +117,11 @@ def test_a_good_file_after_a_broken_one_is_read(made):
 
 def test_beside_the_widget_stands_what_needs_no_kernel(made):
     data, metadata = made._repr_mimebundle_()
-    assert WIDGET in data and embedded_names(data["text/html"]) == ["a", "a"] and "pnloc" not in metadata
+    assert (
+        WIDGET in data
+        and embedded_names(data["text/html"]) == ["a", "a"]
+        and "pnloc" not in metadata
+    )
 
 
 def test_what_no_page_may_show_is_marked_and_never_stands_beside_the_widget(made):

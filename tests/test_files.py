@@ -22,7 +22,11 @@ def test_an_atomic_write_replaces_the_old_file_at_the_end_and_not_before(tmp_pat
     with files.atomic(path) as temporary:
         temporary.write_text("new")
         assert path.read_text() == "old"
-        assert temporary.parent == tmp_path and temporary.suffix == ".txt" and temporary.name.startswith(".a-")
+        assert (
+            temporary.parent == tmp_path
+            and temporary.suffix == ".txt"
+            and temporary.name.startswith(".a-")
+        )
     assert path.read_text() == "new" and names(tmp_path) == ["a.txt"]
 
 
@@ -84,7 +88,9 @@ def test_tables_come_back_without_their_index(tmp_path, name):
     files.write_table(tmp_path / name, table)
     read = pd.read_parquet if name.endswith("parquet") else files.read_csv
     pd.testing.assert_frame_equal(read(tmp_path / name), table.reset_index(drop=True))
-    assert name != "t.csv.gz" or gzip.decompress((tmp_path / name).read_bytes()) == b"a,b\n1,x\n2,y\n"
+    assert (
+        name != "t.csv.gz" or gzip.decompress((tmp_path / name).read_bytes()) == b"a,b\n1,x\n2,y\n"
+    )
 
 
 def test_a_lacking_column_is_named_with_those_that_are_there(tmp_path):
@@ -95,7 +101,9 @@ def test_a_lacking_column_is_named_with_those_that_are_there(tmp_path):
 
 def test_options_go_to_pandas(tmp_path):
     (tmp_path / "t.csv").write_text("# head\na\n007\n")
-    assert files.read_csv(tmp_path / "t.csv", ["a"], dtype=str, comment="#")["a"].tolist() == ["007"]
+    assert files.read_csv(tmp_path / "t.csv", ["a"], dtype=str, comment="#")["a"].tolist() == [
+        "007"
+    ]
 
 
 def damaged_gzip() -> bytes:
@@ -119,7 +127,9 @@ def damaged_gzip() -> bytes:
 )
 def test_a_broken_table_is_named_in_one_line(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(PnlocError, match=rf"{re.escape(name)}: not readable as a table \(.+\)$") as caught:
+    with pytest.raises(
+        PnlocError, match=rf"{re.escape(name)}: not readable as a table \(.+\)$"
+    ) as caught:
         files.read_csv(tmp_path / name)
     assert "\n" not in str(caught.value)
 
@@ -132,7 +142,18 @@ def test_a_missing_table_is_named(tmp_path):
 def test_a_digest_stands_for_its_parts_and_their_borders():
     assert files.digest({"a": 1, "b": 2}) == files.digest({"b": 2, "a": 1})
     assert re.fullmatch("[0-9a-f]{16}", files.digest("a"))
-    different = [("a", "b"), ("ab",), ("b", "a"), (["a", "b"],), ("a", "b", ""), (), (1,), ("1",), (1.5,), (None,)]
+    different = [
+        ("a", "b"),
+        ("ab",),
+        ("b", "a"),
+        (["a", "b"],),
+        ("a", "b", ""),
+        (),
+        (1,),
+        ("1",),
+        (1.5,),
+        (None,),
+    ]
     assert len({files.digest(*parts) for parts in different}) == len(different)
 
 

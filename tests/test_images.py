@@ -13,7 +13,13 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.tag import Tag
-from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, JPEGBaseline8Bit, RLELossless, generate_uid
+from pydicom.uid import (
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    RLELossless,
+    generate_uid,
+)
 
 from pnloc.errors import PnlocError
 from pnloc.images import MOST_PIXELS, Letterbox, header, is_dicom, load, load_all, read_gray, size
@@ -27,14 +33,20 @@ def picture(width: int = 64, height: int = 48) -> np.ndarray:
     return (20 + 150 * x / width + 60 * y / height).astype(np.uint8)
 
 
-def save_dicom(path: Path, pixels: np.ndarray, bits: int = 8, compress: str = "", **elements) -> Path:
+def save_dicom(
+    path: Path, pixels: np.ndarray, bits: int = 8, compress: str = "", **elements
+) -> Path:
     """A DICOM file of one grey frame; `elements` are set after the usual ones."""
     data = Dataset()
     data.file_meta = FileMetaDataset()
     data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     data.SOPClassUID, data.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.1", generate_uid()
     data.Rows, data.Columns = pixels.shape[:2]
-    data.SamplesPerPixel, data.PhotometricInterpretation, data.PixelRepresentation = 1, "MONOCHROME2", 0
+    data.SamplesPerPixel, data.PhotometricInterpretation, data.PixelRepresentation = (
+        1,
+        "MONOCHROME2",
+        0,
+    )
     data.BitsAllocated, data.BitsStored, data.HighBit = pixels.dtype.itemsize * 8, bits, bits - 1
     data.PixelData = pixels.tobytes()
     for name, value in elements.items():
@@ -76,7 +88,9 @@ def test_an_8_bit_png_is_read_as_it_is(tmp_path):
 
 
 def test_a_16_bit_png_is_scaled_to_its_own_range(tmp_path):
-    Image.fromarray(np.array([[1000, 2000], [3000, 5000]], dtype=np.uint16)).save(tmp_path / "a.png")
+    Image.fromarray(np.array([[1000, 2000], [3000, 5000]], dtype=np.uint16)).save(
+        tmp_path / "a.png"
+    )
     assert read_gray(tmp_path / "a.png").tolist() == [[0, 64], [128, 255]]
 
 
@@ -92,18 +106,24 @@ def test_colour_becomes_luminance(tmp_path):
 
 
 def test_rgba_transparency_lies_on_black(tmp_path):
-    colours = np.array([[[200, 200, 200, 255], [200, 200, 200, 0], [200, 200, 200, 128]]], dtype=np.uint8)
+    colours = np.array(
+        [[[200, 200, 200, 255], [200, 200, 200, 0], [200, 200, 200, 128]]], dtype=np.uint8
+    )
     Image.fromarray(colours).save(tmp_path / "a.png")
     assert read_gray(tmp_path / "a.png").tolist() == [[200, 0, 100]]
 
 
 def test_grey_with_alpha_lies_on_black(tmp_path):
-    Image.fromarray(np.array([[[180, 255], [180, 0]]], dtype=np.uint8), "LA").save(tmp_path / "a.png")
+    Image.fromarray(np.array([[[180, 255], [180, 0]]], dtype=np.uint8), "LA").save(
+        tmp_path / "a.png"
+    )
     assert read_gray(tmp_path / "a.png").tolist() == [[180, 0]]
 
 
 @pytest.mark.parametrize(("transparent", "expected"), [(None, [[10, 200, 76]]), (1, [[10, 0, 76]])])
-def test_a_palette_is_looked_up_and_its_transparent_colour_is_black(tmp_path, transparent, expected):
+def test_a_palette_is_looked_up_and_its_transparent_colour_is_black(
+    tmp_path, transparent, expected
+):
     image = Image.fromarray(np.array([[0, 1, 2]], dtype=np.uint8), "P")
     image.putpalette([10, 10, 10, 200, 200, 200, 255, 0, 0])
     image.save(tmp_path / "a.png", **({} if transparent is None else {"transparency": transparent}))
@@ -170,7 +190,12 @@ def test_signed_pixels_and_rescale_are_applied(tmp_path):
     path = save_dicom(tmp_path / "a.dcm", pixels, bits=16, PixelRepresentation=1)
     assert read_gray(path).tolist() == [[0, 64], [128, 255]]
     path = save_dicom(
-        tmp_path / "b.dcm", pixels, bits=16, PixelRepresentation=1, RescaleSlope="-2", RescaleIntercept="50"
+        tmp_path / "b.dcm",
+        pixels,
+        bits=16,
+        PixelRepresentation=1,
+        RescaleSlope="-2",
+        RescaleIntercept="50",
     )
     assert read_gray(path).tolist() == [[255, 191], [128, 0]]
 
@@ -185,7 +210,9 @@ WINDOWED = np.array([[0, 999, 1250, 1500, 1750, 2001, 4095]], dtype=np.uint16)
 
 
 def test_the_window_cuts_both_ends(tmp_path):
-    path = save_dicom(tmp_path / "a.dcm", WINDOWED, bits=12, WindowCenter="1500", WindowWidth="1000")
+    path = save_dicom(
+        tmp_path / "a.dcm", WINDOWED, bits=12, WindowCenter="1500", WindowWidth="1000"
+    )
     found = read_gray(path)[0].tolist()
     assert [found[0], found[1], found[5], found[6]] == [0, 0, 255, 255]
     assert found[2:5] == pytest.approx([64, 128, 191], abs=1)
@@ -228,7 +255,9 @@ def test_a_voi_lut_is_applied_and_monochrome1_is_inverted_after_it(tmp_path):
     pixels = np.array([[0, 1, 2, 3]], dtype=np.uint8)
     path = save_dicom(tmp_path / "a.dcm", pixels, VOILUTSequence=[table])
     assert read_gray(path).tolist() == [[0, 200, 220, 255]]
-    path = save_dicom(tmp_path / "b.dcm", pixels, VOILUTSequence=[table], PhotometricInterpretation="MONOCHROME1")
+    path = save_dicom(
+        tmp_path / "b.dcm", pixels, VOILUTSequence=[table], PhotometricInterpretation="MONOCHROME1"
+    )
     assert read_gray(path).tolist() == [[255, 55, 35, 0]]
 
 
@@ -288,7 +317,11 @@ def test_the_first_of_several_frames_is_read(tmp_path):
 def test_a_colour_dicom_becomes_luminance(tmp_path):
     colours = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255], [90, 90, 90]]], dtype=np.uint8)
     path = save_dicom(
-        tmp_path / "a.dcm", colours, SamplesPerPixel=3, PhotometricInterpretation="RGB", PlanarConfiguration=0
+        tmp_path / "a.dcm",
+        colours,
+        SamplesPerPixel=3,
+        PhotometricInterpretation="RGB",
+        PlanarConfiguration=0,
     )
     assert read_gray(path).tolist() == [[76, 150, 29, 90]]
 
@@ -326,7 +359,13 @@ def _samples(folder: Path) -> list[Path]:
     Image.fromarray(picture()).save(folder / "grey.jpg")
     save_dicom(folder / "native.dcm", picture())
     save_dicom(folder / "rle.dcm", picture(), compress=RLELossless)
-    save_dicom(folder / "window.dcm", picture().astype(np.uint16), bits=12, WindowCenter="90", WindowWidth="100")
+    save_dicom(
+        folder / "window.dcm",
+        picture().astype(np.uint16),
+        bits=12,
+        WindowCenter="90",
+        WindowWidth="100",
+    )
     return sorted(folder.iterdir())
 
 
@@ -345,7 +384,9 @@ def test_whatever_is_cut_or_changed_gives_an_image_or_one_line(tmp_path):
         content = path.read_bytes()
         cuts = [content[:end] for end in rng.integers(0, len(content), 60)]
         # Changes are densest in the head, where the structure is.
-        places = rng.integers(0, np.r_[np.full(90, min(len(content), 900)), np.full(30, len(content))])
+        places = rng.integers(
+            0, np.r_[np.full(90, min(len(content), 900)), np.full(30, len(content))]
+        )
         changed = [content[:p] + bytes([rng.integers(256)]) + content[p + 1 :] for p in places]
         for broken in (*cuts, *changed):
             path.write_bytes(broken)
@@ -396,7 +437,10 @@ def test_letterbox_by_hand():
     wide = Letterbox(200, 100, 50)
     assert wide.scale == 0.25
     assert wide.offset == (0, 12.5)
-    assert wide.boxes([[0, 0, 200, 100], [40, 20, 80, 60]]).tolist() == [[0, 12.5, 50, 37.5], [10, 17.5, 20, 27.5]]
+    assert wide.boxes([[0, 0, 200, 100], [40, 20, 80, 60]]).tolist() == [
+        [0, 12.5, 50, 37.5],
+        [10, 17.5, 20, 27.5],
+    ]
     tall = Letterbox(100, 200, 400)
     assert tall.offset == (100, 0)
     assert tall.boxes([[10, 20, 50, 100]]).tolist() == [[120, 40, 200, 200]]
@@ -422,7 +466,12 @@ def test_boxes_come_back_from_the_square(width, height, side, parts):
     assert np.allclose(letterbox.inverse(inside), boxes, atol=1e-6)
 
 
-@given(extents, extents, st.integers(1, 1024), st.lists(st.tuples(*[st.floats(-2000, 3000)] * 4), max_size=5))
+@given(
+    extents,
+    extents,
+    st.integers(1, 1024),
+    st.lists(st.tuples(*[st.floats(-2000, 3000)] * 4), max_size=5),
+)
 def test_whatever_comes_back_lies_in_the_image(width, height, side, boxes):
     back = Letterbox(width, height, side).inverse(boxes)
     assert (back >= 0).all()
@@ -431,7 +480,10 @@ def test_whatever_comes_back_lies_in_the_image(width, height, side, boxes):
 
 def test_the_inverse_clips_the_bars_away():
     wide = Letterbox(200, 100, 50)
-    assert wide.inverse([[-5, 0, 25, 50], [30, 40, 60, 49]]).tolist() == [[0, 0, 100, 100], [120, 100, 200, 100]]
+    assert wide.inverse([[-5, 0, 25, 50], [30, 40, 60, 49]]).tolist() == [
+        [0, 0, 100, 100],
+        [120, 100, 200, 100],
+    ]
 
 
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 48))
@@ -442,10 +494,20 @@ def test_any_proportions_fill_the_square_but_for_the_bars(width, height, side):
     ys, xs = np.nonzero(square)
     assert (square[ys, xs] == 200).all()
     x1, y1, x2, y2 = letterbox.boxes([[0, 0, width, height]])[0]
-    assert [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1] == pytest.approx([x1, y1, x2, y2], abs=1)
+    assert [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1] == pytest.approx(
+        [x1, y1, x2, y2], abs=1
+    )
 
 
-SHAPES = [(300, 200), (200, 300), (256, 256), (1000, 140), (90, 61), (61, 90), (50, 50)]  # the last three scale up
+SHAPES = [
+    (300, 200),
+    (200, 300),
+    (256, 256),
+    (1000, 140),
+    (90, 61),
+    (61, 90),
+    (50, 50),
+]  # the last three scale up
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".dcm"])
@@ -486,7 +548,9 @@ def test_load_names_a_broken_file(tmp_path):
 
 def test_a_cmyk_jpeg_becomes_luminance(tmp_path):
     Image.new("CMYK", (32, 32), (0, 0, 0, 155)).save(tmp_path / "a.jpg", quality=95)
-    assert np.abs(read_gray(tmp_path / "a.jpg", near=16).astype(int) - 100).max() <= 2  # 255 - 155 of black
+    assert (
+        np.abs(read_gray(tmp_path / "a.jpg", near=16).astype(int) - 100).max() <= 2
+    )  # 255 - 155 of black
 
 
 def test_a_1_bit_png_is_black_and_white(tmp_path):
@@ -496,9 +560,15 @@ def test_a_1_bit_png_is_black_and_white(tmp_path):
 
 @pytest.mark.parametrize("bits", [8, 16])
 def test_a_palette_dicom_is_looked_up(tmp_path, bits):
-    path = save_dicom(tmp_path / "a.dcm", np.array([[0, 1, 2]], np.uint8), PhotometricInterpretation="PALETTE COLOR")
+    path = save_dicom(
+        tmp_path / "a.dcm",
+        np.array([[0, 1, 2]], np.uint8),
+        PhotometricInterpretation="PALETTE COLOR",
+    )
     data = dcmread(path)
-    for place, values in enumerate(([10, 200, 255, 0], [10, 200, 0, 0], [10, 200, 0, 0])):  # red, green, blue
+    for place, values in enumerate(
+        ([10, 200, 255, 0], [10, 200, 0, 0], [10, 200, 0, 0])
+    ):  # red, green, blue
         table = np.array(values, dtype="<u2") * (257 if bits == 16 else 1)
         content = table.tobytes() if bits == 16 else table.astype(np.uint8).tobytes()
         data.add_new(0x00281101 + place, "US", [4, 0, bits])
@@ -510,7 +580,12 @@ def test_a_palette_dicom_is_looked_up(tmp_path, bits):
 def test_a_colour_dicom_of_16_bits_is_scaled_and_never_wraps(tmp_path):
     colours = np.array([[[0, 0, 0], [1000, 1000, 1000], [4000, 4000, 4000]]], dtype=np.uint16)
     path = save_dicom(
-        tmp_path / "a.dcm", colours, bits=12, SamplesPerPixel=3, PhotometricInterpretation="RGB", PlanarConfiguration=0
+        tmp_path / "a.dcm",
+        colours,
+        bits=12,
+        SamplesPerPixel=3,
+        PhotometricInterpretation="RGB",
+        PlanarConfiguration=0,
     )
     assert read_gray(path).tolist() == [[0, 64, 255]]
 
@@ -523,11 +598,15 @@ def test_a_file_is_read_for_what_it_is_whatever_its_extension(tmp_path):
     assert (read_gray(tmp_path / "b.jpg") == RAMP).all() and header(tmp_path / "b.jpg").dicom
 
 
-@pytest.mark.parametrize(("age", "expected"), [("058Y", 58), ("58", 58), ("999Y", None), ("", None), ("old", None)])
+@pytest.mark.parametrize(
+    ("age", "expected"), [("058Y", 58), ("58", 58), ("999Y", None), ("", None), ("old", None)]
+)
 def test_a_dicom_header_tells_sex_view_and_age_in_years(tmp_path, age, expected):
     path = save_dicom(tmp_path / "a.dcm", RAMP, PatientSex="F", ViewPosition="AP")
     data = dcmread(path)
-    data["PatientAge"] = RawDataElement(Tag("PatientAge"), "AS", len(age), age.encode(), 0, False, True)
+    data["PatientAge"] = RawDataElement(
+        Tag("PatientAge"), "AS", len(age), age.encode(), 0, False, True
+    )
     data.save_as(path)
     found = header(path)
     assert (found.sex, found.view) == ("F", "AP")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pnloc import lungs
+from pnloc.run.severity import lungs
 
 USUAL = np.array([[0.1, 0.1, 0.4, 0.9], [0.6, 0.1, 0.9, 0.9]])
 
@@ -22,10 +22,16 @@ def chest(count: int, seed: int = 0, side: int = lungs.INPUT) -> tuple[np.ndarra
 def test_zones_are_thirds_of_each_lung_right_lung_first():
     zones = lungs.zones(np.array([[0.1, 0.1, 0.4, 0.7], [0.6, 0.0, 0.9, 0.9]]))
     assert zones.shape == (6, 4)
-    assert zones[0] == pytest.approx([0.1, 0.1, 0.4, 0.3]) and zones[2] == pytest.approx([0.1, 0.5, 0.4, 0.7])
-    assert zones[3] == pytest.approx([0.6, 0.0, 0.9, 0.3]) and zones[4] == pytest.approx([0.6, 0.3, 0.9, 0.6])
+    assert zones[0] == pytest.approx([0.1, 0.1, 0.4, 0.3]) and zones[2] == pytest.approx(
+        [0.1, 0.5, 0.4, 0.7]
+    )
+    assert zones[3] == pytest.approx([0.6, 0.0, 0.9, 0.3]) and zones[4] == pytest.approx(
+        [0.6, 0.3, 0.9, 0.6]
+    )
     many = np.random.default_rng(0).random((5, 2, 4))
-    assert lungs.zones(many).shape == (5, 6, 4) and lungs.zones(many)[3] == pytest.approx(lungs.zones(many[3]))
+    assert lungs.zones(many).shape == (5, 6, 4) and lungs.zones(many)[3] == pytest.approx(
+        lungs.zones(many[3])
+    )
 
 
 def test_the_zones_of_a_lung_make_up_its_box():
@@ -62,17 +68,25 @@ def test_disturbed_masks_keep_to_the_side_of_the_picture_and_to_what_is_lung():
     images, masks = chest(64)
     pictures, truth = lungs.disturb(images, masks, np.random.default_rng(0))
     assert pictures.shape == (64, 1, 96, 96) and truth.shape == (64, 2, 96, 96)
-    assert set(truth.unique().tolist()) == {0.0, 1.0} and pictures.min() >= 1 and pictures.max() <= 255
+    assert (
+        set(truth.unique().tolist()) == {0.0, 1.0} and pictures.min() >= 1 and pictures.max() <= 255
+    )
     columns = torch.arange(96.0)
     centre = (truth.sum(2) * columns).sum(-1) / truth.sum((2, 3)).clamp_min(1)
     both = (truth.sum((2, 3)) > 100).all(1)
-    assert both.sum() > 50 and (centre[both, 0] < centre[both, 1]).all(), "mirrored images change the sides, too"
+    assert both.sum() > 50 and (centre[both, 0] < centre[both, 1]).all(), (
+        "mirrored images change the sides, too"
+    )
 
 
 def test_disturbing_is_a_matter_of_the_seed_alone():
     images, masks = chest(4)
     one, other, third = (lungs.disturb(images, masks, np.random.default_rng(s)) for s in (1, 1, 2))
-    assert torch.equal(one[0], other[0]) and torch.equal(one[1], other[1]) and not torch.equal(one[0], third[0])
+    assert (
+        torch.equal(one[0], other[0])
+        and torch.equal(one[1], other[1])
+        and not torch.equal(one[0], third[0])
+    )
 
 
 def test_the_network_takes_pictures_of_any_side():
@@ -83,7 +97,9 @@ def test_the_network_takes_pictures_of_any_side():
 
 
 def test_a_finder_learns_and_sees_an_image_and_its_mirror_alike(tmp_path):
-    net, history = lungs.train_lungs(*chest(64), epochs=12, seed=0, folder=tmp_path, fingerprint="x")
+    net, history = lungs.train_lungs(
+        *chest(64), epochs=12, seed=0, folder=tmp_path, fingerprint="x"
+    )
     assert history["loss"].iloc[-1] < 0.6 * history["loss"].iloc[0]
     images, masks = chest(6, seed=9)
     found, seen = lungs.boxes(lungs.masks(net, images), USUAL)

@@ -3,8 +3,8 @@
 import re
 from html import unescape
 
-from pnloc import markup
-from pnloc.reports import ASSERTIONS
+from pnloc.reports.findings import ASSERTIONS
+from pnloc.view import markup
 
 TEXT = "INDICATION: Pneumonia?\nFINDINGS: Patchy opacity in the right base, 5 < 6 & <b>. No consolidation on the left."
 

@@ -12,13 +12,20 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 from torchvision.ops import box_iou
 
-from pnloc import bootstrap, detection, metrics
 from pnloc import boxes as b
 from pnloc.errors import PnlocError
+from pnloc.evaluation import bootstrap
+from pnloc.evaluation import froc_ap as detection
+from pnloc.evaluation import localization as metrics
 
 TRUTH = [("a", 0, 0, 10, 10), ("a", 20, 20, 30, 30), ("b", 0, 0, 10, 10), ("c", 0, 0, 4, 4)]
 # a: its first true box twice, once exactly and once by half; b: IoU 40/160, 40% of the prediction inside; c: nothing; d: no truth.
-FOUND = [("a", 0, 0, 10, 5, 0.5), ("a", 0, 0, 10, 10, 0.9), ("b", 6, 0, 16, 10, 0.8), ("d", 0, 0, 9, 9, 1.0)]
+FOUND = [
+    ("a", 0, 0, 10, 5, 0.5),
+    ("a", 0, 0, 10, 10, 0.9),
+    ("b", 6, 0, 16, 10, 0.8),
+    ("d", 0, 0, 9, 9, 1.0),
+]
 PATIENTS = {"a": "p", "b": "p", "c": "q"}
 
 
@@ -47,14 +54,17 @@ def strip(image: str, share: float) -> tuple:
 
 def strips(shares: dict[str, float]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Predictions and truth in which each image has the given IoU; one of 0 has no prediction."""
-    return found_of([strip(i, s) for i, s in shares.items() if s]), truth_of([(i, 0, 0, 100, 10) for i in shares])
+    return found_of([strip(i, s) for i, s in shares.items() if s]), truth_of(
+        [(i, 0, 0, 100, 10) for i in shares]
+    )
 
 
 # By hand --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("threshold", "share"), [(0.1, 2 / 4), (0.2, 2 / 4), (0.3, 1 / 4), (0.4, 1 / 4), (0.5, 1 / 4), (0.7, 1 / 4)]
+    ("threshold", "share"),
+    [(0.1, 2 / 4), (0.2, 2 / 4), (0.3, 1 / 4), (0.4, 1 / 4), (0.5, 1 / 4), (0.7, 1 / 4)],
 )
 def test_accuracy_is_the_share_of_true_boxes_with_an_iou_above_the_threshold(threshold, share):
     row = value(measured(), "acc", threshold)
@@ -88,12 +98,20 @@ def test_the_table_has_a_row_per_metric_and_threshold():
     table = measured()
     assert list(table.columns) == ["metric", "threshold", "value", "low", "high", "n"]
     once = dict.fromkeys(metrics.METRICS, 1)
-    assert table["metric"].value_counts().to_dict() == once | {"acc": 7, "iobb": 5, "afp": 7, "froc": 7, "coco_ap": 2}
+    assert table["metric"].value_counts().to_dict() == once | {
+        "acc": 7,
+        "iobb": 5,
+        "afp": 7,
+        "froc": 7,
+        "coco_ap": 2,
+    }
     assert list(table["metric"][:14]) == ["acc"] * 7 + ["iobb"] * 5 + ["miou", "pointing"]
     assert sorted(table.loc[table["metric"] == "acc", "threshold"]) == pytest.approx(
         [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
     )
-    assert sorted(table.loc[table["metric"] == "iobb", "threshold"]) == pytest.approx([0.1, 0.25, 0.5, 0.75, 0.9])
+    assert sorted(table.loc[table["metric"] == "iobb", "threshold"]) == pytest.approx(
+        [0.1, 0.25, 0.5, 0.75, 0.9]
+    )
     assert table.loc[table["metric"].isin(["miou", "pointing"]), "threshold"].isna().all()
 
 
@@ -103,7 +121,9 @@ def test_a_threshold_itself_is_not_enough():
     assert value(table, "acc", 0.5)["value"] == 0 and value(table, "acc", 0.4)["value"] == 1
 
 
-@pytest.mark.parametrize("rows", [[], [("d", 0, 0, 9, 9, 1.0)], [(i, 3, 3, 3, 9, 1.0) for i in "abc"]])
+@pytest.mark.parametrize(
+    "rows", [[], [("d", 0, 0, 9, 9, 1.0)], [(i, 3, 3, 3, 9, 1.0) for i in "abc"]]
+)
 def test_without_predictions_everything_is_missed_and_nothing_is_left_out(rows):
     table = measured(rows)
     hits = table[~table["metric"].isin(["pointing", "afp"])]
@@ -137,7 +157,10 @@ def test_the_best_iou_of_each_true_box_and_one_to_one():
     assert row["value"] == pytest.approx(1.25 / 4) and row["n"] == 4
     # One box over two true boxes of the same size serves one of them only, when each is used once.
     both = metrics.localization(
-        found_of([("a", 0, 0, 20, 10, 1.0)]), truth_of([("a", 0, 0, 10, 10), ("a", 10, 0, 20, 10)]), {"a": "p"}, 5
+        found_of([("a", 0, 0, 20, 10, 1.0)]),
+        truth_of([("a", 0, 0, 10, 10), ("a", 10, 0, 20, 10)]),
+        {"a": "p"},
+        5,
     )
     assert value(both, "best_iou")["value"] == 0.5 and value(both, "matched_iou")["value"] == 0.25
 
@@ -152,19 +175,28 @@ def test_corloc_asks_for_half_of_the_best_box():
     # a: its best box is exact; b: 1/4; c: nothing.
     row = value(measured(), "corloc")
     assert row["value"] == pytest.approx(1 / 3) and row["n"] == 3
-    half = metrics.localization(found_of([("c", 0, 0, 4, 2, 1.0)]), truth_of(TRUTH[3:]), PATIENTS, resamples=10)
+    half = metrics.localization(
+        found_of([("c", 0, 0, 4, 2, 1.0)]), truth_of(TRUTH[3:]), PATIENTS, resamples=10
+    )
     assert value(half, "corloc")["value"] == 1, "exactly half is enough"
 
 
 # With negatives -------------------------------------------------------------------------------------------
 
 # Found, by falling score: a hit in a, a false positive in the negative n, a hit in b, a false positive in m.
-NEGATIVES = [("a", 0, 0, 10, 10, 0.9), ("n", 0, 0, 5, 5, 0.8), ("b", 0, 0, 10, 10, 0.7), ("m", 0, 0, 5, 5, 0.6)]
+NEGATIVES = [
+    ("a", 0, 0, 10, 10, 0.9),
+    ("n", 0, 0, 5, 5, 0.8),
+    ("b", 0, 0, 10, 10, 0.7),
+    ("m", 0, 0, 5, 5, 0.6),
+]
 OWNERS = PATIENTS | {"m": "r", "n": "s"}
 
 
 def with_negatives(rows=NEGATIVES, resamples=50) -> pd.DataFrame:
-    return metrics.localization(found_of(rows), truth_of(TRUTH), OWNERS, resamples=resamples, negatives=["m", "n"])
+    return metrics.localization(
+        found_of(rows), truth_of(TRUTH), OWNERS, resamples=resamples, negatives=["m", "n"]
+    )
 
 
 def test_froc_is_the_sensitivity_when_so_many_false_positives_per_image_are_allowed():
@@ -185,9 +217,15 @@ def test_equal_scores_come_together_in_froc():
 
 def test_froc_ends_at_the_accuracy_at_the_same_overlap():
     rng = np.random.default_rng(3)
-    rows = [(i, x, y, x + 12, y + 9, s) for i in "abc" for x, y, s in rng.random((4, 3)) * [5, 5, 1]]
+    rows = [
+        (i, x, y, x + 12, y + 9, s) for i in "abc" for x, y, s in rng.random((4, 3)) * [5, 5, 1]
+    ]
     table = with_negatives([*rows, *NEGATIVES])
-    assert value(table, "froc", 8.0)["value"] == value(table, "acc", detection.FROC_OVERLAP)["value"] > 0
+    assert (
+        value(table, "froc", 8.0)["value"]
+        == value(table, "acc", detection.FROC_OVERLAP)["value"]
+        > 0
+    )
 
 
 def test_a_prediction_on_a_negative_lowers_what_takes_negatives_in_and_nothing_else():
@@ -207,7 +245,10 @@ def test_rsna_leaves_out_images_without_any_box():
 
 def test_rsna_is_the_mean_over_its_eight_thresholds():
     case = detection.Case(
-        "a", np.array([[0, 0, 6.1, 10], [50, 50, 60, 60]]), np.array([1, 0.5]), np.array([[0, 0, 10, 10]])
+        "a",
+        np.array([[0, 0, 6.1, 10], [50, 50, 60, 60]]),
+        np.array([1, 0.5]),
+        np.array([[0, 0, 10, 10]]),
     )
     # IoU .61 is above .4 to .6, five of eight; then one of two boxes is right.
     assert detection.rsna_precision(case) == pytest.approx(5 / 8 * 1 / 2)
@@ -217,7 +258,9 @@ def test_a_prediction_takes_the_free_true_box_that_it_overlaps_most():
     overlaps = np.array([[0.9, 0.8], [0.85, 0.6], [0.7, 0.0]])
     assert detection.match(overlaps, [0.5], False)[:, 0].tolist() == [True, True, False]
     assert detection.match(overlaps, [0.6], False)[:, 0].tolist() == [True, False, False]
-    assert detection.match(overlaps, [0.6], True)[:, 0].tolist() == [True, True, False], "COCO takes a tie"
+    assert detection.match(overlaps, [0.6], True)[:, 0].tolist() == [True, True, False], (
+        "COCO takes a tie"
+    )
     assert detection.match(np.zeros((2, 0)), [0.5, 0.6], True).tolist() == [[False, False]] * 2
     assert detection.match(np.zeros((0, 2)), [0.5], True).shape == (0, 1)
 
@@ -235,11 +278,19 @@ def test_an_image_is_positive_or_negative_and_has_a_patient():
 def test_contrast_to_noise_by_hand():
     heat = np.array([[4.0, 2, 0, 0], [2, 4, 2, 2]])
     # Inside 4 2 2 4: mean 3, variance 1; outside 0 0 2 2: mean 1, variance 1.
-    assert metrics.contrast_to_noise(heat, np.array([[0, 0, 2, 2.0]])) == pytest.approx(2 / np.sqrt(2))
+    assert metrics.contrast_to_noise(heat, np.array([[0, 0, 2, 2.0]])) == pytest.approx(
+        2 / np.sqrt(2)
+    )
     # The same contrast on the other side: it has no sign; and the mean over two boxes.
-    assert metrics.contrast_to_noise(heat, np.array([[0, 0, 2, 2.0], [2, 0, 4, 2]])) == pytest.approx(2 / np.sqrt(2))
-    assert metrics.contrast_to_noise(np.ones((3, 3)), np.array([[0, 0, 1, 1.0]])) == 0, "a flat map has no contrast"
-    assert np.isnan(metrics.contrast_to_noise(heat, np.array([[0, 0, 4, 2.0]]))), "nothing lies outside"
+    assert metrics.contrast_to_noise(
+        heat, np.array([[0, 0, 2, 2.0], [2, 0, 4, 2]])
+    ) == pytest.approx(2 / np.sqrt(2))
+    assert metrics.contrast_to_noise(np.ones((3, 3)), np.array([[0, 0, 1, 1.0]])) == 0, (
+        "a flat map has no contrast"
+    )
+    assert np.isnan(metrics.contrast_to_noise(heat, np.array([[0, 0, 4, 2.0]]))), (
+        "nothing lies outside"
+    )
 
 
 def test_the_peak_lies_in_a_true_box_or_not():
@@ -247,15 +298,21 @@ def test_the_peak_lies_in_a_true_box_or_not():
     heat[1, 4] = 1.0
     assert metrics.peak_inside(heat, np.array([[0, 0, 1, 1.0], [4, 1, 5, 2]])) == 1
     assert metrics.peak_inside(heat, np.array([[0, 0, 4, 4.0]])) == 0
-    assert metrics.peak_inside(np.zeros((4, 6)), np.array([[0, 0, 6, 4.0]])) == 0, "a flat map points nowhere"
+    assert metrics.peak_inside(np.zeros((4, 6)), np.array([[0, 0, 6, 4.0]])) == 0, (
+        "a flat map points nowhere"
+    )
 
 
 def test_the_table_of_heat_maps_counts_what_it_has():
-    per_image = pd.DataFrame({"image": ["a", "b", "c"], "cnr": [1.0, 2.0, np.nan], "peak": [1.0, 0.0, 0.0]})
+    per_image = pd.DataFrame(
+        {"image": ["a", "b", "c"], "cnr": [1.0, 2.0, np.nan], "peak": [1.0, 0.0, 0.0]}
+    )
     table = metrics.heat_table(per_image, PATIENTS, resamples=20).set_index("metric")
     assert table.loc["cnr", "value"] == 1.5 and table.loc["cnr", "n"] == 2
     assert table.loc["peak", "value"] == pytest.approx(1 / 3) and table.loc["peak", "n"] == 3
-    none = metrics.heat_table(per_image.assign(cnr=np.nan), PATIENTS, resamples=20).set_index("metric")
+    none = metrics.heat_table(per_image.assign(cnr=np.nan), PATIENTS, resamples=20).set_index(
+        "metric"
+    )
     assert np.isnan(none.loc["cnr", "value"]) and none.loc["cnr", "n"] == 0
 
 
@@ -289,7 +346,9 @@ def test_no_truth_and_no_patient_are_errors():
 
 coordinate = st.floats(-50, 50, allow_nan=False, width=32)
 length = st.floats(0.125, 40, allow_nan=False, width=32)
-solid = st.tuples(coordinate, coordinate, length, length).map(lambda v: (v[0], v[1], v[0] + v[2], v[1] + v[3]))
+solid = st.tuples(coordinate, coordinate, length, length).map(
+    lambda v: (v[0], v[1], v[0] + v[2], v[1] + v[3])
+)
 cell = st.integers(0, 12)
 grid_box = st.tuples(cell, cell, cell, cell).map(
     lambda v: (min(v[0], v[2]), min(v[1], v[3]), max(v[0], v[2]), max(v[1], v[3]))
@@ -299,7 +358,9 @@ grid_box = st.tuples(cell, cell, cell, cell).map(
 @settings(deadline=None, max_examples=150)
 @given(st.lists(solid, min_size=1, max_size=5), st.lists(solid, min_size=1, max_size=5))
 def test_iou_agrees_with_torchvision(first, second):
-    expected = box_iou(torch.tensor(first, dtype=torch.float64), torch.tensor(second, dtype=torch.float64)).numpy()
+    expected = box_iou(
+        torch.tensor(first, dtype=torch.float64), torch.tensor(second, dtype=torch.float64)
+    ).numpy()
     assert b.iou(first, second) == pytest.approx(expected, abs=1e-9)
 
 
@@ -323,16 +384,19 @@ def test_union_iou_agrees_with_counting_pixels_also_of_flat_and_absent_boxes(fir
 size = st.integers(1, 12)
 whole = st.tuples(cell, cell, size, size).map(lambda v: (v[0], v[1], v[0] + v[2], v[1] + v[3]))
 scored = st.tuples(whole, st.integers(1, 64))
-scenes = st.lists(st.tuples(st.lists(scored, max_size=6), st.lists(whole, max_size=4)), min_size=1, max_size=5).filter(
-    lambda images: any(true for _, true in images)
-)
+scenes = st.lists(
+    st.tuples(st.lists(scored, max_size=6), st.lists(whole, max_size=4)), min_size=1, max_size=5
+).filter(lambda images: any(true for _, true in images))
 
 
 def scene_cases(images) -> list[detection.Case]:
     found = []
     for number, (predicted, true) in enumerate(images):
         ordered = sorted(predicted, key=lambda p: -p[1])
-        rows, scores = b.as_boxes([box for box, _ in ordered]), np.array([s / 64 for _, s in ordered])
+        rows, scores = (
+            b.as_boxes([box for box, _ in ordered]),
+            np.array([s / 64 for _, s in ordered]),
+        )
         found.append(detection.Case(str(number), rows, scores, b.as_boxes(true)))
     return found
 
@@ -352,7 +416,14 @@ def by_pycocotools(found: list[detection.Case]) -> np.ndarray:
             "images": [{"id": i} for i in range(len(found))],
             "categories": [{"id": 1}],
             "annotations": [
-                {"id": n + 1, "image_id": i, "bbox": box, "area": box[2] * box[3], "iscrowd": 0, "category_id": 1}
+                {
+                    "id": n + 1,
+                    "image_id": i,
+                    "bbox": box,
+                    "area": box[2] * box[3],
+                    "iscrowd": 0,
+                    "category_id": 1,
+                }
                 for n, (i, box) in enumerate(true)
             ],
         }
@@ -383,7 +454,9 @@ def by_torchmetrics(found: list[detection.Case]) -> float:
         one = torch.zeros(len(boxes), dtype=torch.int64)
         return {"boxes": torch.tensor(boxes, dtype=torch.float32), "labels": one, **more}
 
-    predicted = [rows(c.predicted, scores=torch.tensor(c.scores, dtype=torch.float32)) for c in found]
+    predicted = [
+        rows(c.predicted, scores=torch.tensor(c.scores, dtype=torch.float32)) for c in found
+    ]
     judge.update(predicted, [rows(c.true) for c in found])
     return float(judge.compute()["map"])
 
@@ -419,10 +492,18 @@ def plain_rsna(case: detection.Case) -> float:
 
 
 @settings(deadline=None, max_examples=100)
-@given(st.lists(st.tuples(solid, st.floats(0.1, 1)), max_size=5), st.lists(solid, min_size=1, max_size=4))
+@given(
+    st.lists(st.tuples(solid, st.floats(0.1, 1)), max_size=5),
+    st.lists(solid, min_size=1, max_size=4),
+)
 def test_rsna_is_that_of_trying_every_box(predicted, true):
     ordered = sorted(predicted, key=lambda p: -p[1])
-    case = detection.Case("a", b.as_boxes([p for p, _ in ordered]), np.array([s for _, s in ordered]), b.as_boxes(true))
+    case = detection.Case(
+        "a",
+        b.as_boxes([p for p, _ in ordered]),
+        np.array([s for _, s in ordered]),
+        b.as_boxes(true),
+    )
     assert detection.rsna_precision(case) == pytest.approx(plain_rsna(case))
 
 
@@ -432,12 +513,19 @@ def test_samples_in_parts_are_those_in_one(monkeypatch):
     for number in range(12):
         true = b.as_boxes([[x, y, x + 10, y + 10] for x, y in rng.integers(0, 30, (2, 2))])
         found.append(
-            detection.Case(str(number), true + rng.integers(-2, 3, true.shape), np.sort(rng.random(2))[::-1], true)
+            detection.Case(
+                str(number),
+                true + rng.integers(-2, 3, true.shape),
+                np.sort(rng.random(2))[::-1],
+                true,
+            )
         )
     drawn = bootstrap.weights(12, 40, seed=0)
     whole = detection.average_precision(found, drawn), detection.froc(found, drawn)
     blocks = detection._blocks
-    monkeypatch.setattr(detection, "_blocks", lambda weights, columns: blocks(weights, columns, most=70))
+    monkeypatch.setattr(
+        detection, "_blocks", lambda weights, columns: blocks(weights, columns, most=70)
+    )
     assert len(detection._blocks(drawn, 24)) > 10
     assert np.array_equal(detection.average_precision(found, drawn), whole[0])
     assert np.array_equal(detection.froc(found, drawn), whole[1]) and np.ptp(whole[0]) > 0
@@ -454,7 +542,10 @@ def plain_froc(found: list[detection.Case], overlap: float) -> list[float]:
             hits += sum(any(b.iou([p], [t])[0, 0] > overlap for p in kept) for t in case.true)
             wrong += sum(not any(b.iou([p], [t])[0, 0] > overlap for t in case.true) for p in kept)
         points.append((wrong / len(found), hits / sum(len(c.true) for c in found)))
-    return [max((hit for wrong, hit in points if wrong <= rate), default=0.0) for rate in detection.FROC_RATES]
+    return [
+        max((hit for wrong, hit in points if wrong <= rate), default=0.0)
+        for rate in detection.FROC_RATES
+    ]
 
 
 @settings(deadline=None, max_examples=100)
@@ -475,21 +566,27 @@ def test_an_image_that_is_drawn_twice_counts_as_two(images, counts):
     drawn = np.array([counts])
     if not any(len(case.true) for case in repeated):
         assert (
-            np.isnan(detection.average_precision(found, drawn)).all() and np.isnan(detection.froc(found, drawn)).all()
+            np.isnan(detection.average_precision(found, drawn)).all()
+            and np.isnan(detection.froc(found, drawn)).all()
         )
         return
     ones = np.ones((1, len(repeated)), dtype=int)
     assert detection.froc(found, drawn) == pytest.approx(detection.froc(repeated, ones))
     scores = [s for case in found for s in case.scores]
     if len(set(scores)) == len(scores):  # of equal scores the order matters to COCO
-        assert detection.average_precision(found, drawn) == pytest.approx(detection.average_precision(repeated, ones))
+        assert detection.average_precision(found, drawn) == pytest.approx(
+            detection.average_precision(repeated, ones)
+        )
 
 
 @settings(deadline=None, max_examples=50)
 @given(st.lists(grid_box, max_size=4), st.lists(grid_box, min_size=1, max_size=4))
 def test_one_image_gives_the_plain_numbers(predicted, true):
     table = metrics.localization(
-        found_of([("a", *box, 1.0) for box in predicted]), truth_of([("a", *box) for box in true]), {"a": "p"}, 5
+        found_of([("a", *box, 1.0) for box in predicted]),
+        truth_of([("a", *box) for box in true]),
+        {"a": "p"},
+        5,
     )
     best = [max((float(b.iou([p], [t])[0, 0]) for p in predicted), default=0.0) for t in true]
     assert value(table, "acc", 0.3)["value"] == pytest.approx(np.mean([v > 0.3 for v in best]))
@@ -519,13 +616,17 @@ def test_the_bootstrap_draws_patients_and_not_images():
 
 
 def test_more_images_of_the_same_patients_make_no_interval_narrower():
-    few, many = (metrics.localization(*half_good(8, images), resamples=300, seed=5) for images in (1, 7))
+    few, many = (
+        metrics.localization(*half_good(8, images), resamples=300, seed=5) for images in (1, 7)
+    )
     assert many[["low", "high"]].to_numpy() == pytest.approx(few[["low", "high"]].to_numpy())
 
 
 def test_patients_weigh_by_their_images():
     found, truth = strips({"a1": 1.0, "a2": 1.0, "a3": 1.0, "b1": 0.0})
-    table = metrics.localization(found, truth, {"a1": "a", "a2": "a", "a3": "a", "b1": "b"}, resamples=400)
+    table = metrics.localization(
+        found, truth, {"a1": "a", "a2": "a", "a3": "a", "b1": "b"}, resamples=400
+    )
     row = value(table, "miou")
     # Samples are aa, ab, ba, bb: 1, 3/4, 3/4, 0.
     assert (row["value"], row["low"], row["high"]) == (0.75, 0.0, 1.0)
@@ -542,8 +643,13 @@ def test_the_same_seed_gives_the_same_interval_and_the_order_of_rows_does_not_ma
     )
     pd.testing.assert_frame_equal(first, mixed)
     other = value(metrics.localization(found, truth, owner, seed=2), "miou")
-    assert other["value"] == value(first, "miou")["value"] and other["low"] != value(first, "miou")["low"]
-    assert value(first, "miou")["low"] < value(first, "miou")["value"] < value(first, "miou")["high"]
+    assert (
+        other["value"] == value(first, "miou")["value"]
+        and other["low"] != value(first, "miou")["low"]
+    )
+    assert (
+        value(first, "miou")["low"] < value(first, "miou")["value"] < value(first, "miou")["high"]
+    )
 
 
 def test_weights_draw_as_many_patients_as_there_are():
@@ -563,17 +669,21 @@ def test_an_interval_leaves_out_what_is_not_finite():
 
 
 def test_differences_by_hand():
-    table = metrics.differences(found_of(FOUND), found_of([]), truth_of(TRUTH), PATIENTS, resamples=20).set_index(
-        "metric"
-    )
+    table = metrics.differences(
+        found_of(FOUND), found_of([]), truth_of(TRUTH), PATIENTS, resamples=20
+    ).set_index("metric")
     assert list(table.columns) == ["value", "low", "high", "n", "p"]
-    assert table["value"].to_dict() == pytest.approx({"miou": 1 / 4, "pointing": 1 / 3, "acc@0.3": 1 / 4})
+    assert table["value"].to_dict() == pytest.approx(
+        {"miou": 1 / 4, "pointing": 1 / 3, "acc@0.3": 1 / 4}
+    )
     assert table["n"].to_dict() == {"miou": 3, "pointing": 3, "acc@0.3": 4}
 
 
 def test_identical_predictions_differ_by_exactly_nothing():
     found, truth, owner = half_good(10, 2)
-    table = metrics.differences(found, found.sample(frac=1, random_state=0), truth, owner, resamples=200)
+    table = metrics.differences(
+        found, found.sample(frac=1, random_state=0), truth, owner, resamples=200
+    )
     assert (table[["value", "low", "high"]] == 0).all(axis=None) and len(table) == 3
     assert (table["p"] == 1).all()
 
@@ -595,12 +705,20 @@ def test_differences_turn_their_sign_with_their_order():
     rng = np.random.default_rng(1)
     names = [f"i{n:02d}" for n in range(30)]
     owner = {image: f"p{n // 3}" for n, image in enumerate(names)}
-    (one, truth), (two, _) = (strips(dict(zip(names, rng.random(30), strict=True))) for _ in range(2))
-    there, back = (metrics.differences(*pair, truth, owner, seed=4) for pair in ((one, two), (two, one)))
+    (one, truth), (two, _) = (
+        strips(dict(zip(names, rng.random(30), strict=True))) for _ in range(2)
+    )
+    there, back = (
+        metrics.differences(*pair, truth, owner, seed=4) for pair in ((one, two), (two, one))
+    )
     for column, opposite in (("value", "value"), ("low", "high"), ("high", "low")):
         assert there[column].to_numpy() == pytest.approx(-back[opposite].to_numpy())
-    assert (there["low"] < there["high"]).tolist() == [True, False, True], "all point into the same strip"
-    separate = [value(metrics.localization(found, truth, owner), "miou")["value"] for found in (one, two)]
+    assert (there["low"] < there["high"]).tolist() == [True, False, True], (
+        "all point into the same strip"
+    )
+    separate = [
+        value(metrics.localization(found, truth, owner), "miou")["value"] for found in (one, two)
+    ]
     assert there.loc[0, "value"] == pytest.approx(separate[0] - separate[1])
 
 
@@ -619,7 +737,9 @@ def test_the_p_value_is_that_of_the_interval_and_never_zero():
     drawn = np.linspace(-0.1, 0.9, 999)  # a tenth lies below 0
     assert bootstrap.p_value(drawn) == pytest.approx(0.2, abs=0.01)
     assert bootstrap.p_value(drawn + 1) == bootstrap.p_value(-drawn - 1) == pytest.approx(2 / 1000)
-    assert bootstrap.p_value(np.zeros(50)) == 1.0 and np.isnan(bootstrap.p_value(np.array([np.nan])))
+    assert bootstrap.p_value(np.zeros(50)) == 1.0 and np.isnan(
+        bootstrap.p_value(np.array([np.nan]))
+    )
 
 
 def test_no_difference_is_significant_in_about_one_of_twenty():
@@ -649,5 +769,9 @@ def test_the_area_under_the_roc_curve_by_hand():
 
 def test_images_are_drawn_with_their_patients():
     drawn = bootstrap.of_images(["b", "a", "b"], 50, 1)
-    assert drawn.shape == (50, 3) and (drawn[:, 0] == drawn[:, 2]).all() and (drawn[:, :2].sum(1) == 2).all()
+    assert (
+        drawn.shape == (50, 3)
+        and (drawn[:, 0] == drawn[:, 2]).all()
+        and (drawn[:, :2].sum(1) == 2).all()
+    )
     assert (drawn[:, 1] == bootstrap.weights(2, 50, 1)[:, 0]).all()

@@ -16,7 +16,9 @@ STUDIES, REGIONS, WORDS, PHRASES, ATTRIBUTES, FEATURES = 4, 5, 3, 2, 2, 6
 
 def make_model(**options) -> CrossAttention:
     torch.manual_seed(0)
-    model = CrossAttention(FEATURES, torch.randn(9, 7), torch.randn(ATTRIBUTES, 7), ModelConfig(width=8, **options))
+    model = CrossAttention(
+        FEATURES, torch.randn(9, 7), torch.randn(ATTRIBUTES, 7), ModelConfig(width=8, **options)
+    )
     torch.nn.init.normal_(model.classifier)
     return model.eval()
 
@@ -70,11 +72,15 @@ def test_a_slow_loop_written_from_the_equations_agrees():
                 if batch.words[report, word] < 0:
                     continue
                 logits = [
-                    float(t[report, word] @ v[image, r]) / model.tau + prior * float(batch.log_scores[image, r])
+                    float(t[report, word] @ v[image, r]) / model.tau
+                    + prior * float(batch.log_scores[image, r])
                     for r in range(REGIONS)
                 ]
                 weights = np.array(
-                    [np.exp(z - max(logits)) if batch.valid[image, r] else 0.0 for r, z in enumerate(logits)]
+                    [
+                        np.exp(z - max(logits)) if batch.valid[image, r] else 0.0
+                        for r, z in enumerate(logits)
+                    ]
                 )
                 weights /= weights.sum()
                 attended = sum(w * v[image, r] for r, w in enumerate(weights))
@@ -96,7 +102,9 @@ def test_a_batch_equals_its_members_one_by_one():
 
 def test_padding_words_change_nothing():
     model, batch = make_model(), make_batch()
-    wider = replace(batch, words=torch.cat([batch.words, -torch.ones(STUDIES, 4, dtype=torch.int64)], 1))
+    wider = replace(
+        batch, words=torch.cat([batch.words, -torch.ones(STUDIES, 4, dtype=torch.int64)], 1)
+    )
     with torch.no_grad():
         assert torch.allclose(model.match(batch), model.match(wider), atol=1e-6)
 
@@ -114,8 +122,12 @@ def test_matching_within_groups_is_matching_of_each_group_alone():
 def test_the_contrastive_term_compares_within_groups_and_takes_a_batch_that_makes_up_no_whole_ones_as_one():
     model, batch = make_model(), make_batch()
     with torch.no_grad():
-        halves = [losses.matching(model, rows(batch, slice(k, k + 2)), None, 16, 0.1) for k in (0, 2)]
-        assert float(losses.matching(model, batch, None, 2, 0.1)) == pytest.approx(float(sum(halves)) / 2, rel=1e-5)
+        halves = [
+            losses.matching(model, rows(batch, slice(k, k + 2)), None, 16, 0.1) for k in (0, 2)
+        ]
+        assert float(losses.matching(model, batch, None, 2, 0.1)) == pytest.approx(
+            float(sum(halves)) / 2, rel=1e-5
+        )
         whole = float(losses.matching(model, batch, None, 4, 0.1))
         assert float(losses.matching(model, batch, None, 3, 0.1)) == pytest.approx(whole)
     assert abs(whole - float(sum(halves)) / 2) > 0.01, "more to compare with is harder"
@@ -152,7 +164,10 @@ def test_phrase_attention_by_a_slow_loop():
         gamma, likelihood = model.phrase_attention(batch)
         beta = model.image_only(batch)[0][:, 0].double().numpy()
         v = model.encode_regions(batch.features).double().numpy()
-    middles, places = model.middles.detach().double().numpy(), model.places.detach().double().numpy()
+    middles, places = (
+        model.middles.detach().double().numpy(),
+        model.places.detach().double().numpy(),
+    )
     spreads = model.spreads.detach().exp().double().numpy()
     for study in range(STUDIES):
         for phrase in range(PHRASES):
@@ -162,20 +177,31 @@ def test_phrase_attention_by_a_slow_loop():
                 logits = []
                 for k in range(6):
                     x, y = batch.centres[study, r].numpy()
-                    far = ((x - middles[k, 0]) / spreads[k, 0]) ** 2 + ((y - middles[k, 1]) / spreads[k, 1]) ** 2
-                    logits.append(places[k] @ v[study, r] - far / 2 - np.log(spreads[k, 0]) - np.log(spreads[k, 1]))
+                    far = ((x - middles[k, 0]) / spreads[k, 0]) ** 2 + (
+                        (y - middles[k, 1]) / spreads[k, 1]
+                    ) ** 2
+                    logits.append(
+                        places[k] @ v[study, r]
+                        - far / 2
+                        - np.log(spreads[k, 0])
+                        - np.log(spreads[k, 1])
+                    )
                 pi = np.exp(logits) / np.exp(logits).sum()
                 joint.append(beta[study, r] * sum(p for p, a in zip(pi, allowed, strict=True) if a))
             if not allowed.any():
                 assert gamma[study, phrase].abs().max() == 0 and likelihood[study, phrase] == 1
                 continue
             assert float(likelihood[study, phrase]) == pytest.approx(sum(joint), abs=1e-5)
-            assert gamma[study, phrase].numpy() == pytest.approx(np.array(joint) / sum(joint), abs=1e-5)
+            assert gamma[study, phrase].numpy() == pytest.approx(
+                np.array(joint) / sum(joint), abs=1e-5
+            )
 
 
 def test_a_phrase_without_a_place_changes_nothing_and_one_with_a_place_moves_attention_there():
     model, batch = make_model(), make_batch()
-    centres = torch.tensor([[0.3, 0.7], [0.7, 0.7], [0.3, 0.3], [0.7, 0.3], [0.5, 0.5]]).repeat(STUDIES, 1, 1)
+    centres = torch.tensor([[0.3, 0.7], [0.7, 0.7], [0.3, 0.3], [0.7, 0.3], [0.5, 0.5]]).repeat(
+        STUDIES, 1, 1
+    )
     phrases = torch.zeros(STUDIES, 2, 6)
     phrases[:, 0] = 1  # everywhere
     phrases[:, 1, 5] = 1  # left lower
@@ -190,7 +216,9 @@ def test_a_phrase_without_a_place_changes_nothing_and_one_with_a_place_moves_att
 def test_grounding_by_hand():
     # Two phrases with likelihoods 1/2 and 1/8, a third that is padding: the mean of log 2 and log 8.
     phrases = torch.tensor([[[1.0, 0], [1, 1], [0, 0]]])
-    assert float(losses.grounding(torch.tensor([[0.5, 0.125, 1.0]]), phrases)) == pytest.approx(np.log(16) / 2)
+    assert float(losses.grounding(torch.tensor([[0.5, 0.125, 1.0]]), phrases)) == pytest.approx(
+        np.log(16) / 2
+    )
     assert float(losses.grounding(torch.ones(1, 0), torch.zeros(1, 0, 2))) == 0
 
 
@@ -204,24 +232,36 @@ def test_no_words_no_regions_and_one_study_are_defined():
     )
     terms = losses.total(model, silent, ModelConfig(width=8), text=True)
     assert all(torch.isfinite(value) for value in terms.values())
-    assert [float(terms[name].detach()) for name in ("contrastive", "grounding", "distillation")] == [0, 0, 0]
+    assert [
+        float(terms[name].detach()) for name in ("contrastive", "grounding", "distillation")
+    ] == [0, 0, 0]
     beta, logits = model.image_only(silent)
     assert float(beta.detach().abs().max()) == 0 and torch.isfinite(logits).all()
     assert torch.isfinite(
-        torch.stack(list(losses.total(model, rows(batch, slice(0, 1)), ModelConfig(width=8), text=True).values()))
+        torch.stack(
+            list(
+                losses.total(
+                    model, rows(batch, slice(0, 1)), ModelConfig(width=8), text=True
+                ).values()
+            )
+        )
     ).all()
 
 
 def test_contrastive_by_hand():
     # Two studies, scores of 1 on the diagonal and 0 beside it, tau 1: each term is -log(e / (e + 1)).
     expected = np.log(1 + np.exp(-1))
-    assert float(losses.contrastive(torch.eye(2), torch.tensor([True, True]), 1.0)) == pytest.approx(expected)
+    assert float(
+        losses.contrastive(torch.eye(2), torch.tensor([True, True]), 1.0)
+    ) == pytest.approx(expected)
     assert float(losses.contrastive(torch.eye(2), torch.tensor([True, False]), 1.0)) == 0
 
 
 def test_unknown_attributes_do_not_count():
     logits, labels = torch.tensor([[0.0, 5.0]]), torch.tensor([[1.0, 0.0]])
-    assert float(losses.attributes(logits, labels, torch.tensor([[1.0, 0.0]]))) == pytest.approx(np.log(2))
+    assert float(losses.attributes(logits, labels, torch.tensor([[1.0, 0.0]]))) == pytest.approx(
+        np.log(2)
+    )
     assert float(losses.attributes(logits, labels, torch.zeros(1, 2))) == 0
 
 
@@ -255,7 +295,9 @@ def test_the_model_overfits_four_pairs():
 
 def test_supervision_has_three_values():
     names = ("pneumonia", "side:left", "side:right")
-    labels, weights = supervision([{"side:left"}, {"side:left"}, set()], np.array([1.0, 0.0, np.nan]), names)
+    labels, weights = supervision(
+        [{"side:left"}, {"side:left"}, set()], np.array([1.0, 0.0, np.nan]), names
+    )
     assert labels.tolist() == [[1, 1, 0], [0, 0, 0], [0, 0, 0]]
     # Said counts fully; unsaid beside an opacity counts little; without an opacity all is absent; unknown counts nothing.
     assert weights[0].tolist() == pytest.approx([1, 1, 0.2])

@@ -10,9 +10,11 @@ import psutil
 import pytest
 
 import pnloc
-from pnloc import book, publishing, site
+from book._ext import check as site
+from book._ext import publish as publishing
+from book._ext import run as book
 from pnloc.errors import PnlocError
-from pnloc.notebook import PARAMETERS_CELL, cores, start
+from pnloc.view.notebook import PARAMETERS_CELL, cores, start
 
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 PARAMETERS = {"PRESET": "smoke", "DATA": "", "SEED": 3, "ARTIFACTS": ""}
@@ -20,17 +22,26 @@ PARAMETERS = {"PRESET": "smoke", "DATA": "", "SEED": 3, "ARTIFACTS": ""}
 
 @pytest.fixture
 def opened(monkeypatch):
-    """A stand-in for pnloc.stages that records what `start` opens."""
+    """A stand-in for pnloc.run.run that records what `start` opens."""
     calls = []
     stages = SimpleNamespace(open_run=lambda *given: calls.append(given) or "the run")
-    monkeypatch.setitem(sys.modules, "pnloc.stages", stages)
+    monkeypatch.setitem(sys.modules, "pnloc.run.run", stages)
     monkeypatch.setattr(pnloc, "stages", stages, raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     return calls
 
 
 def fresh(**names):
-    return {**PARAMETERS, "__name__": "__main__", "_ih": [""], "In": [""], "Out": {}, "exit": None, "os": os, **names}
+    return {
+        **PARAMETERS,
+        "__name__": "__main__",
+        "_ih": [""],
+        "In": [""],
+        "Out": {},
+        "exit": None,
+        "os": os,
+        **names,
+    }
 
 
 def test_start_opens_the_run_that_the_parameters_name(opened):
@@ -95,7 +106,9 @@ def folders(tmp_path):
 def test_pages_come_from_this_python_with_the_parameters_given(folders, tmp_path, monkeypatch):
     decoy = tmp_path / "kernels" / "python3"
     decoy.mkdir(parents=True)
-    (decoy / "kernel.json").write_text('{"argv": ["/nowhere/python"], "display_name": "x", "language": "python"}')
+    (decoy / "kernel.json").write_text(
+        '{"argv": ["/nowhere/python"], "display_name": "x", "language": "python"}'
+    )
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
     write(folders[0], "01_a", "import sys; print(sys.executable, PRESET, SEED + 1)")
     assert book.execute(*folders, PARAMETERS) == ["01_a"]
@@ -149,7 +162,11 @@ def test_a_notebook_that_fails_leaves_no_page_and_one_line(folders, tmp_path):
 
 
 def test_a_users_error_in_a_notebook_is_passed_on_as_it_is(folders):
-    write(folders[0], "01_a", "from pnloc.errors import PnlocError\nraise PnlocError('labels.csv: lacks the column x')")
+    write(
+        folders[0],
+        "01_a",
+        "from pnloc.errors import PnlocError\nraise PnlocError('labels.csv: lacks the column x')",
+    )
     with pytest.raises(PnlocError, match=r"^01_a.ipynb: labels.csv: lacks the column x$"):
         book.execute(*folders, PARAMETERS)
 
@@ -160,7 +177,9 @@ def test_a_kernel_that_dies_is_an_error_of_one_line(folders):
         book.execute(*folders, PARAMETERS)
 
 
-def test_the_next_kernel_is_ready_before_its_notebook_and_ends_when_that_never_comes(folders, tmp_path):
+def test_the_next_kernel_is_ready_before_its_notebook_and_ends_when_that_never_comes(
+    folders, tmp_path
+):
     mark = tmp_path / "running"
     waits = (
         f"import pathlib, psutil, time; mark = pathlib.Path({str(mark)!r}); mine = psutil.Process()",
@@ -172,16 +191,20 @@ def test_the_next_kernel_is_ready_before_its_notebook_and_ends_when_that_never_c
     write(folders[0], "02_b", "1")
     with pytest.raises(PnlocError, match=r"^01_a.ipynb: cell \d+: AssertionError"):
         book.execute(*folders, PARAMETERS)
-    assert not psutil.pid_exists(int(mark.read_text())), "a kernel outlives the notebooks it was started for"
+    assert not psutil.pid_exists(int(mark.read_text())), (
+        "a kernel outlives the notebooks it was started for"
+    )
 
 
 def test_a_kernel_has_imported_the_package_before_its_notebook_asks(folders):
-    code = "import sys; print('pnloc.stages' in sys.modules, 'pnloc' in globals())"
-    write(folders[0], "01_a", code + "  # pnloc.notebook")
+    code = "import sys; print('pnloc.run.run' in sys.modules, 'pnloc' in globals())"
+    write(folders[0], "01_a", code + "  # pnloc.view.notebook")
     write(folders[0], "02_b", code)
     book.execute(*folders, PARAMETERS)
     assert texts(folders[1] / "01_a.ipynb").split() == ["True", "False"]
-    assert texts(folders[1] / "02_b.ipynb").split() == ["False", "False"], "only notebooks of this project need it"
+    assert texts(folders[1] / "02_b.ipynb").split() == ["False", "False"], (
+        "only notebooks of this project need it"
+    )
 
 
 def test_parameters_that_a_notebook_lacks_are_refused_before_anything_runs(folders):
@@ -199,21 +222,28 @@ def test_parameters_that_a_notebook_lacks_are_refused_before_anything_runs(folde
 
 def page(folder, name, *outputs, source="x", metadata=None, tags=()):
     notebook = nbformat.v4.new_notebook(metadata={"kernelspec": KERNEL, **(metadata or {})})
-    notebook.cells = [nbformat.v4.new_code_cell(source, outputs=list(outputs), metadata={"tags": list(tags)})]
+    notebook.cells = [
+        nbformat.v4.new_code_cell(source, outputs=list(outputs), metadata={"tags": list(tags)})
+    ]
     folder.mkdir(exist_ok=True)
     nbformat.write(notebook, folder / f"{name}.ipynb")
 
 
 def test_published_pages_hold_no_machine_path_no_bar_and_no_live_widget(tmp_path):
     widget = {publishing.WIDGET: {"model_id": "1"}, "text/plain": "VBox(children=())"}
-    bar = {publishing.WIDGET: {"model_id": "2"}, "text/plain": "detector:   0%|          | 0/14 [00:00<?, ?epoch/s]"}
+    bar = {
+        publishing.WIDGET: {"model_id": "2"},
+        "text/plain": "detector:   0%|          | 0/14 [00:00<?, ?epoch/s]",
+    }
     page(
         tmp_path / "pages",
         "01_a",
         nbformat.v4.new_output("display_data", bar),
         nbformat.v4.new_output("display_data", widget),
         nbformat.v4.new_output("stream", name="stdout", text="read /here/it/is/data/rsna\n"),
-        nbformat.v4.new_output("stream", name="stderr", text="\r 10%|#   | 1/10 [00:01<00:09, 1.0it/s]"),
+        nbformat.v4.new_output(
+            "stream", name="stderr", text="\r 10%|#   | 1/10 [00:01<00:09, 1.0it/s]"
+        ),
         source='DATA = "/here/it/is/data"',
         metadata={
             "papermill": {"parameters": {"DATA": "/here/it/is/data"}, "input_path": "/here"},
@@ -236,12 +266,21 @@ def test_a_page_shows_the_parameters_that_were_used_and_not_the_defaults_above_t
     for name, injected in (("01_a", True), ("02_b", False)):
         notebook = nbformat.v4.new_notebook()
         tags = ["parameters", *(["injected-parameters"] if injected else [])]
-        notebook.cells = [nbformat.v4.new_code_cell(f"SEED = {i}", metadata={"tags": [t]}) for i, t in enumerate(tags)]
+        notebook.cells = [
+            nbformat.v4.new_code_cell(f"SEED = {i}", metadata={"tags": [t]})
+            for i, t in enumerate(tags)
+        ]
         (tmp_path / "pages").mkdir(exist_ok=True)
         nbformat.write(notebook, tmp_path / "pages" / f"{name}.ipynb")
     publishing.publish(tmp_path / "pages", tmp_path / "book")
-    published = [nbformat.read(tmp_path / "book" / f"{n}.ipynb", as_version=4).cells for n in ("01_a", "02_b")]
-    assert [c.metadata["tags"] for c in published[0]] == [["parameters", "remove-cell"], ["injected-parameters"]]
+    published = [
+        nbformat.read(tmp_path / "book" / f"{n}.ipynb", as_version=4).cells
+        for n in ("01_a", "02_b")
+    ]
+    assert [c.metadata["tags"] for c in published[0]] == [
+        ["parameters", "remove-cell"],
+        ["injected-parameters"],
+    ]
     assert [c.metadata["tags"] for c in published[1]] == [["parameters"]]
 
 
@@ -252,14 +291,20 @@ def test_publishing_again_touches_nothing_and_removes_what_is_gone(tmp_path):
     before = (tmp_path / "book" / "01_a.ipynb").stat().st_mtime_ns
     (tmp_path / "pages" / "02_b.ipynb").unlink()
     publishing.publish(tmp_path / "pages", tmp_path / "book")
-    assert [(p.name, p.stat().st_mtime_ns) for p in (tmp_path / "book").iterdir()] == [("01_a.ipynb", before)]
+    assert [(p.name, p.stat().st_mtime_ns) for p in (tmp_path / "book").iterdir()] == [
+        ("01_a.ipynb", before)
+    ]
 
 
 def test_nothing_is_published_where_anything_is_marked_as_credentialed(tmp_path):
     page(tmp_path / "pages", "01_a")
-    output = nbformat.v4.new_output("display_data", {"text/plain": "a report"}, metadata={"pnloc": "credentialed"})
+    output = nbformat.v4.new_output(
+        "display_data", {"text/plain": "a report"}, metadata={"pnloc": "credentialed"}
+    )
     page(tmp_path / "pages", "02_b", output)
-    with pytest.raises(PnlocError, match="02_b.ipynb, cell 1: its output is marked as credentialed"):
+    with pytest.raises(
+        PnlocError, match="02_b.ipynb, cell 1: its output is marked as credentialed"
+    ):
         publishing.publish(tmp_path / "pages", tmp_path / "book")
     page(tmp_path / "pages", "02_b", metadata={"pnloc": {"credentialed": True}})
     with pytest.raises(PnlocError, match="02_b.ipynb: marked as credentialed"):
@@ -268,7 +313,11 @@ def test_nothing_is_published_where_anything_is_marked_as_credentialed(tmp_path)
 
 
 def test_a_page_with_a_stored_error_is_not_published(tmp_path):
-    page(tmp_path / "pages", "01_a", nbformat.v4.new_output("error", ename="KeyError", evalue="x", traceback=[]))
+    page(
+        tmp_path / "pages",
+        "01_a",
+        nbformat.v4.new_output("error", ename="KeyError", evalue="x", traceback=[]),
+    )
     with pytest.raises(PnlocError, match="01_a.ipynb, cell 1: holds a stored error"):
         publishing.publish(tmp_path / "pages", tmp_path / "book")
 
@@ -294,7 +343,9 @@ def test_a_book_with_a_missing_an_empty_or_a_broken_page_is_refused(tmp_path):
     (tmp_path / "pages" / "a.html").write_text("<article><h1>Title</h1></article>")
     with pytest.raises(PnlocError, match="a.html: the page is empty"):
         site.check(tmp_path, contents)
-    (tmp_path / "pages" / "a.html").write_text(full + '<div class="output traceback highlight">KeyError</div>')
+    (tmp_path / "pages" / "a.html").write_text(
+        full + '<div class="output traceback highlight">KeyError</div>'
+    )
     with pytest.raises(PnlocError, match="a.html: the page holds the traceback"):
         site.check(tmp_path, contents)
     (tmp_path / "pages" / "a.html").write_text(full)

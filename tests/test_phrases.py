@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pnloc.phrases import CELLS, MOST, asserted_places, padded, phrases, places
+from pnloc.reports.phrases import CELLS, MOST, asserted_places, padded, phrases, places
 
 
 def named(cells) -> set[str]:
@@ -40,7 +40,10 @@ def test_a_vague_repeat_of_a_place_is_dropped_and_a_second_place_is_kept():
 def test_every_finding_has_a_phrase_whatever_its_assertion():
     text = "No consolidation on the left. Patchy opacity in both lower lobes."
     found = phrases(text)
-    assert [p.text for p in found] == ["consolidation on the left", *["Patchy opacity in both lower lobes"] * 2]
+    assert [p.text for p in found] == [
+        "consolidation on the left",
+        *["Patchy opacity in both lower lobes"] * 2,
+    ]
     assert [(p.assertion, named(p.cells)) for p in found] == [
         ("negated", {"left upper", "left middle", "left lower"}),
         ("affirmed", {"right lower"}),

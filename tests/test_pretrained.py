@@ -57,7 +57,9 @@ def test_without_a_network_the_error_says_what_to_put_where(tmp_path, monkeypatc
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
-    with pytest.raises(PnlocError, match=r"cannot be downloaded .*no route.*resnet18-\w+.pth into .*start='random'"):
+    with pytest.raises(
+        PnlocError, match=r"cannot be downloaded .*no route.*resnet18-\w+.pth into .*start='random'"
+    ):
         pretrained.imagenet()
 
 
@@ -65,7 +67,9 @@ def test_without_a_network_the_error_says_what_to_put_where(tmp_path, monkeypatc
 def test_a_file_that_is_no_checkpoint_is_named(hub, tmp_path, content):
     path = next((tmp_path / "hub" / "checkpoints").iterdir())
     path.write_bytes(content)
-    with pytest.raises(PnlocError, match=rf"{path.name}: not the weights of a ResNet-18 .*delete it"):
+    with pytest.raises(
+        PnlocError, match=rf"{path.name}: not the weights of a ResNet-18 .*delete it"
+    ):
         pretrained.imagenet()
 
 

@@ -10,16 +10,19 @@ import pytest
 import torch
 from forks import start, together
 
-from pnloc import processes, shards
-from pnloc.baselines import Classifier, train_classifier
-from pnloc.cache import Cache
+from pnloc import processes
+from pnloc.baselines.classifier import Classifier, train_classifier
 from pnloc.config import DetectorConfig, FittingConfig, ModelConfig
 from pnloc.errors import PnlocError
 from pnloc.localize import train_localizer
 from pnloc.regions import Regions
-from pnloc.words import WordVectors
+from pnloc.reports.words import WordVectors
+from pnloc.run import feature_store as shards
+from pnloc.run.cache import Cache
 
-TINY = DetectorConfig(side=64, width=8, pyramid=8, anchor_sizes=((12.0, 16.0), (24.0, 32.0)), batch=6, rate=1e-4)
+TINY = DetectorConfig(
+    side=64, width=8, pyramid=8, anchor_sizes=((12.0, 16.0), (24.0, 32.0)), batch=6, rate=1e-4
+)
 
 
 def pictures(count: int = 18) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -40,7 +43,9 @@ def detector(folder, epochs=2, rate=1e-4):
 
     module.autocast = lambda where: nullcontext()
     config = replace(TINY, epochs=epochs, rate=rate)
-    model, history = module.train_detector(*pictures(), config, seed=1, folder=folder, fingerprint="d")
+    model, history = module.train_detector(
+        *pictures(), config, seed=1, folder=folder, fingerprint="d"
+    )
     keep(folder, model, history)
 
 
@@ -56,7 +61,9 @@ def localizer(folder, text=True, batch=7):
         torch.zeros(count),
     )
     names = ("pneumonia", "side:left", "side:right")
-    vectors = WordVectors(("left", "right", "pneumonia", "base"), rng.normal(size=(4, 10)).astype(np.float32))
+    vectors = WordVectors(
+        ("left", "right", "pneumonia", "base"), rng.normal(size=(4, 10)).astype(np.float32)
+    )
     words = rng.integers(-1, 4, (count, 5))
     phrases = rng.integers(0, 2, (count, 2, 6)).astype(np.float32)
     labels = (rng.uniform(size=(count, 3)) < 0.4).astype(np.float32)
@@ -64,13 +71,24 @@ def localizer(folder, text=True, batch=7):
     config = ModelConfig(width=16, epochs=4, batch=batch, dropout=0.3)
     torch.manual_seed(9)
     model, history = train_localizer(
-        regions, words, phrases, labels, weights, vectors, names, config, text=text, seed=1, folder=folder, fingerprint="l"
+        regions,
+        words,
+        phrases,
+        labels,
+        weights,
+        vectors,
+        names,
+        config,
+        text=text,
+        seed=1,
+        folder=folder,
+        fingerprint="l",
     )
     keep(folder, model, history)
 
 
 def classifier(folder):
-    from pnloc import baselines
+    from pnloc.baselines import classifier as baselines
     from pnloc.detector import Detector
 
     baselines.autocast = lambda where: nullcontext()
@@ -80,14 +98,27 @@ def classifier(folder):
     config, held = FittingConfig(epochs=2, batch=5, rate=1e-4), (images[:4], labels[:4])
     keep(
         folder,
-        *train_classifier(Classifier, Detector(TINY), images, labels, held, config, seed=1, folder=folder, fingerprint="c"),
+        *train_classifier(
+            Classifier,
+            Detector(TINY),
+            images,
+            labels,
+            held,
+            config,
+            seed=1,
+            folder=folder,
+            fingerprint="c",
+        ),
     )
 
 
 def keep(folder, model, history):
     if processes.main():
         history.to_csv(folder / "history.csv", index=False)
-        torch.save({name: value.clone() for name, value in model.state_dict().items()}, folder / "weights.pt")
+        torch.save(
+            {name: value.clone() for name, value in model.state_dict().items()},
+            folder / "weights.pt",
+        )
 
 
 def kept(folder) -> tuple[pd.DataFrame, dict[str, torch.Tensor]]:
@@ -117,7 +148,9 @@ def localizer_of_a_small_batch(folder):
     localizer(folder, batch=2)
 
 
-@pytest.mark.parametrize("work", [localizer_of_images, localizer_of_a_small_batch], ids=lambda w: w.__name__)
+@pytest.mark.parametrize(
+    "work", [localizer_of_images, localizer_of_a_small_batch], ids=lambda w: w.__name__
+)
 def test_image_labels_alone_and_batches_too_small_to_split(work, tmp_path):
     together(work, tmp_path / "one", count=1)
     together(work, tmp_path / "many", count=3)
@@ -139,12 +172,17 @@ def gradients(folder):
             torch.nn.init.uniform_(norm.weight, 0.5, 1.5)
     images, boxes = pictures(7)
     mine = processes.part(7) if processes.count() > 1 else slice(0, 7)
-    targets = [{"boxes": torch.from_numpy(b), "labels": torch.zeros(len(b), dtype=torch.int64)} for b in boxes[mine]]
+    targets = [
+        {"boxes": torch.from_numpy(b), "labels": torch.zeros(len(b), dtype=torch.int64)}
+        for b in boxes[mine]
+    ]
     with processes.whole_batch(model):
         total = sum(model.losses(torch.from_numpy(images[mine])[:, None], targets).values())
     (total * (mine.stop - mine.start) / 7 * processes.count()).backward()
     processes.average_gradients(model)
-    state = {n: p.grad for n, p in model.named_parameters()} | {n: b for n, b in model.named_buffers()}
+    state = {n: p.grad for n, p in model.named_parameters()} | {
+        n: b for n, b in model.named_buffers()
+    }
     if processes.main():
         torch.save(state, folder / "weights.pt")
 
@@ -153,7 +191,9 @@ def test_the_gradient_of_parts_is_that_of_the_batch_to_the_last_digits(tmp_path)
     """In float64, where rounding cannot hide an error: batch normalization, weighting and averaging are exact."""
     together(gradients, tmp_path / "one", count=1)
     together(gradients, tmp_path / "three", count=3)
-    one, three = (torch.load(tmp_path / k / "weights.pt", weights_only=True) for k in ("one", "three"))
+    one, three = (
+        torch.load(tmp_path / k / "weights.pt", weights_only=True) for k in ("one", "three")
+    )
     for name, value in one.items():
         assert torch.allclose(value, three[name], rtol=1e-6, atol=1e-9), name
     assert sum(float(v.abs().sum()) for n, v in one.items() if "bn1.weight" in n) > 0
@@ -200,8 +240,16 @@ def spoiled(folder):
         return x[processes.part(len(x))], 0.5
 
     with pytest.raises(PnlocError, match="loss is not finite"):
-        fit(module, lambda e: [torch.ones(4, 2)], losses, Schedule(1, 1, 0.1, 0.0), folder=folder, fingerprint="s",
-            seed=0, share=share)  # fmt: skip
+        fit(
+            module,
+            lambda e: [torch.ones(4, 2)],
+            losses,
+            Schedule(1, 1, 0.1, 0.0),
+            folder=folder,
+            fingerprint="s",
+            seed=0,
+            share=share,
+        )
 
 
 def test_a_loss_that_is_not_finite_in_one_process_ends_them_all(tmp_path):
@@ -230,7 +278,9 @@ def stages(folder):
         return write
 
     first, _ = cache.stage("first", 1, make=make("first"))
-    assert (first / "done.json").exists(), "the others wait for the files of the one that makes them"
+    assert (first / "done.json").exists(), (
+        "the others wait for the files of the one that makes them"
+    )
     cache.stage("second", 1, make=make("second"), together=True)
     cache.stage("second", 1, make=make("second"), together=True)
     shared = processes.shared()
@@ -249,7 +299,8 @@ def splitting(folder, expected):
 
 
 @pytest.mark.parametrize(
-    ("environment", "expected"), [({}, False), ({"PNLOC_SPLIT": "1"}, True), ({"LOCAL_WORLD_SIZE": "1"}, True)]
+    ("environment", "expected"),
+    [({}, False), ({"PNLOC_SPLIT": "1"}, True), ({"LOCAL_WORLD_SIZE": "1"}, True)],
 )
 def test_training_is_split_over_machines_and_where_it_is_asked_for(environment, expected, tmp_path):
     together(splitting, tmp_path, expected, **environment)
@@ -258,10 +309,13 @@ def test_training_is_split_over_machines_and_where_it_is_asked_for(environment, 
 def some_regions(rows: slice) -> Regions:
     numbers = torch.arange(rows.start, rows.stop).float()
     return Regions(
-        numbers[:, None, None].expand(-1, 3, 4).clone(), numbers[:, None].expand(-1, 3).clone(),
-        torch.ones(len(numbers), 3, dtype=torch.bool), numbers[:, None, None].expand(-1, 3, 5).half(),
-        numbers[:, None, None].expand(-1, 2, 2).half(), numbers,
-    )  # fmt: skip
+        numbers[:, None, None].expand(-1, 3, 4).clone(),
+        numbers[:, None].expand(-1, 3).clone(),
+        torch.ones(len(numbers), 3, dtype=torch.bool),
+        numbers[:, None, None].expand(-1, 3, 5).half(),
+        numbers[:, None, None].expand(-1, 2, 2).half(),
+        numbers,
+    )
 
 
 def extraction(folder, small):
@@ -276,11 +330,22 @@ def extraction(folder, small):
 @pytest.mark.parametrize("small", [0, 100])
 def test_processes_share_the_shards_of_a_set(small, tmp_path):
     together(extraction, tmp_path, small)
-    assert sorted(p.name for p in tmp_path.glob("*-by-*")) == ["0-by-0", "10-by-0", "15-by-1", "20-by-0", "5-by-1"]
+    assert sorted(p.name for p in tmp_path.glob("*-by-*")) == [
+        "0-by-0",
+        "10-by-0",
+        "15-by-1",
+        "20-by-0",
+        "5-by-1",
+    ]
 
 
 def test_one_process_needs_no_connection():
-    assert processes.count() == 1 and processes.index() == 0 and processes.main() and not processes.shared()
+    assert (
+        processes.count() == 1
+        and processes.index() == 0
+        and processes.main()
+        and not processes.shared()
+    )
     values = torch.tensor([1.0, 2.0])
     processes.average([values])
     processes.wait()

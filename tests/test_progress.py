@@ -14,7 +14,7 @@ import nbformat
 import pytest
 
 from pnloc import progress
-from pnloc.notebook import live_curves
+from pnloc.view.notebook import live_curves
 
 ROOT = Path(__file__).parents[1]
 CODE = "from pnloc.progress import bar\nfor _ in bar(range(3), desc='told'):\n    pass"
@@ -33,7 +33,12 @@ class Shell:
 
 @pytest.mark.parametrize(
     ("kernel", "terminal", "expected"),
-    [(Kernel(True), False, True), (Kernel(False), True, False), (None, True, True), (None, False, False)],
+    [
+        (Kernel(True), False, True),
+        (Kernel(False), True, False),
+        (None, True, True),
+        (None, False, False),
+    ],
 )
 def test_who_watches(kernel, terminal, expected, monkeypatch):
     import IPython
@@ -44,7 +49,9 @@ def test_who_watches(kernel, terminal, expected, monkeypatch):
 
 
 def test_a_pipe_sees_no_bar_and_a_terminal_does():
-    told = subprocess.run([sys.executable, "-c", CODE], cwd=ROOT, capture_output=True, text=True, check=True)
+    told = subprocess.run(
+        [sys.executable, "-c", CODE], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert told.stdout == "" and told.stderr == ""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
@@ -57,9 +64,13 @@ def test_a_pipe_sees_no_bar_and_a_terminal_does():
 def test_a_batch_run_of_a_notebook_has_no_bar_and_no_live_curves(tmp_path):
     import papermill
 
-    cell = f"{CODE}\nfrom pnloc.notebook import live_curves\nwith live_curves():\n    print('trained')"
+    cell = f"{CODE}\nfrom pnloc.view.notebook import live_curves\nwith live_curves():\n    print('trained')"
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)])
-    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook.metadata["kernelspec"] = {
+        "name": "python3",
+        "display_name": "Python 3",
+        "language": "python",
+    }
     nbformat.write(notebook, tmp_path / "in.ipynb")
     papermill.execute_notebook(
         tmp_path / "in.ipynb",
@@ -77,8 +88,8 @@ def test_live_curves_are_drawn_after_each_epoch_where_somebody_watches(tmp_path,
     import IPython.display
     import torch
 
-    from pnloc import notebook
     from pnloc.train import Schedule, fit
+    from pnloc.view import notebook
 
     shown = []
 
@@ -89,13 +100,23 @@ def test_live_curves_are_drawn_after_each_epoch_where_somebody_watches(tmp_path,
     monkeypatch.setattr(notebook, "attended", lambda: True)
     monkeypatch.setattr(notebook, "PAUSE", 0.0)
     monkeypatch.setattr(
-        IPython.display, "display", lambda value, display_id=None, **options: shown.append(value) or Handle()
+        IPython.display,
+        "display",
+        lambda value, display_id=None, **options: shown.append(value) or Handle(),
     )
     module = torch.nn.Linear(2, 1)
 
     def train():
-        fit(module, lambda e: [torch.ones(3, 2)], lambda x: {"fit": module(x).square().mean()}, Schedule(4, 1, 0.1, 0.0),
-            folder=tmp_path, fingerprint="x", seed=0, title="some training")  # fmt: skip
+        fit(
+            module,
+            lambda e: [torch.ones(3, 2)],
+            lambda x: {"fit": module(x).square().mean()},
+            Schedule(4, 1, 0.1, 0.0),
+            folder=tmp_path,
+            fingerprint="x",
+            seed=0,
+            title="some training",
+        )
 
     with live_curves():
         train()
@@ -108,4 +129,6 @@ def test_live_curves_are_drawn_after_each_epoch_where_somebody_watches(tmp_path,
     with live_curves():
         pass
     train()
-    assert len([value for value in shown if hasattr(value, "axes")]) == 4, "outside the block nothing is drawn"
+    assert len([value for value in shown if hasattr(value, "axes")]) == 4, (
+        "outside the block nothing is drawn"
+    )

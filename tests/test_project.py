@@ -12,8 +12,9 @@ import nbformat
 import pytest
 import yaml
 
-from pnloc import __version__, site
-from pnloc.notebook import PARAMETERS_CELL
+from book._ext import check as site
+from pnloc import __version__
+from pnloc.view.notebook import PARAMETERS_CELL
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "pnloc"
@@ -48,7 +49,11 @@ def imported(path: Path) -> set[str]:
         if isinstance(node, ast.ImportFrom) and node.level:
             found.add("a relative import")
         elif isinstance(node, ast.ImportFrom) and node.module == "pnloc":
-            found |= {a.name for a in node.names if (PACKAGE / a.name).is_dir() or (PACKAGE / f"{a.name}.py").exists()}
+            found |= {
+                a.name
+                for a in node.names
+                if (PACKAGE / a.name).is_dir() or (PACKAGE / f"{a.name}.py").exists()
+            }
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pnloc."):
             found.add(node.module.split(".")[1])
         elif isinstance(node, ast.Import):
@@ -59,7 +64,11 @@ def imported(path: Path) -> set[str]:
 def tracked() -> list[Path]:
     """Files of the project: what git knows or would add."""
     listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=False
+        ["git", "ls-files", "-co", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if listed.returncode:
         pytest.skip("not a git checkout")
@@ -72,7 +81,11 @@ def tracked() -> list[Path]:
 def test_every_module_has_its_place_in_the_order():
     missing = sorted({module(p) for p in sources()} - set(ORDER) - {"__init__"})
     assert not missing, f"add to LAYERS in {Path(__file__).name}: {', '.join(missing)}"
-    gone = [name for name in ORDER if not (PACKAGE / name).exists() and not (PACKAGE / f"{name}.py").exists()]
+    gone = [
+        name
+        for name in ORDER
+        if not (PACKAGE / name).exists() and not (PACKAGE / f"{name}.py").exists()
+    ]
     assert not gone, f"take out of LAYERS in {Path(__file__).name}: {', '.join(gone)}"
 
 
@@ -81,7 +94,9 @@ def test_nothing_imports_from_further_down(path):
     own = module(path)
     above = set(ORDER[: ORDER.index(own)]) | {own} if own in ORDER else set()
     below = imported(path) - above
-    assert not below, f"pnloc/{path.relative_to(PACKAGE)} imports {', '.join(sorted(below))}, which stand below {own}"
+    assert not below, (
+        f"pnloc/{path.relative_to(PACKAGE)} imports {', '.join(sorted(below))}, which stand below {own}"
+    )
 
 
 def test_the_architecture_page_names_every_module_in_this_order():
@@ -91,7 +106,9 @@ def test_the_architecture_page_names_every_module_in_this_order():
     for path in sources():
         if module(path) in named:
             later = set(named[named.index(module(path)) + 1 :])
-            assert not imported(path) & later, f"{path.name} imports what stands below it on the architecture page"
+            assert not imported(path) & later, (
+                f"{path.name} imports what stands below it on the architecture page"
+            )
 
 
 # Versions -------------------------------------------------------------------------------------------------
@@ -103,7 +120,10 @@ def project() -> dict:
 
 def test_conda_and_pip_environments_name_the_same_versions():
     declared = project()
-    wanted = {*declared["dependencies"], *(r for extra in declared["optional-dependencies"].values() for r in extra)}
+    wanted = {
+        *declared["dependencies"],
+        *(r for extra in declared["optional-dependencies"].values() for r in extra),
+    }
     environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
     conda = [d for d in environment["dependencies"] if isinstance(d, str)]
     pip = next(d["pip"] for d in environment["dependencies"] if isinstance(d, dict))
@@ -124,11 +144,15 @@ def test_the_ct_is_installed_in_one_version_everywhere():
 
 def test_binder_has_the_versions_of_torch_and_a_step_that_it_can_run():
     wanted = set(project()["dependencies"])
-    conda = yaml.safe_load((ROOT / "binder" / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
+    conda = yaml.safe_load((ROOT / "binder" / "environment.yml").read_text(encoding="utf-8"))[
+        "dependencies"
+    ]
     assert {d.replace("pytorch-cpu", "torch") for d in conda if "torch" in d} == {
         d for d in wanted if re.match("torch(vision)?>", d)
     }
-    assert any(re.fullmatch(r"python=3\.\d+", d) for d in conda), "repo2docker takes python=3.x and no range"
+    assert any(re.fullmatch(r"python=3\.\d+", d) for d in conda), (
+        "repo2docker takes python=3.x and no range"
+    )
     step = ROOT / "binder" / "postBuild"
     assert step.stat().st_mode & 0o111 and "-e '.[notebooks]'" in step.read_text(encoding="utf-8")
 
@@ -147,7 +171,7 @@ class Nothing:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Nothing())
 import pnloc.display, pnloc.results
-pnloc.display.install()
+pnloc.view.guard.install()
 from pnloc import cli
 for given in (["reports", sys.argv[1]], ["reproduce", "--preset", "smoke", "--artifacts", sys.argv[2]]):
     print("status", cli.main(given))
@@ -157,11 +181,17 @@ for given in (["reports", sys.argv[1]], ["reproduce", "--preset", "smoke", "--ar
 def test_the_package_works_without_jupyter_and_says_what_reproduce_needs(tmp_path):
     (tmp_path / "report.txt").write_text("FINDINGS: Patchy opacity in the right lower lobe.")
     command = [sys.executable, "-c", WITHOUT, str(tmp_path / "report.txt"), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=ROOT, timeout=300, check=False
+    )
     assert re.findall(r"status (\d)", done.stdout) == ["0", "2"], done.stderr
     assert "right" in done.stdout
     told = [line for line in done.stderr.splitlines() if line.startswith("pnloc: ")]
-    assert len(told) == 1 and "pip install 'pnloc[notebooks]'" in told[0] and "Traceback" not in done.stderr
+    assert (
+        len(told) == 1
+        and "pip install 'pnloc[notebooks]'" in told[0]
+        and "Traceback" not in done.stderr
+    )
 
 
 def test_licence_and_citation():
@@ -196,14 +226,20 @@ def test_notebooks_are_committed_clean_and_begin_alike(path):
     assert notebook.metadata.kernelspec.name == "python3"
     assert "widgets" not in notebook.metadata
     for number, cell in enumerate(code, start=1):
-        assert not cell.outputs and cell.execution_count is None, f"code cell {number} holds outputs: run nbstripout"
-        assert len(cell.source.splitlines()) <= 25, f"code cell {number} is long: move it to the package"
+        assert not cell.outputs and cell.execution_count is None, (
+            f"code cell {number} holds outputs: run nbstripout"
+        )
+        assert len(cell.source.splitlines()) <= 25, (
+            f"code cell {number} is long: move it to the package"
+        )
         assert not re.search(r"^\s*[!%]", cell.source, re.M), f"code cell {number} leaves Python"
 
 
 def test_every_notebook_is_a_page_and_every_page_exists():
     names = site.toc(ROOT / "book" / "_toc.yml")
-    assert [n.removeprefix("pages/") for n in names if n.startswith("pages/")] == [p.stem for p in NOTEBOOKS]
+    assert [n.removeprefix("pages/") for n in names if n.startswith("pages/")] == [
+        p.stem for p in NOTEBOOKS
+    ]
     assert all((ROOT / "book" / f"{n}.md").exists() for n in names if not n.startswith("pages/"))
 
 
@@ -234,7 +270,9 @@ def test_what_a_page_names_exists(page):
         if parts:
             path = folder / f"{parts[0]}.py"
             path, parts = (path, parts[1:]) if path.exists() else (folder / "__init__.py", parts)
-            assert path.exists() and (not parts or parts[0] in defined(path)), f"{page.name} names pnloc.{name}"
+            assert path.exists() and (not parts or parts[0] in defined(path)), (
+                f"{page.name} names pnloc.{name}"
+            )
     for name in set(re.findall(r"`(tests/\w+\.py|notebooks/\w+\.ipynb)`", text)):
         assert (ROOT / name).exists(), f"{page.name} names {name}"
 
@@ -243,7 +281,11 @@ def rows(page: str) -> list[list[str]]:
     """The rows of the tables of one of the book's pages, without heads."""
     text = (ROOT / "book" / page).read_text(encoding="utf-8")
     tables = re.findall(r"^\|.*\n\|[-| ]+\n((?:\|.*\n)+)", text, re.M)
-    return [[cell.strip() for cell in line.strip("|").split("|")] for table in tables for line in table.splitlines()]
+    return [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for table in tables
+        for line in table.splitlines()
+    ]
 
 
 def test_the_paper_map_leads_from_each_line_to_functions_a_test_of_theirs_and_a_notebook():
@@ -253,7 +295,9 @@ def test_the_paper_map_leads_from_each_line_to_functions_a_test_of_theirs_and_a_
         functions = re.findall(r"`pnloc\.([\w.]+)\.(\w+)`", " ".join(row))
         tests = re.findall(r"`tests/(\w+\.py)`", " ".join(row))
         notebooks = re.findall(r"<pages/(\w+)>", " ".join(row))
-        assert functions and tests and notebooks, f"paper map: function, test or notebook is missing: {' | '.join(row)}"
+        assert functions and tests and notebooks, (
+            f"paper map: function, test or notebook is missing: {' | '.join(row)}"
+        )
         assert all((ROOT / "notebooks" / f"{n}.ipynb").exists() for n in notebooks), row
         read = "".join((ROOT / "tests" / t).read_text(encoding="utf-8") for t in tests)
         for where, name in functions:
@@ -264,15 +308,21 @@ def test_the_paper_map_leads_from_each_line_to_functions_a_test_of_theirs_and_a_
 
 def test_the_paper_map_and_the_bibliography_hold_every_reference_of_the_paper():
     bib = (ROOT / "book" / "references.bib").read_text(encoding="utf-8")
-    cited = re.findall(r"^@\w+\{(\w+),", bib.partition("cited by the paper")[2].partition("% ---")[0], re.M)
+    cited = re.findall(
+        r"^@\w+\{(\w+),", bib.partition("cited by the paper")[2].partition("% ---")[0], re.M
+    )
     assert len(cited) == 20
     text = (ROOT / "book" / "paper_map.md").read_text(encoding="utf-8")
     assert all(f"`{key}`" in text for key in cited)
-    assert "```{bibliography}\n:all:" in (ROOT / "book" / "references.md").read_text(encoding="utf-8")
+    assert "```{bibliography}\n:all:" in (ROOT / "book" / "references.md").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_every_citation_is_in_the_bibliography_and_every_entry_is_cited():
-    entries = re.findall(r"^@\w+\{(\w+),", (ROOT / "book" / "references.bib").read_text(encoding="utf-8"), re.M)
+    entries = re.findall(
+        r"^@\w+\{(\w+),", (ROOT / "book" / "references.bib").read_text(encoding="utf-8"), re.M
+    )
     text = "".join(p.read_text(encoding="utf-8") for p in (ROOT / "book").glob("*.md"))
     cited = {key for keys in re.findall(r"\{cite:[tp]\}`([^`]+)`", text) for key in keys.split(",")}
     assert cited == set(entries) and len(entries) == len(set(entries))
@@ -287,7 +337,9 @@ def test_every_page_in_which_something_is_found_says_that_it_is_no_medical_devic
 
 
 def test_no_file_names_a_path_of_somebodys_machine():
-    pattern = re.compile(r"(?<![\w.$}~-])/(?:" + "|".join(("work", "root", "home", "tmp", "Users")) + r")/\w")
+    pattern = re.compile(
+        r"(?<![\w.$}~-])/(?:" + "|".join(("work", "root", "home", "tmp", "Users")) + r")/\w"
+    )
     found = []
     for path in tracked():
         if path.suffix in {".png", ".safetensors", ".gz"} or path.name == "LICENSE":
@@ -299,11 +351,25 @@ def test_no_file_names_a_path_of_somebodys_machine():
 
 
 def test_no_data_nor_results_are_committed():
-    kinds = {".dcm", ".jpg", ".jpeg", ".png", ".nii", ".gz", ".safetensors", ".pt", ".pkl", ".parquet"}
+    kinds = {
+        ".dcm",
+        ".jpg",
+        ".jpeg",
+        ".png",
+        ".nii",
+        ".gz",
+        ".safetensors",
+        ".pt",
+        ".pkl",
+        ".parquet",
+    }
     assert [str(p.relative_to(ROOT)) for p in tracked() if p.suffix.lower() in kinds] == []
 
 
 def test_mathjax_is_there_so_that_equations_need_no_network():
     assert distribution("sphinx-mathjax-offline")
     config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["sphinx"]
-    assert "://" not in config["config"]["mathjax_path"] and "pnloc.extension" in config["extra_extensions"]
+    assert (
+        "://" not in config["config"]["mathjax_path"]
+        and "book._ext.pnloc_sphinx" in config["extra_extensions"]
+    )

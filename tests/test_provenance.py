@@ -9,10 +9,10 @@ from importlib.metadata import version
 import numpy as np
 import pandas as pd
 
-from pnloc import cache, provenance
-from pnloc.cache import Cache
 from pnloc.files import read_json
-from pnloc.provenance import PACKAGES, commit, data_digest, environment
+from pnloc.run import cache, provenance
+from pnloc.run.cache import Cache
+from pnloc.run.provenance import PACKAGES, commit, data_digest, environment
 
 
 def test_the_environment_names_versions_and_the_machine_but_no_host_nor_user():
@@ -26,8 +26,17 @@ def test_the_environment_names_versions_and_the_machine_but_no_host_nor_user():
 
 def test_the_commit_is_that_of_the_repository_or_unknown(tmp_path):
     def git(*words):
-        identity = ["-c", "user.name=n", "-c", "user.email=e@example.org", "-c", "commit.gpgsign=false"]
-        done = subprocess.run(["git", *identity, *words], cwd=tmp_path, check=True, capture_output=True, text=True)
+        identity = [
+            "-c",
+            "user.name=n",
+            "-c",
+            "user.email=e@example.org",
+            "-c",
+            "commit.gpgsign=false",
+        ]
+        done = subprocess.run(
+            ["git", *identity, *words], cwd=tmp_path, check=True, capture_output=True, text=True
+        )
         return done.stdout.strip()
 
     assert commit(tmp_path / "nowhere") == "unknown"
@@ -51,9 +60,11 @@ def test_the_data_digest_is_of_the_content_alone():
     changed = pixels.copy()
     changed[599, 1, 1] += 1
     others = [
-        data_digest(changed, table), data_digest(pixels, table.assign(label=0)),
-        data_digest(pixels.reshape(600, 4, 1), table), data_digest(pixels[:0], table),
-    ]  # fmt: skip
+        data_digest(changed, table),
+        data_digest(pixels, table.assign(label=0)),
+        data_digest(pixels.reshape(600, 4, 1), table),
+        data_digest(pixels[:0], table),
+    ]
     assert len({first, *others}) == 5
 
 
@@ -69,7 +80,12 @@ def test_run_json_says_of_every_stage_with_what_it_was_made(tmp_path, monkeypatc
     run = read_json(tmp_path / "run.json")
     assert run["preset"] == "smoke" and run["seed"] == 3
     assert run["stages"]["data"]["fingerprint"] == key and run["stages"]["data"]["data"] == "abc"
-    made = {name: run["environments"][stage["environment"]]["python"] for name, stage in run["stages"].items()}
+    made = {
+        name: run["environments"][stage["environment"]]["python"]
+        for name, stage in run["stages"].items()
+    }
     assert made == {"data": platform.python_version(), "model": "3.99"}
     again.stage("data", 2, make=lambda folder, key: None)
-    assert len(read_json(tmp_path / "run.json")["environments"]) == 1, "environments that made nothing here go"
+    assert len(read_json(tmp_path / "run.json")["environments"]) == 1, (
+        "environments that made nothing here go"
+    )

@@ -9,10 +9,12 @@ import torch
 from PIL import Image
 from scipy.special import logit
 
-from pnloc import looks, readouts, severity_tables
 from pnloc.images import Letterbox
 from pnloc.localize import Choice
 from pnloc.regions import Regions
+from pnloc.run.severity import ensemble as looks
+from pnloc.run.severity import readouts
+from pnloc.run.severity import tables as severity_tables
 
 LUNGS = np.array([[[0.0, 0.0, 0.5, 1.0], [0.5, 0.0, 1.0, 0.5]]])
 
@@ -25,7 +27,9 @@ def test_the_covered_share_counts_overlapping_boxes_once():
 
 
 def test_two_lungs_count_by_their_area():
-    assert looks.in_lungs(np.array([[0.3, 0.9]]), LUNGS) == pytest.approx([(0.3 * 0.5 + 0.9 * 0.25) / 0.75])
+    assert looks.in_lungs(np.array([[0.3, 0.9]]), LUNGS) == pytest.approx(
+        [(0.3 * 0.5 + 0.9 * 0.25) / 0.75]
+    )
     assert looks.in_lungs(np.array([[0.3, 0.9]]), np.zeros((1, 2, 4))).tolist() == [0]
 
 
@@ -56,13 +60,17 @@ def test_lungs_are_brought_into_their_place_without_stretching():
 def test_detected_area_is_that_of_the_kept_boxes_times_the_best_score():
     boxes = torch.tensor([[[0.0, 0, 10, 10], [20, 20, 40, 40], [0, 0, 0, 0]], [[0, 0, 0, 0]] * 3])
     scores = torch.tensor([[0.5, 0.4, 0.0], [0.0, 0, 0]])
-    regions = Regions(boxes, scores, boxes.sum(-1) > 0, torch.zeros(2, 3, 9), torch.zeros(2, 5, 5), torch.zeros(2))
+    regions = Regions(
+        boxes, scores, boxes.sum(-1) > 0, torch.zeros(2, 3, 9), torch.zeros(2, 5, 5), torch.zeros(2)
+    )
     area = looks.detected_area(regions, Choice(share=0.3, most=2, grouped=False), 40)
     assert area == pytest.approx([(100 + 400) / 1600 * 0.5, 0])
 
 
 def test_the_mean_look_averages_log_odds_masks_and_areas():
-    look = looks.Look(np.array([[0.2], [0.9]]), np.array([[[[0.0]]], [[[1.0]]]]), np.array([[0.1], [0.3]]))
+    look = looks.Look(
+        np.array([[0.2], [0.9]]), np.array([[[[0.0]]], [[[1.0]]]]), np.array([[0.1], [0.3]])
+    )
     image, mask, area = look.mean()
     assert (
         image == pytest.approx((logit(0.2) + logit(0.9)) / 2)
@@ -75,7 +83,10 @@ def test_the_mean_look_averages_log_odds_masks_and_areas():
 
 
 def test_padding_does_not_count_as_picture():
-    assert looks.share(Letterbox(100, 50, 64)) == pytest.approx(0.5) and looks.share(Letterbox(9, 9, 64)) == 1
+    assert (
+        looks.share(Letterbox(100, 50, 64)) == pytest.approx(0.5)
+        and looks.share(Letterbox(9, 9, 64)) == 1
+    )
 
 
 def test_a_combination_is_the_mean_of_read_outs_on_one_scale():
@@ -104,14 +115,16 @@ def test_read_outs_that_do_not_vary_add_nothing_to_a_combination():
 def test_patients_who_share_a_radiograph_by_content_count_as_one():
     rng = np.random.default_rng(0)
     pictures = [
-        np.asarray(Image.fromarray(rng.integers(20, 250, (8, 8)).astype(np.uint8)).resize((64, 64))) for _ in range(3)
+        np.asarray(Image.fromarray(rng.integers(20, 250, (8, 8)).astype(np.uint8)).resize((64, 64)))
+        for _ in range(3)
     ]
     pixels = np.stack([*pictures, np.maximum(pictures[0] // 2, 1), pictures[1]])
     images = pd.DataFrame({"patient": ["p", "q", "r", "s", "s"], "width": 64, "height": 64})
     run = SimpleNamespace(
-        records=lambda _: SimpleNamespace(images=images), pixels=lambda _: pixels,
+        records=lambda _: SimpleNamespace(images=images),
+        pixels=lambda _: pixels,
         letterboxes=lambda rows: [Letterbox(64, 64, 64)] * len(rows),
-    )  # fmt: skip
+    )
     # The fourth is the first at half the exposure, the fifth the second: p, q and s are one person.
     person = readouts.persons(run, "covid19").tolist()
     assert person[0] == person[1] == person[3] == person[4] != person[2]
@@ -123,24 +136,55 @@ def test_patients_who_share_a_radiograph_by_content_count_as_one():
 
 def results_of(dataset: str, value: float) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     scores = [(s, t) for s in severity_tables.SCORES for t in ("pearson", "spearman")]
-    lines = [("ours", "zero-shot"), ("ours", "cohen-50-50"), (severity_tables.TOGETHER, "cohen-50-50")]
+    lines = [
+        ("ours", "zero-shot"),
+        ("ours", "cohen-50-50"),
+        (severity_tables.TOGETHER, "cohen-50-50"),
+    ]
     table = [(dataset, r, s, f, t, value) for s, t in scores for r, f in lines]
-    table = pd.DataFrame(table, columns=["dataset", "readout", "score", "fit", "statistic", "value"])
-    gaps = [(dataset, "ours", a, "brixia", "spearman", low) for a, low in (("no image", 0.5), ("brightness", -0.1))]
+    table = pd.DataFrame(
+        table, columns=["dataset", "readout", "score", "fit", "statistic", "value"]
+    )
+    gaps = [
+        (dataset, "ours", a, "brixia", "spearman", low)
+        for a, low in (("no image", 0.5), ("brightness", -0.1))
+    ]
     gaps += [(dataset, "ours", "pneumonia (labels only)", "brixia", "spearman", -0.2)]
-    gaps += [(dataset, "zones", "zone brightness", "brixia zones", s, low) for s, low in (("pooled", 0.1), ("within", -0.1))]
-    gaps = pd.DataFrame(gaps, columns=["dataset", "readout", "against", "score", "statistic", "low"])
-    zoned = [(dataset, "ours", "senior", "pooled", 0.61), (dataset, "ours", "senior", "within", 0.49)]
-    return table, gaps, pd.DataFrame(zoned, columns=["dataset", "what", "against", "statistic", "value"])
+    gaps += [
+        (dataset, "zones", "zone brightness", "brixia zones", s, low)
+        for s, low in (("pooled", 0.1), ("within", -0.1))
+    ]
+    gaps = pd.DataFrame(
+        gaps, columns=["dataset", "readout", "against", "score", "statistic", "low"]
+    )
+    zoned = [
+        (dataset, "ours", "senior", "pooled", 0.61),
+        (dataset, "ours", "senior", "within", 0.49),
+    ]
+    return (
+        table,
+        gaps,
+        pd.DataFrame(zoned, columns=["dataset", "what", "against", "statistic", "value"]),
+    )
 
 
 def test_bars_are_met_from_their_value_on():
     found = severity_tables.bars(*results_of("covid19", 0.77), "ours").set_index("line")
-    assert found.loc["zero-shot, Pearson with extent", "met"] and found.loc["50/50 protocol, r with extent", "met"]
-    assert not found.loc["aim: r of Cohen et al.", "met"] and not found.loc["aim: r of BS-Net", "met"]
-    assert found.loc["zones, pooled Spearman", "met"] and not found.loc["zones, within an image", "met"]
+    assert (
+        found.loc["zero-shot, Pearson with extent", "met"]
+        and found.loc["50/50 protocol, r with extent", "met"]
+    )
+    assert (
+        not found.loc["aim: r of Cohen et al.", "met"] and not found.loc["aim: r of BS-Net", "met"]
+    )
+    assert (
+        found.loc["zones, pooled Spearman", "met"]
+        and not found.loc["zones, within an image", "met"]
+    )
     gaps = found[found.index.str.startswith("lower end")]["met"]
-    assert gaps.tolist() == [True, False, True, False], "what text adds is no trivial line; zones have their own"
+    assert gaps.tolist() == [True, False, True, False], (
+        "what text adds is no trivial line; zones have their own"
+    )
 
 
 def test_there_are_no_bars_without_the_real_collection():

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pnloc.errors import PnlocError
-from pnloc.records import (
+from pnloc.data.records import (
     BOX_COLUMNS,
     FATES,
     IMAGE_COLUMNS,
@@ -22,12 +21,15 @@ from pnloc.records import (
     patient_share,
     split_digest,
 )
+from pnloc.errors import PnlocError
 
 
 def make_records(*rows: tuple[str, str, str], boxes=(), reports=(), **options) -> Records:
     """Records of images (image, patient, split); each image is its own study, and 'positive-...' ones are positive."""
     images = pd.DataFrame(rows, columns=["image", "patient", "split"])
-    images = images.assign(path="", study=images["image"], view="PA", sex="", age=np.nan, width=10, height=10)
+    images = images.assign(
+        path="", study=images["image"], view="PA", sex="", age=np.nan, width=10, height=10
+    )
     images["label"] = images["image"].str.startswith("positive").astype(float)
     return Records(
         "made",
@@ -43,15 +45,28 @@ def make_records(*rows: tuple[str, str, str], boxes=(), reports=(), **options) -
 
 def test_the_share_of_a_patient_is_the_head_of_a_sha256():
     # sha256sum of 'rsna|nih:1' begins with c0923783066af8a4, of 'rsna|nih:3' with 15e49bbe15cd900c.
-    assert patient_share("nih:1", "rsna") == 0xC0923783066AF8A4 / 2**64 == pytest.approx(0.752231, abs=1e-6)
-    assert patient_share("nih:3", "rsna") == 0x15E49BBE15CD900C / 2**64 == pytest.approx(0.085520, abs=1e-6)
+    assert (
+        patient_share("nih:1", "rsna")
+        == 0xC0923783066AF8A4 / 2**64
+        == pytest.approx(0.752231, abs=1e-6)
+    )
+    assert (
+        patient_share("nih:3", "rsna")
+        == 0x15E49BBE15CD900C / 2**64
+        == pytest.approx(0.085520, abs=1e-6)
+    )
 
 
 def test_splits_follow_the_share():
     # Shares .0855, .7522, .7892, .9189: train ends at .7, validate at .8.
     patients = pd.Series(["nih:3", "nih:1", "nih:2", "nih:8"])
     assert assign_splits(patients, "rsna").tolist() == ["train", "validate", "validate", "test"]
-    assert assign_splits(patients, "rsna", (0.76, 0.0, 0.24)).tolist() == ["train", "train", "test", "test"]
+    assert assign_splits(patients, "rsna", (0.76, 0.0, 0.24)).tolist() == [
+        "train",
+        "train",
+        "test",
+        "test",
+    ]
     assert assign_splits(patients, "rsna", (0.0, 1.0, 0.0)).tolist() == ["validate"] * 4
 
 
@@ -69,7 +84,9 @@ def test_a_patient_has_one_split_whatever_stands_around(patients):
 
 
 def test_fractions_are_about_right():
-    splits = assign_splits(pd.Series([f"covid:{i}" for i in range(5000)]), "covid19", (0.7, 0.1, 0.2))
+    splits = assign_splits(
+        pd.Series([f"covid:{i}" for i in range(5000)]), "covid19", (0.7, 0.1, 0.2)
+    )
     shares = splits.value_counts(normalize=True)
     assert shares["train"] == pytest.approx(0.7, abs=0.02)
     assert shares["validate"] == pytest.approx(0.1, abs=0.015)
@@ -89,7 +106,9 @@ def test_fractions_that_do_not_add_up_are_refused(fractions):
 
 def test_an_unknown_split_is_refused_and_the_known_ones_are_listed():
     records = make_records(("a", "p1", "train"))
-    with pytest.raises(PnlocError, match="unknown split 'validation'; use one of train, validate, test"):
+    with pytest.raises(
+        PnlocError, match="unknown split 'validation'; use one of train, validate, test"
+    ):
         records.split("validation")
     assert records.split("train")["image"].tolist() == ["a"]
     assert len(records.split("test")) == 0
@@ -106,7 +125,11 @@ TRAINING = make_records(
     counts={"rows": 5, "used": 5},
 )
 TESTING = make_records(
-    ("u", "p1", "test"), ("v", "p2", "test"), ("w", "p3", "test"), ("x", "p4", "train"), ("y", "p5", "test")
+    ("u", "p1", "test"),
+    ("v", "p2", "test"),
+    ("w", "p3", "test"),
+    ("x", "p4", "train"),
+    ("y", "p5", "test"),
 )
 
 
@@ -146,7 +169,12 @@ def test_check_counts_by_split():
         ("positive-3", "p3", "test"),
         ("c", "p4", ""),
         boxes=["positive-1", "positive-1", "positive-3", "elsewhere"],
-        reports=[("positive-1", "opacity"), ("b", " \n"), ("positive-3", "clear"), ("elsewhere", "clear")],
+        reports=[
+            ("positive-1", "opacity"),
+            ("b", " \n"),
+            ("positive-3", "clear"),
+            ("elsewhere", "clear"),
+        ],
         counts={"rows": 9, "used": 5, "missing": 2, "excluded": 1, "quarantined": 1},
     )
     table = check(records).set_index("split")
@@ -159,21 +187,38 @@ def test_check_counts_by_split():
     assert table.loc["test", counted].tolist() == [1, 1, 1, 1, 1, 1]
     assert table.loc["all", ["rows", "missing", "excluded", "quarantined"]].tolist() == [9, 2, 1, 1]
     assert (
-        table.loc[["train", "validate", "test"], ["rows", "missing", "excluded", "quarantined"]].isna().all(axis=None)
+        table.loc[["train", "validate", "test"], ["rows", "missing", "excluded", "quarantined"]]
+        .isna()
+        .all(axis=None)
     )
 
 
 def test_check_of_an_empty_set_is_all_zero():
     table = check(make_records())
-    assert table[["used", "patients", "positive", "with report", "with boxes", "boxes"]].to_numpy().sum() == 0
+    assert (
+        table[["used", "patients", "positive", "with report", "with boxes", "boxes"]]
+        .to_numpy()
+        .sum()
+        == 0
+    )
     assert table["rows"].tolist()[0] == 0
 
 
 def test_the_ledger_has_a_row_for_each_kind_of_rows():
-    counts = {"rows": 5, "used": 2, "missing": 1, "excluded": 1, "quarantined": 1, "dropped_for_leak": 1}
+    counts = {
+        "rows": 5,
+        "used": 2,
+        "missing": 1,
+        "excluded": 1,
+        "quarantined": 1,
+        "dropped_for_leak": 1,
+    }
     boxes = {"rows": 3, "used": 3, "missing": 0, "excluded": 0, "quarantined": 0}
     table = ledger(make_records(("a", "p1", "train"), counts=counts, tally={"boxes": boxes}))
-    assert table.to_numpy().tolist() == [["made", "images", 5, 2, 1, 1, 1], ["made", "boxes", 3, 3, 0, 0, 0]]
+    assert table.to_numpy().tolist() == [
+        ["made", "images", 5, 2, 1, 1, 1],
+        ["made", "boxes", 3, 3, 0, 0, 0],
+    ]
     assert (table["rows"] == table[list(FATES)].sum(axis=1)).all()
 
 
@@ -189,4 +234,6 @@ def test_the_digest_of_splits_depends_on_images_and_splits_alone():
     # printf 'a\ttrain\nb\ttest' | sha256sum
     assert split_digest(make_records(*rows)) == "b58c6f546f224498"
     assert split_digest(make_records(*rows[::-1])) == split_digest(make_records(*rows))
-    assert split_digest(make_records(("a", "p1", "train"), ("b", "p2", "train"))) != split_digest(make_records(*rows))
+    assert split_digest(make_records(("a", "p1", "train"), ("b", "p2", "train"))) != split_digest(
+        make_records(*rows)
+    )

@@ -49,7 +49,11 @@ def test_an_addendum_on_top_joins_the_section_of_the_same_name():
 
 def test_a_line_of_underscores_ends_a_section():
     text = "INDICATION: Fever.\n  ______________  \n Left basilar opacity.\n IMPRESSION: Clear."
-    assert r.sections(text) == {"INDICATION": "Fever.", "": "Left basilar opacity.", "IMPRESSION": "Clear."}
+    assert r.sections(text) == {
+        "INDICATION": "Fever.",
+        "": "Left basilar opacity.",
+        "IMPRESSION": "Clear.",
+    }
     assert r.extract_attributes(text) == {"side:left", "zone:lower"}
 
 
@@ -60,10 +64,14 @@ def test_silent_sections_assert_nothing(name):
     assert [f.assertion for f in found] == expected and not any(f.current for f in found)
     assert r.asserting_words(f"{name}: Right pneumonia.") == []
     assert r.has_opacity(f"{name}: Right pneumonia.\n IMPRESSION: No pneumonia.") == 0.0
-    assert r.extract_attributes(f"{name}: Right pneumonia.\n IMPRESSION: Left pneumonia.") == {"side:left"}
+    assert r.extract_attributes(f"{name}: Right pneumonia.\n IMPRESSION: Left pneumonia.") == {
+        "side:left"
+    }
 
 
-@pytest.mark.parametrize("name", ["FINDINGS", "IMPRESSION", "CONCLUSION", "FINDINGS AND IMPRESSION", "ADDENDUM"])
+@pytest.mark.parametrize(
+    "name", ["FINDINGS", "IMPRESSION", "CONCLUSION", "FINDINGS AND IMPRESSION", "ADDENDUM"]
+)
 def test_other_sections_assert(name):
     assert r.has_opacity(f"{name}: Right pneumonia.") == 1.0
 
@@ -89,7 +97,9 @@ def test_sentences_have_single_spaces_and_survive_abbreviations():
 
 
 def test_tokens_are_lower_case_and_keep_the_marks_of_de_identification():
-    assert r.tokens("XXXX-year-old, seen on ___ at 3.5 cm: ill-defined Opacity; patient's film.") == [
+    assert r.tokens(
+        "XXXX-year-old, seen on ___ at 3.5 cm: ill-defined Opacity; patient's film."
+    ) == [
         "xxxx-year-old",
         "seen",
         "on",
@@ -237,7 +247,10 @@ def test_a_vaccine_is_no_pneumonia():
         ("No focal opacity or left lower lobe consolidation.", ["negated", "negated"]),
         ("No effusion, or right lower lobe opacity.", ["negated"]),
         ("Pneumonia is not likely, no opacity.", ["affirmed", "negated"]),
-        ("Left opacity without pneumonia but with consolidation.", ["affirmed", "negated", "affirmed"]),
+        (
+            "Left opacity without pneumonia but with consolidation.",
+            ["affirmed", "negated", "affirmed"],
+        ),
         ("No effusion, right lower lobe opacity.", ["affirmed"]),
         ("No focal consolidation, left basilar opacity.", ["negated", "affirmed"]),
         ("No effusion but there is an opacity.", ["affirmed"]),
@@ -256,8 +269,14 @@ def test_a_cue_reaches_as_far_as_its_clause(sentence, expected):
 
 
 def test_findings_know_their_sentence_and_its_words():
-    found = r.findings("FINDINGS: Heart is normal. Left opacity. IMPRESSION: No pneumonia or Opacity.")
-    assert [(f.phrase, f.sentence) for f in found] == [("opacity", 1), ("pneumonia", 2), ("opacity", 2)]
+    found = r.findings(
+        "FINDINGS: Heart is normal. Left opacity. IMPRESSION: No pneumonia or Opacity."
+    )
+    assert [(f.phrase, f.sentence) for f in found] == [
+        ("opacity", 1),
+        ("pneumonia", 2),
+        ("opacity", 2),
+    ]
     assert found[0].words == ("left", "opacity")
     assert found[1].words == found[2].words == ("no", "pneumonia", "or", "opacity")
 
@@ -274,12 +293,21 @@ def test_findings_know_their_sentence_and_its_words():
             "Small left effusion and moderate right upper lobe consolidation.",
             {"severity:moderate", "side:right", "zone:upper", "kind:consolidation"},
         ),
-        ("Large right effusion obscures the left consolidation.", {"side:left", "kind:consolidation"}),
+        (
+            "Large right effusion obscures the left consolidation.",
+            {"side:left", "kind:consolidation"},
+        ),
         ("Severe cardiomegaly, patchy opacity.", {"kind:patchy"}),
         ("No effusion, right lower lobe opacity.", {"side:right", "zone:lower"}),
         ("No focal consolidation, left basilar opacity.", {"side:left", "zone:lower"}),
-        ("No right upper lobe opacity, left lower lobe opacity persists.", {"side:left", "zone:lower"}),
-        ("No consolidation on the left, however a right perihilar opacity.", {"side:right", "zone:perihilar"}),
+        (
+            "No right upper lobe opacity, left lower lobe opacity persists.",
+            {"side:left", "zone:lower"},
+        ),
+        (
+            "No consolidation on the left, however a right perihilar opacity.",
+            {"side:right", "zone:perihilar"},
+        ),
         ("Right apical scarring. Left opacity.", {"side:left"}),
         ("Minimal right basilar atelectasis. No opacity.", set()),
         ("Right basilar opacity with small effusion.", {"side:right", "zone:lower"}),
@@ -289,8 +317,14 @@ def test_findings_know_their_sentence_and_its_words():
         ("The right base shows patchy opacity.", {"side:right", "zone:lower", "kind:patchy"}),
         ("Opacity overlying the left 5th rib.", {"side:left"}),
         ("Opacity in the lower lobes.", {"side:bilateral", "zone:lower"}),
-        ("Opacities in the right middle and lower lobes.", {"side:right", "zone:middle", "zone:lower"}),
-        ("Opacity in the right base, left lower lobe and lingula.", {"side:bilateral", "zone:lower", "zone:lingula"}),
+        (
+            "Opacities in the right middle and lower lobes.",
+            {"side:right", "zone:middle", "zone:lower"},
+        ),
+        (
+            "Opacity in the right base, left lower lobe and lingula.",
+            {"side:bilateral", "zone:lower", "zone:lingula"},
+        ),
         ("Small amount of airspace disease on the left.", {"side:left", "severity:mild"}),
         ("Patchy areas of opacity in both lungs.", {"side:bilateral", "kind:patchy"}),
         ("The opacity is mild and patchy.", {"severity:mild", "kind:patchy"}),
@@ -305,7 +339,10 @@ def test_attributes_belong_to_their_own_finding(sentence, expected):
     ("sentence", "expected"),
     [
         ("Right and left opacities.", {"side:bilateral"}),
-        ("Opacity in the right upper lobe. Opacity in the left base.", {"side:bilateral", "zone:upper", "zone:lower"}),
+        (
+            "Opacity in the right upper lobe. Opacity in the left base.",
+            {"side:bilateral", "zone:upper", "zone:lower"},
+        ),
         ("Opacity in both bases.", {"side:bilateral", "zone:lower"}),
         ("Bibasilar opacities, right more than left.", {"side:bilateral", "zone:lower"}),
         ("Bilateral opacities. Right opacity.", {"side:bilateral"}),
@@ -366,7 +403,14 @@ def test_an_empty_text_is_not_known_and_a_silent_one_is_negative():
 
 def test_asserting_words_are_those_of_sentences_with_a_current_opacity_each_once():
     text = "Heart is normal. Left opacity, possibly pneumonia. No effusion. IMPRESSION: No pneumonia. Right infiltrate."
-    assert r.asserting_words(text) == ["left", "opacity", "possibly", "pneumonia", "right", "infiltrate"]
+    assert r.asserting_words(text) == [
+        "left",
+        "opacity",
+        "possibly",
+        "pneumonia",
+        "right",
+        "infiltrate",
+    ]
 
 
 @pytest.mark.parametrize("text", ["patchy opacity ", "No effusion, right opacity, no pneumonia. "])
@@ -394,12 +438,21 @@ def test_cues_reach_far_but_not_without_end():
 @pytest.mark.parametrize(
     ("sentence", "expected"),
     [
-        ("Mild bibasilar atelectasis/infiltrate.", {"side:bilateral", "zone:lower", "severity:mild"}),
-        ("Mild left basilar atelectasis or infiltrate.", {"side:left", "zone:lower", "severity:mild"}),
+        (
+            "Mild bibasilar atelectasis/infiltrate.",
+            {"side:bilateral", "zone:lower", "severity:mild"},
+        ),
+        (
+            "Mild left basilar atelectasis or infiltrate.",
+            {"side:left", "zone:lower", "severity:mild"},
+        ),
         ("Mild left basilar atelectasis and infiltrate.", {"side:left", "zone:lower"}),
         ("Opacity and effusion at the left base.", {"side:left", "zone:lower"}),
         ("Right opacity and effusion at the left base.", {"side:right"}),
-        ("Patchy atelectasis or infiltrate in the left base.", {"side:left", "zone:lower", "kind:patchy"}),
+        (
+            "Patchy atelectasis or infiltrate in the left base.",
+            {"side:left", "zone:lower", "kind:patchy"},
+        ),
         ("Right basilar atelectasis with airspace disease.", {"side:right", "zone:lower"}),
     ],
 )
@@ -437,13 +490,17 @@ def test_a_density_is_an_opacity_unless_of_something_else(sentence, count):
     assert len(r.findings(sentence)) == count
 
 
-@pytest.mark.parametrize("word", ["opactiy", "opacites", "consolodation", "infilrates", "pnuemonia", "consoldation"])
+@pytest.mark.parametrize(
+    "word", ["opactiy", "opacites", "consolodation", "infilrates", "pnuemonia", "consoldation"]
+)
 def test_misspelt_findings_are_understood(word):
     assert r.extract_attributes(f"Right {word}.") >= {"side:right"}
     assert assertions(f"No {word}.") == ["negated"]
 
 
-@pytest.mark.parametrize("word", ["capacity", "filtrate", "intensity", "consultation", "opaque", "pneumonectomy"])
+@pytest.mark.parametrize(
+    "word", ["capacity", "filtrate", "intensity", "consultation", "opaque", "pneumonectomy"]
+)
 def test_other_words_are_not_findings(word):
     assert r.findings(f"Right {word}.") == []
 
@@ -461,7 +518,11 @@ def test_an_attribute_is_present_absent_or_not_stated():
 
 def test_denied_in_one_place_is_denied_neither_on_the_side_nor_in_the_zone():
     values = r.attribute_values("Right opacity. No left lower lobe opacity.")
-    assert values["side:right"] is True and values["side:left"] is None and values["zone:lower"] is None
+    assert (
+        values["side:right"] is True
+        and values["side:left"] is None
+        and values["zone:lower"] is None
+    )
     assert r.attribute_values("Right opacity. No left opacity.")["side:left"] is False
     assert r.attribute_values("No left opacity. Left opacity.")["side:left"] is True
 
@@ -487,12 +548,22 @@ def test_the_description_names_lines_assertions_and_values():
     text = r.describe("note.txt", REPORT)
     lines = text.splitlines()
     assert lines[0] == "note.txt"
-    assert lines[2].split() == ["line", "8", "affirmed", "opacity", "[kind:patchy,", "side:right,", "zone:upper]"]
+    assert lines[2].split() == [
+        "line",
+        "8",
+        "affirmed",
+        "opacity",
+        "[kind:patchy,",
+        "side:right,",
+        "zone:upper]",
+    ]
     assert lines[-3].split()[0] == "present" and lines[-1].split() == ["opacity", "yes"]
     assert r.describe("empty", " ") == "empty\n  an empty report"
 
 
-def test_the_command_line_reads_files_and_standard_input_and_names_what_it_cannot_read(tmp_path, capsys, monkeypatch):
+def test_the_command_line_reads_files_and_standard_input_and_names_what_it_cannot_read(
+    tmp_path, capsys, monkeypatch
+):
     good, broken = tmp_path / "good.txt", tmp_path / "broken.txt"
     good.write_text("Right opacity.")
     broken.write_bytes(b"\xff\xfe\x00Right")
@@ -504,11 +575,42 @@ def test_the_command_line_reads_files_and_standard_input_and_names_what_it_canno
     assert "standard input" in said.out and "negated" in said.out
     errors = said.err.splitlines()
     assert len(errors) == 3 and all(line.startswith("pnloc: ") for line in errors)
-    assert "broken.txt: not UTF-8 text (byte 0)" in errors[0] and "none.txt: No such file" in errors[1]
+    assert (
+        "broken.txt: not UTF-8 text (byte 0)" in errors[0] and "none.txt: No such file" in errors[1]
+    )
 
 
-PIECES = ("No", "opacity", "opacities", "density", "ground-glass", "left", "bases", "patchy", "and", "or", ",", "/", ";", "in", "with", "there is",
-          "effusion", "may represent", "not seen", "rib", "atelectasis", "XXXX", "___", "prior", "resolved", ".", "\n\n", "FINDINGS:", "HISTORY:")  # fmt: skip
+PIECES = (
+    "No",
+    "opacity",
+    "opacities",
+    "density",
+    "ground-glass",
+    "left",
+    "bases",
+    "patchy",
+    "and",
+    "or",
+    ",",
+    "/",
+    ";",
+    "in",
+    "with",
+    "there is",
+    "effusion",
+    "may represent",
+    "not seen",
+    "rib",
+    "atelectasis",
+    "XXXX",
+    "___",
+    "prior",
+    "resolved",
+    ".",
+    "\n\n",
+    "FINDINGS:",
+    "HISTORY:",
+)
 
 
 @settings(max_examples=60, deadline=None)
@@ -532,7 +634,9 @@ def test_a_sentence_without_end_is_read_in_parts_and_its_places_are_those_of_the
     text = "Heart, bones, " * 200 + "patchy opacity in the right base, " + "ribs, spine, " * 200
     found = r.findings(text)
     assert len(text) > 2 * r.LONGEST
-    assert [(f.phrase, sorted(f.attributes)) for f in found] == [("opacity", ["kind:patchy", "side:right", "zone:lower"])]
+    assert [(f.phrase, sorted(f.attributes)) for f in found] == [
+        ("opacity", ["kind:patchy", "side:right", "zone:lower"])
+    ]
     assert text[slice(*found[0].span)] == "opacity"
     assert {text[a:b] for a, b, _ in found[0].marks} == {"patchy", "right", "base"}
 
@@ -540,6 +644,13 @@ def test_a_sentence_without_end_is_read_in_parts_and_its_places_are_those_of_the
 def test_a_sentence_read_before_is_read_alike():
     text = "Patchy opacity in the right base. No effusion. Patchy opacity in the right base."
     first, second = r.findings(text)
-    assert (first.phrase, first.attributes, first.assertion) == (second.phrase, second.attributes, second.assertion)
-    assert text[slice(*first.span)] == text[slice(*second.span)] == "opacity" and first.span != second.span
+    assert (first.phrase, first.attributes, first.assertion) == (
+        second.phrase,
+        second.attributes,
+        second.assertion,
+    )
+    assert (
+        text[slice(*first.span)] == text[slice(*second.span)] == "opacity"
+        and first.span != second.span
+    )
     assert (first.sentence, second.sentence) == (0, 2)

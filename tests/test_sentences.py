@@ -3,20 +3,26 @@
 import numpy as np
 import pytest
 
-from pnloc.demo import wording
-from pnloc.demo.lesions import Case
-from pnloc.demo.rates import RATES
+from pnloc.data.demo import wording
+from pnloc.data.demo.lesions import Case
+from pnloc.data.demo.rates import RATES
 from pnloc.errors import PnlocError
-from pnloc.sentences import Splitter, plain, tokens, train
+from pnloc.reports.sentences import Splitter, plain, tokens, train
 
-NOTES = [f"Seen by Prof. {name} at the clinic. The lungs are clear. Heart size is normal." for name in ("Ames", "Berg", "Cole", "Dorn")] * 8  # fmt: skip
+NOTES = [
+    f"Seen by Prof. {name} at the clinic. The lungs are clear. Heart size is normal."
+    for name in ("Ames", "Berg", "Cole", "Dorn")
+] * 8
 
 
 def reports(count: int) -> list[str]:
     """Generated reports of normal cases, each in one line of single spaces."""
     rngs = (np.random.default_rng(seed) for seed in range(count))
     return [
-        " ".join(wording.write(Case([], [], {"right": 0.0, "left": 0.0}, {}), rng, RATES).text.split()) for rng in rngs
+        " ".join(
+            wording.write(Case([], [], {"right": 0.0, "left": 0.0}, {}), rng, RATES).text.split()
+        )
+        for rng in rngs
     ]
 
 
@@ -39,7 +45,11 @@ def test_what_was_learnt_comes_back_from_its_file(tmp_path):
     one = train(NOTES)
     one.save(tmp_path / "sentences.json")
     again = Splitter.load(tmp_path / "sentences.json")
-    assert again("Seen by Prof. Ames. Clear.") == one("Seen by Prof. Ames. Clear.") == ["Seen by Prof. Ames.", "Clear."]
+    assert (
+        again("Seen by Prof. Ames. Clear.")
+        == one("Seen by Prof. Ames. Clear.")
+        == ["Seen by Prof. Ames.", "Clear."]
+    )
     again.save(tmp_path / "again.json")
     assert (tmp_path / "again.json").read_bytes() == (tmp_path / "sentences.json").read_bytes()
 
@@ -59,9 +69,14 @@ def test_nothing_to_learn_from_is_no_error(texts):
 
 def test_a_glued_full_stop_and_a_blank_line_end_a_sentence():
     assert plain()("No effusion.Heart is normal.") == ["No effusion.", "Heart is normal."]
-    assert plain()("Clear right lung XXXX.In the left base.") == ["Clear right lung XXXX.", "In the left base."]
+    assert plain()("Clear right lung XXXX.In the left base.") == [
+        "Clear right lung XXXX.",
+        "In the left base.",
+    ]
     assert plain()("Left opacity\n \nRight opacity") == ["Left opacity", "Right opacity"]
-    assert plain()("Seen at 3.5 cm, e.g. here\nand there") == ["Seen at 3.5 cm, e.g. here and there"]
+    assert plain()("Seen at 3.5 cm, e.g. here\nand there") == [
+        "Seen at 3.5 cm, e.g. here and there"
+    ]
 
 
 def test_spans_are_within_the_part_asked_for_and_have_a_word():

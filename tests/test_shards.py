@@ -10,8 +10,8 @@ from pnloc.config import DetectorConfig, ModelConfig, RegionConfig
 from pnloc.errors import PnlocError
 from pnloc.localize import train_localizer
 from pnloc.regions import Regions, feature_size
-from pnloc.shards import NAMES, Chosen, Shards, build, join, load
-from pnloc.words import WordVectors
+from pnloc.reports.words import WordVectors
+from pnloc.run.feature_store import NAMES, Chosen, Shards, build, join, load
 
 COUNT = 23
 
@@ -19,10 +19,13 @@ COUNT = 23
 def some(count: int = COUNT, seed: int = 0) -> Regions:
     rng = torch.Generator().manual_seed(seed)
     return Regions(
-        torch.rand(count, 4, 4, generator=rng), torch.rand(count, 4, generator=rng),
-        torch.rand(count, 4, generator=rng) < 0.8, torch.rand(count, 4, 12, generator=rng).half(),
-        torch.rand(count, 3, 3, generator=rng).half(), torch.rand(count, generator=rng),
-    )  # fmt: skip
+        torch.rand(count, 4, 4, generator=rng),
+        torch.rand(count, 4, generator=rng),
+        torch.rand(count, 4, generator=rng) < 0.8,
+        torch.rand(count, 4, 12, generator=rng).half(),
+        torch.rand(count, 3, 3, generator=rng).half(),
+        torch.rand(count, generator=rng),
+    )
 
 
 def equal(one: Regions, other: Regions) -> bool:
@@ -30,7 +33,13 @@ def equal(one: Regions, other: Regions) -> bool:
 
 
 def sharded(folder, regions: Regions, length: int = 5) -> Shards:
-    build(folder, len(regions), lambda rows: regions.rows(np.arange(len(regions))[rows]), length=length, small=0)
+    build(
+        folder,
+        len(regions),
+        lambda rows: regions.rows(np.arange(len(regions))[rows]),
+        length=length,
+        small=0,
+    )
     return load(folder)
 
 
@@ -54,7 +63,9 @@ def test_a_row_that_does_not_exist_is_an_error(tmp_path):
         sharded(tmp_path, some()).rows([COUNT])
 
 
-@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="the system does not say what is resident")
+@pytest.mark.skipif(
+    not Path("/proc/self/smaps").exists(), reason="the system does not say what is resident"
+)
 def test_no_shard_stays_resident_after_a_reading(tmp_path):
     found = sharded(tmp_path, some())
     assert equal(found.rows(range(COUNT)), some())
@@ -116,7 +127,11 @@ def test_rows_of_several_sets_join_in_memory_or_on_disk_alike(tmp_path):
     for one, two in rows:
         memory = join([(first, one), (second, two)])
         disk = join([(sharded(tmp_path, first), one), (second, two)])
-        assert isinstance(memory, Regions) and isinstance(disk, Chosen) and len(memory) == len(disk) == 6
+        assert (
+            isinstance(memory, Regions)
+            and isinstance(disk, Chosen)
+            and len(memory) == len(disk) == 6
+        )
         assert disk.features.shape == memory.features.shape
         for index in ([5, 0, 3, 3, 1], [2], [3, 4], [], np.arange(6)):
             assert equal(disk.rows(index), memory.rows(index)), index
@@ -130,13 +145,24 @@ def test_the_localizer_learns_the_same_from_disk_as_from_memory(tmp_path):
     rows = np.arange(COUNT)[::-1]
     models = [
         train_localizer(
-            regions, rng.integers(0, 2, (COUNT, 3)) * 0, np.ones((COUNT, 1, 6)), labels, np.ones_like(labels), vectors, ("pneumonia", "left"),
-            ModelConfig(width=8, epochs=2, batch=6), text=True, seed=0, folder=tmp_path / name, fingerprint="s",
+            regions,
+            rng.integers(0, 2, (COUNT, 3)) * 0,
+            np.ones((COUNT, 1, 6)),
+            labels,
+            np.ones_like(labels),
+            vectors,
+            ("pneumonia", "left"),
+            ModelConfig(width=8, epochs=2, batch=6),
+            text=True,
+            seed=0,
+            folder=tmp_path / name,
+            fingerprint="s",
         )[0].state_dict()
         for name, regions in (
-            ("a", join([(some(), rows)])), ("b", join([(sharded(tmp_path / "parts", some()), rows)])),
+            ("a", join([(some(), rows)])),
+            ("b", join([(sharded(tmp_path / "parts", some()), rows)])),
         )
-    ]  # fmt: skip
+    ]
     assert all(torch.equal(value, models[1][name]) for name, value in models[0].items())
 
 
@@ -148,12 +174,18 @@ def test_regions_of_shards_are_those_of_the_whole_set(tmp_path):
     detector = Detector(DetectorConfig(side=64, width=8, pyramid=8)).eval()
     images = np.random.default_rng(0).integers(0, 255, (9, 64, 64), dtype=np.uint8)
     config = RegionConfig(count=6)
-    build(tmp_path, 9, lambda rows: extract(detector, images[rows], config, batch=4), length=4, small=0)
+    build(
+        tmp_path,
+        9,
+        lambda rows: extract(detector, images[rows], config, batch=4),
+        length=4,
+        small=0,
+    )
     assert equal(load(tmp_path).rows(range(9)), extract(detector, images, config, batch=4))
 
 
 def test_377110_studies_fit_into_20_gb():
-    """At R = 20 and the widest preset; pnloc.shards keeps nothing beside the fields."""
+    """At R = 20 and the widest preset; pnloc.run.feature_store keeps nothing beside the fields."""
     from pnloc.config import preset
 
     wide = preset("mimic")

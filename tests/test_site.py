@@ -7,7 +7,10 @@ import json
 import nbformat
 import pytest
 
-from pnloc import access, extension, publishing, site
+from book._ext import check as site
+from book._ext import pnloc_sphinx as extension
+from book._ext import publish as publishing
+from pnloc import access
 from pnloc.errors import PnlocError
 
 TEXT = "words " * 30
@@ -50,14 +53,20 @@ def test_a_link_to_a_page_or_a_section_that_is_not_there_is_named(built):
             site.check(*built(f'{good}<a href="{link}"></a>'))
 
 
-@pytest.mark.parametrize("alt", ["", 'alt=""', 'alt="figure"', 'alt="_images/6101192cd716c4af98c0.png"'])
+@pytest.mark.parametrize(
+    "alt", ["", 'alt=""', 'alt="figure"', 'alt="_images/6101192cd716c4af98c0.png"']
+)
 def test_a_picture_without_a_text_is_named(built, alt):
-    with pytest.raises(PnlocError, match=r"intro.html: figure 1 \(a.png\) has no text for those who cannot see it"):
+    with pytest.raises(
+        PnlocError, match=r"intro.html: figure 1 \(a.png\) has no text for those who cannot see it"
+    ):
         site.check(*built(f'<img src="_images/a.png" {alt}>'))
 
 
 def test_a_text_that_is_empty_and_so_shown_as_an_object_is_refused(built):
-    with pytest.raises(PnlocError, match="intro.html: the page shows an empty text as the name of its class"):
+    with pytest.raises(
+        PnlocError, match="intro.html: the page shows an empty text as the name of its class"
+    ):
         site.check(*built("<pre>&lt;IPython.core.display.Markdown object&gt;</pre>"))
 
 
@@ -94,13 +103,17 @@ def test_whatever_comes_from_elsewhere_is_refused(built, head):
 
 def test_a_style_sheet_that_loads_a_font_from_elsewhere_is_refused(built):
     folder, contents = built()
-    (folder / "theme.css").write_text("@font-face { src: url('https://fonts.example.org/a.woff2') }")
+    (folder / "theme.css").write_text(
+        "@font-face { src: url('https://fonts.example.org/a.woff2') }"
+    )
     with pytest.raises(PnlocError, match="theme.css: loads https://fonts.example.org/a.woff2"):
         site.check(folder, contents)
 
 
 def notebook(path, **output):
-    made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# One"), nbformat.v4.new_code_cell("x")])
+    made = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_markdown_cell("# One"), nbformat.v4.new_code_cell("x")]
+    )
     made.cells[1].outputs = [nbformat.v4.new_output("display_data", **output)]
     path.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(made, path)
@@ -117,7 +130,9 @@ def test_sources_and_downloads_of_a_built_book_are_looked_at_too(built, place):
 
 
 def test_a_built_page_with_a_marked_element_is_refused(built):
-    with pytest.raises(PnlocError, match="intro.html: shows an element that is marked as credentialed"):
+    with pytest.raises(
+        PnlocError, match="intro.html: shows an element that is marked as credentialed"
+    ):
         site.check_access(built(f"<div {access.MARK}>a report</div>")[0])
 
 
@@ -126,7 +141,8 @@ def test_a_pdf_without_a_browser_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr(site, "MAC", tmp_path / "none")
     monkeypatch.delenv("CHROMIUM", raising=False)
     with pytest.raises(
-        PnlocError, match="needs Chromium or Chrome, and neither is here; install one .* make pdf CHROMIUM=path"
+        PnlocError,
+        match="needs Chromium or Chrome, and neither is here; install one .* make pdf CHROMIUM=path",
     ):
         site.browser()
     monkeypatch.setenv("CHROMIUM", "nowhere")
@@ -150,8 +166,12 @@ def test_a_browser_that_prints_nothing_is_an_error_with_its_last_words(tmp_path,
 def test_alternative_texts_are_found_by_the_bytes_of_the_figure(tmp_path):
     data = b"\x89PNG one"
     encoded = base64.b64encode(data).decode()
-    notebook(tmp_path / "a.ipynb", data={"image/png": encoded}, metadata={"image/png": {"alt": "A map."}})
-    assert extension.alternatives(tmp_path / "a.ipynb") == {hashlib.sha256(data).hexdigest(): "A map."}
+    notebook(
+        tmp_path / "a.ipynb", data={"image/png": encoded}, metadata={"image/png": {"alt": "A map."}}
+    )
+    assert extension.alternatives(tmp_path / "a.ipynb") == {
+        hashlib.sha256(data).hexdigest(): "A map."
+    }
     notebook(tmp_path / "a.ipynb", data={"image/png": encoded})
     assert extension.alternatives(tmp_path / "a.ipynb") == {}
 
@@ -178,7 +198,9 @@ def page(tmp_path, made=None, duration=7.4):
     nbformat.write(read, path)
     (tmp_path / "notebooks").mkdir(exist_ok=True)
     (tmp_path / "notebooks" / "01_a.ipynb").write_text("{}")
-    publishing.publish(tmp_path / "run" / "pages", tmp_path / "book" / "pages", tmp_path / "notebooks")
+    publishing.publish(
+        tmp_path / "run" / "pages", tmp_path / "book" / "pages", tmp_path / "notebooks"
+    )
     return json.loads((tmp_path / "book" / "pages" / "01_a.ipynb").read_text(encoding="utf-8"))
 
 
@@ -187,7 +209,8 @@ def test_a_page_says_what_made_it_under_its_title(tmp_path, monkeypatch):
     lines = "".join(page(tmp_path, MADE)["cells"][0]["source"]).splitlines()
     assert lines[0] == "# One" and lines[2] == "::::{container} page-facts"
     assert (
-        lines[3] == "{download}`source notebook <../../notebooks/01_a.ipynb>` · {download}`as it was run <01_a.ipynb>`"
+        lines[3]
+        == "{download}`source notebook <../../notebooks/01_a.ipynb>` · {download}`as it was run <01_a.ipynb>`"
     )
     assert lines[5] == "took **7 s** · preset **smoke** · seed **3** · commit `0123456789+`"
     assert lines[7] == "pnloc 0.1.0, Python 3.12.1, torch 2.6.0"
@@ -196,9 +219,15 @@ def test_a_page_says_what_made_it_under_its_title(tmp_path, monkeypatch):
 def test_an_older_page_takes_versions_from_its_run(tmp_path, monkeypatch):
     monkeypatch.setattr(publishing, "repository", lambda: "")
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "run.json").write_text(json.dumps({"preset": "demo", "seed": 0, "environments": {"x": MADE}}))
+    (tmp_path / "run" / "run.json").write_text(
+        json.dumps({"preset": "demo", "seed": 0, "environments": {"x": MADE}})
+    )
     source = "".join(page(tmp_path)["cells"][0]["source"])
-    assert "commit `0123456789+`" in source and "preset **smoke**" in source and "torch 2.6.0" in source
+    assert (
+        "commit `0123456789+`" in source
+        and "preset **smoke**" in source
+        and "torch 2.6.0" in source
+    )
 
 
 def test_a_link_to_a_section_of_a_notebook_leads_to_its_page(tmp_path, monkeypatch):
@@ -210,7 +239,10 @@ def test_a_link_to_a_section_of_a_notebook_leads_to_its_page(tmp_path, monkeypat
 def test_a_public_repository_gives_links_to_binder_and_colab(monkeypatch, tmp_path):
     monkeypatch.setenv("GITHUB_REPOSITORY", "someone/pnloc")
     source, binder, colab = publishing.hosted("01_a.ipynb")
-    assert source == "[in the repository](https://github.com/someone/pnloc/blob/main/notebooks/01_a.ipynb)"
+    assert (
+        source
+        == "[in the repository](https://github.com/someone/pnloc/blob/main/notebooks/01_a.ipynb)"
+    )
     assert "mybinder.org/v2/gh/someone/pnloc/main?urlpath=lab/tree/notebooks/01_a.ipynb" in binder
     assert "colab.research.google.com/github/someone/pnloc/blob/main/notebooks/01_a.ipynb" in colab
     monkeypatch.delenv("GITHUB_REPOSITORY")

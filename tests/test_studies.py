@@ -5,9 +5,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from pnloc import comparators, studies
-from pnloc.phrases import Phrase
-from pnloc.reports import asserting_words
+from pnloc.reports.findings import asserting_words
+from pnloc.reports.phrases import Phrase
+from pnloc.run import comparators
+from pnloc.view.explorer import studies
 
 REPORT = """
  FINAL REPORT
@@ -22,11 +23,15 @@ REPORT = """
 
 def said(text: str) -> list[str]:
     """The words at the places found; the dot that some letters leave when they become small is no part of a word."""
-    return [text[a:b].lower().replace("\u0307", "") for a, b in studies.spans(text, asserting_words(text))]
+    return [
+        text[a:b].lower().replace("\u0307", "")
+        for a, b in studies.spans(text, asserting_words(text))
+    ]
 
 
 @pytest.mark.parametrize(
-    "text", [REPORT, "Opacity. Opacity.", "No opacity.", "", "Ärzte: opacity ___ at 2.5 cm, İ opacity"]
+    "text",
+    [REPORT, "Opacity. Opacity.", "No opacity.", "", "Ärzte: opacity ___ at 2.5 cm, İ opacity"],
 )
 def test_every_word_that_attends_is_found_in_the_report_in_order(text):
     places = studies.spans(text, asserting_words(text))
@@ -36,7 +41,9 @@ def test_every_word_that_attends_is_found_in_the_report_in_order(text):
 
 def test_a_word_of_another_sentence_is_not_taken_for_it():
     first = studies.spans(REPORT, asserting_words(REPORT))[0]
-    assert REPORT[: first[0]].endswith("Heart is normal. "), "not the opacity that the indication asks about"
+    assert REPORT[: first[0]].endswith("Heart is normal. "), (
+        "not the opacity that the indication asks about"
+    )
 
 
 def test_only_so_many_words_are_looked_for_as_are_given():
@@ -45,7 +52,8 @@ def test_only_so_many_words_are_looked_for_as_are_given():
 
 def test_a_phrase_that_an_impression_repeats_stands_once_and_a_denied_one_not_at_all():
     one, other, denied = (
-        Phrase(t, a, (1.0,) * 6) for t, a in (("Opacity", "affirmed"), ("mass", "hedged"), ("no", "negated"))
+        Phrase(t, a, (1.0,) * 6)
+        for t, a in (("Opacity", "affirmed"), ("mass", "hedged"), ("no", "negated"))
     )
     again = Phrase("opacity", "affirmed", (1.0,) * 6)
     assert studies.distinct([one, denied, other, again]) == [one, other]
@@ -57,7 +65,10 @@ def run(monkeypatch):
     monkeypatch.setattr(comparators, "boxed_rows", lambda run, name, split: np.array([4, 5, 9]))
     access = {"mimic": "credentialed", "rsna": "open"}
     return SimpleNamespace(
-        pairs="mimic", sets=("rsna", "mimic"), access=access, may_show=lambda n: access[n] != "credentialed"
+        pairs="mimic",
+        sets=("rsna", "mimic"),
+        access=access,
+        may_show=lambda n: access[n] != "credentialed",
     )
 
 

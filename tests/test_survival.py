@@ -19,8 +19,8 @@ from pnloc.config import DetectorConfig, ModelConfig
 from pnloc.errors import PnlocError
 from pnloc.localize import train_localizer
 from pnloc.regions import Regions
+from pnloc.reports.words import WordVectors
 from pnloc.train import STATE, load_tensors, save_module
-from pnloc.words import WordVectors
 
 KILLS = 20
 
@@ -32,7 +32,9 @@ def detector(folder):
     rng = np.random.default_rng(1)
     images = rng.integers(1, 200, (24, 32, 32), dtype=np.uint8)
     boxes = [np.array([[4.0, 6, 20, 24]]) if row % 2 else np.zeros((0, 4)) for row in range(24)]
-    config = DetectorConfig(side=32, width=8, pyramid=8, anchor_sizes=((12.0,), (20.0,)), batch=4, epochs=4)
+    config = DetectorConfig(
+        side=32, width=8, pyramid=8, anchor_sizes=((12.0,), (20.0,)), batch=4, epochs=4
+    )
     return train_detector(images, boxes, config, seed=2, folder=folder, fingerprint="f")[0]
 
 
@@ -40,18 +42,31 @@ def localizer(folder):
     """The cross-attention with its dropout."""
     rng = np.random.default_rng(1)
     regions = Regions(
-        torch.zeros(60, 4, 4), torch.rand(60, 4, generator=torch.Generator().manual_seed(0)),
-        torch.ones(60, 4, dtype=torch.bool), torch.from_numpy(rng.normal(size=(60, 4, 12))).half(),
-        torch.zeros(60, 2, 2).half(), torch.zeros(60),
-    )  # fmt: skip
+        torch.zeros(60, 4, 4),
+        torch.rand(60, 4, generator=torch.Generator().manual_seed(0)),
+        torch.ones(60, 4, dtype=torch.bool),
+        torch.from_numpy(rng.normal(size=(60, 4, 12))).half(),
+        torch.zeros(60, 2, 2).half(),
+        torch.zeros(60),
+    )
     vectors = WordVectors(["", "left", "pneumonia"], rng.normal(size=(3, 6)).astype(np.float32))
     labels = (rng.uniform(size=(60, 2)) < 0.5).astype(np.float32)
     phrases = rng.integers(0, 2, (60, 2, 6)).astype(np.float32)
     config = ModelConfig(width=8, epochs=5, batch=6)
     return train_localizer(
-        regions, rng.integers(-1, 3, (60, 4)), phrases, labels, np.ones_like(labels), vectors, ("pneumonia", "side:left"), config,
-        text=True, seed=2, folder=folder, fingerprint="f",
-    )[0]  # fmt: skip
+        regions,
+        rng.integers(-1, 3, (60, 4)),
+        phrases,
+        labels,
+        np.ones_like(labels),
+        vectors,
+        ("pneumonia", "side:left"),
+        config,
+        text=True,
+        seed=2,
+        folder=folder,
+        fingerprint="f",
+    )[0]
 
 
 def run(work, folder, begun=None):
@@ -80,7 +95,9 @@ def finished(work, folder) -> dict[str, torch.Tensor]:
 
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
+    return one.keys() == other.keys() and all(
+        torch.equal(value, other[name]) for name, value in one.items()
+    )
 
 
 def progress(folder) -> tuple[int, int]:
@@ -113,10 +130,14 @@ def test_twenty_kills_at_random_moments_change_no_bit(tmp_path):
             process.join()
             kills += process.exitcode == -signal.SIGKILL
             found.add(progress(folder))
-        assert same(finished(work, folder), whole[work]), f"{work.__name__} after kills at {sorted(found)}"
+        assert same(finished(work, folder), whole[work]), (
+            f"{work.__name__} after kills at {sorted(found)}"
+        )
         if kills >= KILLS:
             break
-    assert len(found) >= 5 and any(step for _, step in found), "kills at many moments, within epochs, too"
+    assert len(found) >= 5 and any(step for _, step in found), (
+        "kills at many moments, within epochs, too"
+    )
 
 
 def killed_in_a_write(work, folder, moment):
@@ -159,8 +180,12 @@ def test_a_kill_while_the_checkpoint_is_written_leaves_the_old_one_or_the_new_on
     process = start(killed_in_a_write, localizer, tmp_path / "killed", moment)
     process.join(60)
     assert process.exitcode == -signal.SIGKILL
-    assert progress(tmp_path / "killed") == {"half": (0, 8), "before": (0, 8), "after": (0, 9)}[moment]
-    assert len(list((tmp_path / "killed").iterdir())) == (1 if moment == "after" else 2), "half a file lies beside it"
+    assert (
+        progress(tmp_path / "killed") == {"half": (0, 8), "before": (0, 8), "after": (0, 9)}[moment]
+    )
+    assert len(list((tmp_path / "killed").iterdir())) == (1 if moment == "after" else 2), (
+        "half a file lies beside it"
+    )
     assert same(finished(localizer, tmp_path / "killed"), finished(localizer, tmp_path / "whole"))
     assert sorted(p.name for p in (tmp_path / "killed").iterdir()) == [STATE, "weights.safetensors"]
 
@@ -192,7 +217,9 @@ def test_control_c_is_one_line_and_keeps_the_state(tmp_path):
     os.kill(process.pid, signal.SIGINT)
     process.join(60)
     assert process.exitcode == 130
-    assert (folder / "said.txt").read_text().count("\n") == 1 and "stopped" in (folder / "said.txt").read_text()
+    assert (folder / "said.txt").read_text().count("\n") == 1 and "stopped" in (
+        folder / "said.txt"
+    ).read_text()
     assert same(finished(localizer, folder), finished(localizer, tmp_path / "whole"))
 
 
@@ -224,13 +251,17 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def test_a_file_that_may_not_grow_ends_the_run_in_one_line_and_keeps_the_state(tmp_path, monkeypatch):
+def test_a_file_that_may_not_grow_ends_the_run_in_one_line_and_keeps_the_state(
+    tmp_path, monkeypatch
+):
     until(monkeypatch, 13, localizer, tmp_path)
     before = (tmp_path / STATE).read_bytes()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
     try:
-        with pytest.raises(PnlocError, match=r"state\.safetensors: cannot be written .*too large.*make room") as caught:
+        with pytest.raises(
+            PnlocError, match=r"state\.safetensors: cannot be written .*too large.*make room"
+        ) as caught:
             localizer(tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -247,16 +278,23 @@ def test_a_full_disk_ends_the_run_in_one_line_and_keeps_the_state(tmp_path, monk
         ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", disk], capture_output=True, check=False
     )
     if mounted.returncode:
-        pytest.skip("may not mount a small file system here; the limit on a file's size is tested instead")
+        pytest.skip(
+            "may not mount a small file system here; the limit on a file's size is tested instead"
+        )
     try:
         until(monkeypatch, 13, localizer, disk / "run")
         room = os.statvfs(disk)
         (disk / "filler").write_bytes(bytes(room.f_bavail * room.f_frsize - 4096))
         with pytest.raises(PnlocError, match="cannot be written .*No space left"):
             localizer(disk / "run")
-        with pytest.raises(PnlocError, match="table.csv: cannot be written .*No space left.*make room"):
+        with pytest.raises(
+            PnlocError, match="table.csv: cannot be written .*No space left.*make room"
+        ):
             files.write_text(disk / "table.csv", "x" * 100_000)
-        assert [p.name for p in (disk / "run").iterdir()] == [STATE] and progress(disk / "run") == (1, 3)
+        assert [p.name for p in (disk / "run").iterdir()] == [STATE] and progress(disk / "run") == (
+            1,
+            3,
+        )
         (disk / "filler").unlink()
         again = localizer(disk / "run").state_dict()
     finally:
@@ -265,13 +303,17 @@ def test_a_full_disk_ends_the_run_in_one_line_and_keeps_the_state(tmp_path, monk
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])
-def test_a_value_that_is_not_finite_ends_the_run_and_keeps_the_step_before(what, tmp_path, monkeypatch):
+def test_a_value_that_is_not_finite_ends_the_run_and_keeps_the_step_before(
+    what, tmp_path, monkeypatch
+):
     def spoiled(model, *arguments):
         terms = real(model, *arguments)
         calls.append(0)
         if len(calls) == 14:
             bad = model.bias.sum() * 0
-            terms["spoiled"] = bad * float("nan") if what == "loss" else bad.sqrt()  # the root's slope at 0 is infinite
+            terms["spoiled"] = (
+                bad * float("nan") if what == "loss" else bad.sqrt()
+            )  # the root's slope at 0 is infinite
         return terms
 
     from pnloc import localize
@@ -280,7 +322,9 @@ def test_a_value_that_is_not_finite_ends_the_run_and_keeps_the_step_before(what,
     monkeypatch.setattr(train, "EVERY", 0.0)
     with monkeypatch.context() as patch:
         patch.setattr(localize, "total", spoiled)
-        with pytest.raises(PnlocError, match=f"text attention: the {what} is not finite.* epoch 1, step 3; .*keeps"):
+        with pytest.raises(
+            PnlocError, match=f"text attention: the {what} is not finite.* epoch 1, step 3; .*keeps"
+        ):
             localizer(tmp_path)
     assert progress(tmp_path) == (1, 3)
     assert same(localizer(tmp_path).state_dict(), localizer(tmp_path / "whole").state_dict())

@@ -6,9 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pnloc import cli, headlines, pages, sweep
+from pnloc import cli
 from pnloc.config import preset
 from pnloc.errors import PnlocError
+from pnloc.run import sweep
+from pnloc.view import headlines
+from pnloc.view import tables as pages
 
 # Presets with other numbers -------------------------------------------------------------------------------
 
@@ -17,9 +20,15 @@ def test_a_presets_name_may_change_numbers_and_nothing_else():
     plain, changed = preset("smoke"), preset("smoke+model.distill_weight=0+detector.epochs=2")
     assert changed.name == "smoke+model.distill_weight=0+detector.epochs=2"
     assert (changed.model.distill_weight, changed.detector.epochs) == (0.0, 2)
-    assert isinstance(changed.model.distill_weight, float) and isinstance(changed.detector.epochs, int)
+    assert isinstance(changed.model.distill_weight, float) and isinstance(
+        changed.detector.epochs, int
+    )
     before, after = plain.as_dict(), changed.as_dict()
-    before["model"]["distill_weight"], before["detector"]["epochs"], before["name"] = 0.0, 2, changed.name
+    before["model"]["distill_weight"], before["detector"]["epochs"], before["name"] = (
+        0.0,
+        2,
+        changed.name,
+    )
     assert before == after
 
 
@@ -27,7 +36,10 @@ def test_a_presets_name_may_change_numbers_and_nothing_else():
     ("name", "message"),
     [
         ("smok+model.epochs=1", "unknown preset 'smok'; use one of smoke"),
-        ("smoke+model.epoch=1", "setting 'model.epoch=1': no number 'epoch' here; there are width, tau"),
+        (
+            "smoke+model.epoch=1",
+            "setting 'model.epoch=1': no number 'epoch' here; there are width, tau",
+        ),
         ("smoke+model=1", "setting 'model=1': no number 'model' here"),
         ("smoke+name=x", "setting 'name=x': no number 'name' here"),
         ("smoke+detector.anchor_sizes=1", "no number 'anchor_sizes' here"),
@@ -56,7 +68,9 @@ def run(folder, seed, value, weight=0.5, name="smoke"):
         ("s", "detector", "acc", 0.3, 0.9, seed),
         ("s", "cam", "miou", np.nan, 0.1, seed),
     ]
-    table = pd.DataFrame(rows, columns=["dataset", "method", "metric", "threshold", "value", "seed"])
+    table = pd.DataFrame(
+        rows, columns=["dataset", "method", "metric", "threshold", "value", "seed"]
+    )
     table.to_csv(folder / "tables" / "localization.csv", index=False)
     return folder
 
@@ -90,7 +104,11 @@ def test_runs_are_gathered_with_what_differs_between_them(runs):
 def test_the_summary_is_over_seeds_of_each_preset_and_method(runs):
     table = sweep.summary(sweep.gather(runs)).set_index(["preset", "method"])
     row = table.loc[("smoke", "detector")]
-    assert row["runs"] == 2 and row["mean"] == pytest.approx(0.3) and row["sd"] == pytest.approx(0.2 / 2**0.5)
+    assert (
+        row["runs"] == 2
+        and row["mean"] == pytest.approx(0.3)
+        and row["sd"] == pytest.approx(0.2 / 2**0.5)
+    )
     assert (row["lowest"], row["highest"]) == (0.2, 0.4)
     single = table.loc[("smoke+model.weight=0", "detector")]
     assert single["runs"] == 1 and np.isnan(single["sd"])
@@ -116,17 +134,30 @@ def test_the_command_prints_means_and_writes_every_row(runs, tmp_path, capsys):
     assert capsys.readouterr().err.startswith("pnloc: ")
 
 
-def test_tables_over_patients_are_kept_with_what_made_them_and_those_of_images_are_not(runs, tmp_path, capsys):
-    environments = {k: {"commit": c * 40, "packages": {"torch": "2"}} for k, c in (("x", "b"), ("y", "a"))}
-    (runs[0] / "run.json").write_text(json.dumps({"preset": "smoke", "seed": 0, "environments": environments}))
+def test_tables_over_patients_are_kept_with_what_made_them_and_those_of_images_are_not(
+    runs, tmp_path, capsys
+):
+    environments = {
+        k: {"commit": c * 40, "packages": {"torch": "2"}} for k, c in (("x", "b"), ("y", "a"))
+    }
+    (runs[0] / "run.json").write_text(
+        json.dumps({"preset": "smoke", "seed": 0, "environments": environments})
+    )
     for name in ("recall", "failures", "quarantine"):
         (runs[0] / "tables" / f"{name}.csv").write_text("image\n1\n")
     out = tmp_path / "kept"
-    assert cli.main(["keep", str(runs[0]), "--out", str(out)]) == 0 and str(out) in capsys.readouterr().out
+    assert (
+        cli.main(["keep", str(runs[0]), "--out", str(out)]) == 0
+        and str(out) in capsys.readouterr().out
+    )
     assert sorted(p.name for p in out.iterdir()) == ["localization.csv", "made.json", "recall.csv"]
-    assert (out / "localization.csv").read_bytes() == (runs[0] / "tables" / "localization.csv").read_bytes()
+    assert (out / "localization.csv").read_bytes() == (
+        runs[0] / "tables" / "localization.csv"
+    ).read_bytes()
     found = pages.published(out)
-    assert pages.made_once(found["made"]).endswith(f"preset `smoke`, seed 0, commit {'a' * 10}, {'b' * 10}.")
+    assert pages.made_once(found["made"]).endswith(
+        f"preset `smoke`, seed 0, commit {'a' * 10}, {'b' * 10}."
+    )
     assert cli.main(["keep", str(runs[1]), "--out", str(out)]) == 2
     assert "no finished run (it needs run.json" in capsys.readouterr().err
 
@@ -134,14 +165,23 @@ def test_tables_over_patients_are_kept_with_what_made_them_and_those_of_images_a
 def test_the_kept_run_on_real_data_has_no_row_of_an_image_and_says_what_was_asked_of_it():
     found = pages.published(pages.RESULTS / "public")
     tables = {name: table for name, table in found.items() if name != "made"}
-    assert set(tables) == set(sweep.KEPT) and all(len(t) and "image" not in t and "patient" not in t for t in tables.values())
+    assert set(tables) == set(sweep.KEPT) and all(
+        len(t) and "image" not in t and "patient" not in t for t in tables.values()
+    )
     asked = pages.asked(found)
-    assert (asked["met"] == (asked["value"] >= asked["asked"]).map({True: "yes", False: "no"})).all()
+    assert (
+        asked["met"] == (asked["value"] >= asked["asked"]).map({True: "yes", False: "no"})
+    ).all()
     folds, line = found["detector_folds"], "RSNA, union IoU, detector alone"
     value = folds[(folds["metric"] == "miou") & (folds["method"] == "detector")]["value"].item()
     assert asked.set_index("line").loc[line, "value"] == pytest.approx(value, abs=1e-9)
-    severity = found["severity"].query("dataset == 'covid19' and score == 'geographic_extent' and fit == 'zero-shot' and statistic == 'pearson'")
-    assert asked.set_index("line").loc["COVID-19, zero-shot, Pearson with extent", "value"] in severity["value"].tolist()
+    severity = found["severity"].query(
+        "dataset == 'covid19' and score == 'geographic_extent' and fit == 'zero-shot' and statistic == 'pearson'"
+    )
+    assert (
+        asked.set_index("line").loc["COVID-19, zero-shot, Pearson with extent", "value"]
+        in severity["value"].tolist()
+    )
 
 
 # The main numbers -----------------------------------------------------------------------------------------
@@ -159,12 +199,38 @@ def test_the_main_numbers_stand_with_the_section_that_made_them():
     tables = {
         "differences": pd.DataFrame({**compared, "low": [-0.01], "high": [0.05], "n": [22]}),
         "significance": pd.DataFrame({**compared, "p": [0.1], "p_holm": [0.2], "n": [22]}),
-        "recall": pd.DataFrame({"dataset": ["s", "s"], "regions": [5, 10], "threshold": [0.5, 0.5], "recall": [0.1, 0.75], "n": [8, 8]}),
-        "attributes": pd.DataFrame({"attribute": ["a", "b", "c"], "auc": [0.7, 0.5, nan], "low": [0.6, 0.4, nan], "n": [9, 9, 9]}),
-        "severity": pd.DataFrame({"dataset": ["c"], "readout": ["mass"], "score": ["opacity"], "fit": ["zero-shot"], "statistic": ["spearman"],
-                                  "value": [0.5], "low": [0.4], "high": [0.6], "n": [30]}),
+        "recall": pd.DataFrame(
+            {
+                "dataset": ["s", "s"],
+                "regions": [5, 10],
+                "threshold": [0.5, 0.5],
+                "recall": [0.1, 0.75],
+                "n": [8, 8],
+            }
+        ),
+        "attributes": pd.DataFrame(
+            {
+                "attribute": ["a", "b", "c"],
+                "auc": [0.7, 0.5, nan],
+                "low": [0.6, 0.4, nan],
+                "n": [9, 9, 9],
+            }
+        ),
+        "severity": pd.DataFrame(
+            {
+                "dataset": ["c"],
+                "readout": ["mass"],
+                "score": ["opacity"],
+                "fit": ["zero-shot"],
+                "statistic": ["spearman"],
+                "value": [0.5],
+                "low": [0.4],
+                "high": [0.6],
+                "n": [30],
+            }
+        ),
         "severity_choice": pd.DataFrame({"readout": ["area", "mass"], "chosen": [False, True]}),
-    }  # fmt: skip
+    }
     table = headlines.headlines(tables)
     assert table["number"].tolist() == [
         "**+0.020** [-0.010, +0.050], p 0.200",
@@ -186,5 +252,9 @@ def test_every_section_that_a_main_number_leads_to_is_there():
     from pathlib import Path
 
     for notebook, heading in headlines.SECTIONS.values():
-        text = (Path(__file__).parents[1] / "notebooks" / f"{notebook}.ipynb").read_text(encoding="utf-8")
-        assert f'## {heading}"' in text or f"## {heading}\\n" in text, f"{notebook}: no section '{heading}'"
+        text = (Path(__file__).parents[1] / "notebooks" / f"{notebook}.ipynb").read_text(
+            encoding="utf-8"
+        )
+        assert f'## {heading}"' in text or f"## {heading}\\n" in text, (
+            f"{notebook}: no section '{heading}'"
+        )

@@ -26,7 +26,15 @@ def run(folder, epochs_allowed=None, seed=3, spoil=False):
         value = (module(x)[:, 0] - x.sum(1)).square().mean()
         return {"fit": value * float("nan") if spoil else value}
 
-    history = fit(module, batches, losses, Schedule(5, 30, 1e-2, 0.01), folder=folder, fingerprint="f", seed=seed)
+    history = fit(
+        module,
+        batches,
+        losses,
+        Schedule(5, 30, 1e-2, 0.01),
+        folder=folder,
+        fingerprint="f",
+        seed=seed,
+    )
     return module, history
 
 
@@ -36,7 +44,8 @@ def test_a_stopped_run_resumes_to_the_very_same_weights(tmp_path):
         run(tmp_path / "stopped", epochs_allowed=2)
     resumed, again = run(tmp_path / "stopped")
     assert all(
-        torch.equal(a, b) for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True)
+        torch.equal(a, b)
+        for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True)
     )
     assert history.equals(again)
     assert history["loss"].iloc[-1] < history["loss"].iloc[0]
@@ -49,7 +58,9 @@ def test_another_seed_does_not_resume_a_foreign_checkpoint(tmp_path):
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_with_a_clear_error(tmp_path):
-    with pytest.raises(PnlocError, match="loss is not finite .* in epoch 0, step 0; .* keeps the last good state"):
+    with pytest.raises(
+        PnlocError, match="loss is not finite .* in epoch 0, step 0; .* keeps the last good state"
+    ):
         run(tmp_path, spoil=True)
 
 

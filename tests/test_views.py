@@ -5,11 +5,11 @@ import pytest
 import torch
 from PIL import Image
 
-from pnloc import views
 from pnloc.config import preset
 from pnloc.detector import Detector
 from pnloc.images import Letterbox
 from pnloc.inputs import normalize
+from pnloc.run.severity import inputs as views
 
 
 @pytest.fixture
@@ -22,7 +22,9 @@ def made(tmp_path):
         paths.append(str(tmp_path / f"{number}.png"))
         boxes.append(Letterbox(width, height, 48))
         squares.append(boxes[-1].image(picture))
-    return np.stack(squares), {name: make() for name, make in views.ways(np.stack(squares), boxes, paths).items()}
+    return np.stack(squares), {
+        name: make() for name, make in views.ways(np.stack(squares), boxes, paths).items()
+    }
 
 
 def test_every_way_gives_squares_of_one_kind_and_the_share_that_is_no_padding(made):
@@ -36,7 +38,13 @@ def test_every_way_gives_squares_of_one_kind_and_the_share_that_is_no_padding(ma
 
 def test_padding_stays_padding_and_the_picture_stays_picture(made):
     squares, ways = made
-    for name in ("equalised", "1st to 99th percentile", "brighter (gamma 0.5)", "darker (gamma 2)", "JPEG, quality 10"):
+    for name in (
+        "equalised",
+        "1st to 99th percentile",
+        "brighter (gamma 0.5)",
+        "darker (gamma 2)",
+        "JPEG, quality 10",
+    ):
         assert ((ways[name][0] > 0) == (squares > 0)).all(), name
 
 
@@ -48,9 +56,13 @@ def test_stretching_and_cropping_fill_the_square_as_they_should(made):
 def test_grey_values_by_hand():
     values = np.array([0.0, 64, 128, 255])
     assert views.gamma(values, 0.5) == pytest.approx(np.sqrt(values / 255) * 255)
-    assert views.equalised(np.array([10.0, 10, 20, 30])) == pytest.approx([63.75, 63.75, 159.375, 223.125])
+    assert views.equalised(np.array([10.0, 10, 20, 30])) == pytest.approx(
+        [63.75, 63.75, 159.375, 223.125]
+    )
     assert views.flattened(np.array([100.0, 200])).tolist() == [103, 153]
-    assert views.clipped(np.linspace(0, 100, 101)).tolist()[::50] == pytest.approx([-255 / 98, 127.5, 255 + 255 / 98])
+    assert views.clipped(np.linspace(0, 100, 101)).tolist()[::50] == pytest.approx(
+        [-255 / 98, 127.5, 255 + 255 / 98]
+    )
 
 
 def test_flat_values_stay():
@@ -93,9 +105,15 @@ def test_an_adapted_detector_has_the_statistics_of_what_it_was_shown():
     copy = views.adapted(detector, pixels, batch=5)
     stem = detector.backbone.stem[0](normalize(torch.from_numpy(pixels)[:, None]))
     first = next(m for m in copy.modules() if isinstance(m, torch.nn.BatchNorm2d))
-    assert first.running_mean.numpy() == pytest.approx(stem.mean((0, 2, 3)).detach().numpy(), abs=0.02)
-    assert first.running_var.numpy() == pytest.approx(stem.var((0, 2, 3)).detach().numpy(), rel=0.1, abs=0.01)
+    assert first.running_mean.numpy() == pytest.approx(
+        stem.mean((0, 2, 3)).detach().numpy(), abs=0.02
+    )
+    assert first.running_var.numpy() == pytest.approx(
+        stem.var((0, 2, 3)).detach().numpy(), rel=0.1, abs=0.01
+    )
     assert not copy.training and not any(m.training for m in copy.modules())
-    assert all(torch.equal(value, before[name]) for name, value in detector.state_dict().items()), "the first stays as it was"
+    assert all(torch.equal(value, before[name]) for name, value in detector.state_dict().items()), (
+        "the first stays as it was"
+    )
     alone = views.adapted(detector, pixels[:0])
     assert all(torch.equal(value, before[name]) for name, value in alone.state_dict().items())

@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from pnloc.errors import PnlocError
-from pnloc.words import UNKNOWN, WordVectors, train
+from pnloc.reports.words import UNKNOWN, WordVectors, train
 
 SENTENCES = [
     f"{grade} {kind} opacity in the {side} {zone} zone".split()
@@ -47,7 +47,11 @@ def test_the_same_seed_gives_the_same_vectors_in_every_process():
     for hash_seed in ("1", "2"):
         environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "OMP_NUM_THREADS": "1"}
         done = subprocess.run(
-            [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+            [sys.executable, "-c", program],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
         )
         assert done.stdout.split() == expected, hash_seed
 
@@ -76,7 +80,11 @@ def test_an_unknown_word_is_row_zero():
 
 @pytest.mark.parametrize("first", [[], ["once"], ["left", "opacity"]])
 def test_rare_words_are_unknown_wherever_they_stand(first):
-    found = train([first, ["left", "opacity"], ["left", "opacity", "twice"], ["twice", "never"]], seed=0, **SMALL)
+    found = train(
+        [first, ["left", "opacity"], ["left", "opacity", "twice"], ["twice", "never"]],
+        seed=0,
+        **SMALL,
+    )
     assert found.words == [UNKNOWN, "left", "opacity", "twice"]
 
 
@@ -120,7 +128,9 @@ def test_the_plane_keeps_the_distances_of_words_that_lie_in_one():
     unit = np.array([[1, 0], [0, 1], [-1, 0]])
     assert flat.shape == (3, 2)
     for i, j in ((0, 1), (0, 2), (1, 2)):
-        assert np.linalg.norm(flat[i] - flat[j]) == pytest.approx(np.linalg.norm(unit[i] - unit[j]), abs=1e-5)
+        assert np.linalg.norm(flat[i] - flat[j]) == pytest.approx(
+            np.linalg.norm(unit[i] - unit[j]), abs=1e-5
+        )
     assert found.plane(["east"]).tolist() == [[0, 0]]
 
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pnloc import wordview
+from pnloc.baselines.heatmaps import heat_boxes
 from pnloc.boxes import fuse, group, select
 from pnloc.errors import PnlocError
-from pnloc.heatmaps import heat_boxes
-from pnloc.pairs import NAMES
-from pnloc.studies import SOURCES, Study
+from pnloc.run.pairs import NAMES
+from pnloc.view.explorer import wordview
+from pnloc.view.explorer.studies import SOURCES, Study
 
 STARTS = {source: (0.5, 2) for source in SOURCES}
 TEXT = "FINDINGS: Right lower opacity.\nA < B & C </script>"
@@ -41,11 +41,15 @@ def study(regions: int = 6, seed: int = 0, **more) -> Study:
     image = rng.integers(0, 255, (256, 256), dtype=np.uint8)
     chances = np.linspace(0, 1, len(NAMES))
     heat = np.clip(rng.normal(0.4, 0.3, (192, 192)), 0, 1)
-    return Study("a", image, 192, boxes, rng.random(regions), mass[3:], chances, heat, **(made | more))
+    return Study(
+        "a", image, 192, boxes, rng.random(regions), mass[3:], chances, heat, **(made | more)
+    )
 
 
 def embedded(html: str) -> dict:
-    return json.loads(re.search(r'<script type="application/json"[^>]*>(.*?)</script>', html, re.S)[1])
+    return json.loads(
+        re.search(r'<script type="application/json"[^>]*>(.*?)</script>', html, re.S)[1]
+    )
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -75,8 +79,12 @@ def test_heat_boxes_are_there_for_every_step_of_the_threshold():
 
 def test_pictures_are_whole_and_lie_within_the_page():
     made = wordview.values(study())
-    picture = Image.open(io.BytesIO(base64.b64decode(made["image"].removeprefix("data:image/jpeg;base64,"))))
-    heat = Image.open(io.BytesIO(base64.b64decode(made["cam"]["image"].removeprefix("data:image/png;base64,"))))
+    picture = Image.open(
+        io.BytesIO(base64.b64decode(made["image"].removeprefix("data:image/jpeg;base64,")))
+    )
+    heat = Image.open(
+        io.BytesIO(base64.b64decode(made["cam"]["image"].removeprefix("data:image/png;base64,")))
+    )
     assert (picture.format, picture.size) == ("JPEG", (256, 256))
     assert (heat.format, heat.mode, heat.size) == ("PNG", "RGBA", (64, 64))
 
@@ -86,14 +94,19 @@ def test_the_html_needs_nothing_from_elsewhere_and_gives_the_report_as_it_is():
     assert set(re.findall(r"https?://[^\s\"'`]+", html)) == {"http://www.w3.org/2000/svg"}
     assert not re.search(r"\b(fetch|XMLHttpRequest|import)\s*\(|@import|url\(", html)
     given = embedded(html)
-    assert given["studies"][0]["report"] == TEXT and given["starts"] == {s: [0.5, 2] for s in SOURCES}
+    assert given["studies"][0]["report"] == TEXT and given["starts"] == {
+        s: [0.5, 2] for s in SOURCES
+    }
     word = given["studies"][0]["words"][1]
     assert TEXT[word["start"] : word["end"]] == word["label"] == "opacity"
     assert html.count("</script>") == 2, "no text of a report ends a script"
 
 
 def test_six_studies_of_the_usual_size_stay_well_below_three_megabytes():
-    long = [study(20, s, words=["word"] * 48, spans=[(-1, -1)] * 48, alpha=np.full((48, 20), 0.05)) for s in range(6)]
+    long = [
+        study(20, s, words=["word"] * 48, spans=[(-1, -1)] * 48, alpha=np.full((48, 20), 0.05))
+        for s in range(6)
+    ]
     assert len(wordview.html(long, STARTS)) < 1.5e6
 
 
@@ -109,7 +122,10 @@ def test_studies_without_regions_report_or_heat_are_drawn_as_well():
         truth=np.zeros((0, 4)),
     )
     made = embedded(wordview.html([replace(bare, heat=None)], STARTS))["studies"][0]
-    assert made["boxes"] == made["words"] == made["phrases"] == made["truth"] == [] and made["cam"] is None
+    assert (
+        made["boxes"] == made["words"] == made["phrases"] == made["truth"] == []
+        and made["cam"] is None
+    )
     assert [a["mass"] for a in made["attributes"]] == [[]] * len(NAMES)
 
 

@@ -30,7 +30,10 @@ class Watched:
         page.on("console", lambda m: self.errors.append(m.text) if m.type == "error" else None)
         page.on("pageerror", lambda e: self.errors.append(str(e)))
         page.on(
-            "requestfailed", lambda r: self.errors.append(f"{r.url}: {r.failure}") if r.url.startswith(OWN) else None
+            "requestfailed",
+            lambda r: (
+                self.errors.append(f"{r.url}: {r.failure}") if r.url.startswith(OWN) else None
+            ),
         )
 
         def route(asked):
@@ -45,7 +48,9 @@ class Watched:
 @pytest.fixture(scope="session")
 def chromium():
     """Debian's Chromium, or another one on the path, driven by Playwright."""
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    found = next(
+        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+    )
     if found is None:
         pytest.skip("no Chromium on this machine: apt-get install chromium fonts-dejavu")
     if find_spec("playwright") is None:
@@ -64,11 +69,18 @@ def opened(chromium) -> Iterator[Callable]:
     contexts = []
 
     def open_page(
-        url: str, width: int = 1300, height: int = 900, dark: bool = False, touch: bool = False, home: str = "file:"
+        url: str,
+        width: int = 1300,
+        height: int = 900,
+        dark: bool = False,
+        touch: bool = False,
+        home: str = "file:",
     ) -> Watched:
         scheme = "dark" if dark else "light"
         contexts.append(
-            chromium.new_context(viewport={"width": width, "height": height}, color_scheme=scheme, has_touch=touch)
+            chromium.new_context(
+                viewport={"width": width, "height": height}, color_scheme=scheme, has_touch=touch
+            )
         )
         contexts[-1].set_default_timeout(120_000)
         watched = Watched(contexts[-1].new_page(), home)
@@ -97,7 +109,9 @@ def workplace(tmp_path_factory) -> Path:
 
     folder = tmp_path_factory.mktemp("jupyter")
     given = {"PRESET": "smoke", "ARTIFACTS": str(ROOT / "artifacts")}
-    papermill.execute_notebook(NOTEBOOK, folder / "08.ipynb", given, prepare_only=True, progress_bar=False)
+    papermill.execute_notebook(
+        NOTEBOOK, folder / "08.ipynb", given, prepare_only=True, progress_bar=False
+    )
     return folder
 
 
@@ -107,13 +121,19 @@ def serving(folder: Path, *command: str) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    own = {f"JUPYTER_{name}_DIR": str(folder / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")}
+    own = {
+        f"JUPYTER_{name}_DIR": str(folder / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")
+    }
     given = {**os.environ, **own, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     with (folder / "server.log").open("w") as log:
         server = subprocess.Popen(
             [sys.executable, "-m", *command, "--no-browser", f"--port={port}"],
-            cwd=folder, env=given, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
+            cwd=folder,
+            env=given,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
     address = f"http://127.0.0.1:{port}"
     try:
         for _ in range(120):

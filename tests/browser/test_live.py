@@ -42,7 +42,9 @@ def run_all(page) -> None:
     """Choose 'Run All Cells' once the kernel is there, and again while no cell has begun."""
     begun = "Array.from(document.querySelectorAll('.jp-InputPrompt')).some(p => /\\[[*0-9]+\\]/.test(p.textContent))"
     page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=LOADED)
-    page.wait_for_selector(":is(.jp-Toolbar-kernelName, .jp-KernelName):has-text('Python 3')", timeout=LOADED)
+    page.wait_for_selector(
+        ":is(.jp-Toolbar-kernelName, .jp-KernelName):has-text('Python 3')", timeout=LOADED
+    )
     page.wait_for_selector("[data-status='idle']", timeout=LOADED)
     for _ in range(15):
         page.get_by_role("menuitem", name="Run", exact=True).click()
@@ -63,7 +65,9 @@ def show(page) -> None:
             "document.querySelectorAll('.jp-WindowedPanel-outer').forEach(e => e.scrollTo(0, e.scrollHeight))"
         )
         page.wait_for_timeout(500)
-    raise AssertionError("the explorer did not appear: " + page.locator("body").inner_text()[-1500:])
+    raise AssertionError(
+        "the explorer did not appear: " + page.locator("body").inner_text()[-1500:]
+    )
 
 
 def load(page, path) -> None:
@@ -84,10 +88,15 @@ def test_a_word_moves_the_attention_and_an_image_of_ones_own_is_read(live, tmp_p
     load(live, own)
     live.get_by_text("Loaded mine.png, 260 × 300 pixels.").wait_for()
     live.wait_for_function(
-        "was => document.querySelector('svg.pnloc-picture image').getAttribute('href') !== was", arg=picture
+        "was => document.querySelector('svg.pnloc-picture image').getAttribute('href') !== was",
+        arg=picture,
     )
     said = live.locator(".pnloc-readout").inner_text()
-    assert "Severity: expected grade" in said and "Pneumonia: probability" in said and "Attributes:" in said
+    assert (
+        "Severity: expected grade" in said
+        and "Pneumonia: probability" in said
+        and "Attributes:" in said
+    )
     assert live.locator(".pnloc-readout tbody tr").count() >= 1 or "No box." in said
     broken = tmp_path / "broken.dcm"
     broken.write_text("not an image")
@@ -98,6 +107,9 @@ def test_a_word_moves_the_attention_and_an_image_of_ones_own_is_read(live, tmp_p
 
 
 def test_the_notebook_is_the_one_that_is_committed(workplace):
-    made, committed = (json.loads(p.read_text(encoding="utf-8"))["cells"] for p in (workplace / "08.ipynb", NOTEBOOK))
+    made, committed = (
+        json.loads(p.read_text(encoding="utf-8"))["cells"]
+        for p in (workplace / "08.ipynb", NOTEBOOK)
+    )
     kept = [c["source"] for c in made if "injected-parameters" not in c["metadata"].get("tags", [])]
     assert kept == [c["source"] for c in committed]

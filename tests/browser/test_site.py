@@ -2,7 +2,7 @@
 
 import pytest
 
-from pnloc.site import toc
+from book._ext.check import toc
 
 from .conftest import ROOT
 
@@ -13,7 +13,9 @@ WIDER = "document.documentElement.scrollWidth - document.documentElement.clientW
 
 
 @pytest.mark.parametrize("name", [*PAGES, "search"])
-def test_a_page_loads_without_errors_broken_images_or_a_request_that_leaves_the_site(site, opened, name):
+def test_a_page_loads_without_errors_broken_images_or_a_request_that_leaves_the_site(
+    site, opened, name
+):
     watched = opened(f"file://{site}/{name}.html")
     watched.page.wait_for_load_state("load")
     watched.page.wait_for_timeout(300)  # scripts that begin after the page has loaded
@@ -28,8 +30,13 @@ def test_a_page_fits_a_phone_and_its_text_stands_out(site, opened, name, dark):
     page = opened(f"file://{site}/{name}.html", 390, 844, dark).page
     assert page.evaluate(WIDER) <= 0, f"{name} is wider than a phone"
     back, text = (
-        page.evaluate(f"getComputedStyle(document.{where}).{what}.match(/[0-9.]+/g).slice(0, 3).map(Number)")
-        for where, what in (("body", "backgroundColor"), ("querySelector('article p, article li')", "color"))
+        page.evaluate(
+            f"getComputedStyle(document.{where}).{what}.match(/[0-9.]+/g).slice(0, 3).map(Number)"
+        )
+        for where, what in (
+            ("body", "backgroundColor"),
+            ("querySelector('article p, article li')", "color"),
+        )
     )
     assert abs(luminance(back) - luminance(text)) > 0.5, (back, text)
     assert (luminance(back) < 0.2) == dark

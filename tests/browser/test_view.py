@@ -33,7 +33,9 @@ def test_hovering_a_word_shades_the_regions_by_its_attention_until_the_pointer_l
     before = shades(page)
     word(page, 2).hover()
     mass = data(page)["studies"][0]["words"][2]["mass"]
-    assert [float(s) for s in shades(page)] == pytest.approx([0.28 * m / max(mass) for m in mass], abs=2e-3)
+    assert [float(s) for s in shades(page)] == pytest.approx(
+        [0.28 * m / max(mass) for m in mass], abs=2e-3
+    )
     assert shades(page) != before
     page.mouse.move(0, 0)
     assert shades(page) == before
@@ -48,9 +50,14 @@ def test_words_are_reached_and_chosen_by_keyboard_alone(page):
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Enter")
     assert word(page, 1).get_attribute("aria-pressed") == "true"
-    assert page.get_by_role("button", name="report", exact=True).get_attribute("aria-pressed") == "true"
+    assert (
+        page.get_by_role("button", name="report", exact=True).get_attribute("aria-pressed")
+        == "true"
+    )
     page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.className") != "pnloc-word", "one stop for all words of a report"
+    assert page.evaluate("document.activeElement.className") != "pnloc-word", (
+        "one stop for all words of a report"
+    )
 
 
 def test_a_word_is_tapped_on_a_phone_and_the_picture_stays_in_sight(site, opened):
@@ -81,7 +88,10 @@ def test_each_way_of_looking_begins_with_what_was_chosen_for_it_on_validation_im
     )
     for source, name in ways.items():
         page.get_by_role("button", name=name, exact=True).click()
-        values = [float(page.get_by_label(label).input_value()) for label in ("threshold, as", "number of boxes")]
+        values = [
+            float(page.get_by_label(label).input_value())
+            for label in ("threshold, as", "number of boxes")
+        ]
         assert values == pytest.approx(starts[source]), source
 
 
@@ -100,7 +110,10 @@ def test_ways_of_looking_truth_and_a_second_study_can_be_switched(page):
     names = [p.get_attribute("aria-label") for p in page.locator(".pnloc-panel").all()]
     assert names == [f"study {s['name']}" for s in found["studies"][:2]]
     page.get_by_label("study", exact=True).select_option("2")
-    assert page.locator(".pnloc-panel").first.get_attribute("aria-label") == f"study {found['studies'][2]['name']}"
+    assert (
+        page.locator(".pnloc-panel").first.get_attribute("aria-label")
+        == f"study {found['studies'][2]['name']}"
+    )
 
 
 def test_the_picture_has_a_text_that_follows_what_is_shown(page):

@@ -1,0 +1,1 @@
+"""The methods that the localizer is compared with."""

@@ -1,0 +1,1 @@
+"""Metrics from tables of boxes, with intervals bootstrapped over patients."""

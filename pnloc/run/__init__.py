@@ -1,0 +1,1 @@
+"""One run of one preset: its stages on disk, its predictions and its tables."""

@@ -1,0 +1,262 @@
+"""The data sets of a run: found or generated, decoded once, split by patient and free of leaks.
+
+`Cohort` is the part of a run (pnloc.run.run) that knows images, boxes and report texts; what the reports say is read in pnloc.run.pairs.
+"""
+
+import shutil
+from collections.abc import Callable
+from functools import cached_property, lru_cache, partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from pnloc import access, processes
+from pnloc.config import Preset, title
+from pnloc.data import decode as decoding
+from pnloc.data import duplicates
+from pnloc.data import readers as datasets
+from pnloc.data.records import Records, drop_patients
+from pnloc.errors import PnlocError
+from pnloc.files import digest, read_json, write_json, write_table
+from pnloc.images import Letterbox
+from pnloc.run.cache import Cache, tree_digest
+from pnloc.run.provenance import data_digest
+from pnloc.train import load_tensors, save_tensors
+
+TABLES = ("images", "boxes", "reports", "scores", "quarantine")
+
+
+class Cohort:
+    """The data sets of one run of one preset with one seed, under the run's folder `root`; `data` holds the real ones."""
+
+    def __init__(self, configuration: Preset, data: Path | None, seed: int, root: Path) -> None:
+        self.preset, self.data, self.seed, self.root = configuration, data, seed, root
+        self.cache = Cache(root, preset=configuration.name, seed=seed)
+        self.records = lru_cache(None)(self._records)
+        self.pixels = lru_cache(None)(self._pixels)
+        self.true_boxes = lru_cache(None)(self._true_boxes)
+        self.findings = lru_cache(None)(self._findings)
+        self._decoded = lru_cache(None)(self._decode)
+        if processes.main():
+            write_json(root / "config.json", {**configuration.as_dict(), "seed": seed})
+
+    def title(self, role: str) -> str:
+        """Name of a data set in the tables ('rsna' -> 'demo-rsna' where it is generated)."""
+        return title(self.preset, role)
+
+    @cached_property
+    def folder(self) -> Path:
+        """The folder that holds the data sets of the preset; generated presets make it."""
+        if not self.preset.generated:
+            return self.data
+
+        def make(folder: Path, _: str) -> None:
+            from pnloc.data import demo
+
+            shutil.rmtree(folder / "data", ignore_errors=True)
+            size = demo.DemoSize(variants=self.preset.variants, **dict(self.preset.sizes))
+            demo.generate(folder / "data", size, self.seed)
+
+        inputs = (self.preset.variants, self.preset.sizes, self.seed)
+        return (
+            self.cache.stage("generate", *inputs, make=make, code=("pnloc.data.demo",))[0] / "data"
+        )
+
+    @property
+    def sets(self) -> tuple[str, ...]:
+        """Titles of the sets with images that this run uses."""
+        roles = self.preset.roles
+        used = dict.fromkeys([roles.detector, roles.pairs, *roles.localization, roles.severity])
+        real = (
+            ["covid19"]
+            if self.preset.generated and self.data and "covid19" in datasets.find(self.data)
+            else []
+        )
+        return (*(self.title(role) for role in used), *real)
+
+    @property
+    def measured(self) -> list[str]:
+        """Titles of the sets whose test images measure something."""
+        roles = self.preset.roles
+        return list(
+            dict.fromkeys(self.title(role) for role in (*roles.localization, roles.severity))
+        )
+
+    @cached_property
+    def test_patients(self) -> frozenset[str]:
+        """Patients of the test images of every set that measures something: no training image may be theirs."""
+        return frozenset().union(
+            *(set(self._read(name).split("test")["patient"]) for name in self.measured)
+        )
+
+    def readers(self) -> dict[str, Callable[[], Records]]:
+        """What reads each set of this run, and every other set that the data folder holds, by title."""
+        found = {name: partial(self._read, name) for name in self.sets}
+        if self.data:
+            found |= {
+                name: partial(self._read, name)
+                for name in datasets.find(self.data)
+                if name not in found
+            }
+        place = datasets.openi.place(self.data)
+        if place or self.preset.roles.texts == "openi":
+            found["openi"] = partial(datasets.openi.read, place)
+        return found
+
+    @lru_cache(None)  # noqa: B019 - a run lives as long as its process
+    def _read(self, name: str) -> Records:
+        """One set as it lies on disk."""
+        role = name.removeprefix("demo-")
+        home = self.data if not name.startswith("demo-") else self.folder
+        return datasets.read_all(home, [role])[role]
+
+    @cached_property
+    def test_thumbnails(self) -> np.ndarray:
+        """Thumbnails uint8 [N, 32, 32] of the test images of every set that measures something, which no training image may be."""
+        names = self.measured
+
+        def make(folder: Path, _: str) -> None:
+            found = [
+                duplicates.thumbnails(
+                    self._read(name).split("test"), f"look at the test images of {name}"
+                )[0]
+                for name in names
+            ]
+            save_tensors(
+                folder / "thumbnails.safetensors",
+                {"thumbnails": torch.from_numpy(np.concatenate(found))},
+            )
+
+        folder, _ = self.cache.stage(
+            "test-thumbnails",
+            names,
+            [self._trees(n) for n in names],
+            make=make,
+            code=("pnloc.data.readers", "pnloc.data.duplicates"),
+        )
+        return load_tensors(folder / "thumbnails.safetensors")["thumbnails"].numpy()
+
+    def _trees(self, name: str) -> list[str]:
+        """Digests of the folders that a set is read from."""
+        home = self.data if not name.startswith("demo-") else self.folder
+        return [
+            tree_digest(home / folder) for folder in datasets.related(name.removeprefix("demo-"))
+        ]
+
+    def _records(self, name: str) -> Records:
+        """A set, read, decoded and free of leaks: no training or validation image of a test patient of any set, nor of a patient
+        of whom one is, by content, a test image under another name.
+
+        What cannot be decoded has gone into `quarantine`; the rows of `images` are those of `pixels(name)`.
+        """
+        folder, _ = self._decoded(name)
+        tables = {t: pd.read_parquet(folder / f"{t}.parquet") for t in TABLES}
+        facts = read_json(folder / "facts.json")
+        plain = {key: facts[key] for key in ("access", "counts", "notes", "tally")}
+        return Records(facts["name"], **plain, **tables)
+
+    def _pixels(self, name: str) -> np.ndarray:
+        """Decoded images uint8 [N, S, S], padded to a square, one per row of `records(name).images`; a memory map: what is not read is not in memory."""
+        folder, _ = self._decoded(name)
+        pixels = load_tensors(folder / "pixels.safetensors")["pixels"].numpy()
+        return access.tag(pixels, read_json(folder / "facts.json")["access"])
+
+    def _decode(self, name: str) -> tuple[Path, str]:
+        """The folder of a set's decoded images and tables, and a digest of what is in it: the same images by another way change nothing after them."""
+        side = self.preset.detector.side
+        tested = (sorted(self.test_patients), digest(self.test_thumbnails.tobytes().hex()))
+        inputs = (name, side, self._trees(name), *tested)
+
+        def make(folder: Path, _: str) -> dict:
+            records = self._read(name)
+            before = len(records.images)
+            test = records.images["split"] == "test"
+            leaking = set(records.images.loc[~test, "patient"]) & self.test_patients
+            records = drop_patients(records, leaking, keep_split="test")
+            records.counts["dropped_for_leak"] = before - len(records.images)
+            with decoding.scratch(folder, before, side) as room:
+                records, pixels = decoding.decode(records, side, room)
+                records, pixels = decoding.drop_twins(records, pixels, self.test_thumbnails)
+                save_tensors(folder / "pixels.safetensors", {"pixels": torch.from_numpy(pixels)})
+                told = data_digest(
+                    pixels, records.images.drop(columns="path"), records.boxes, records.reports
+                )
+            for table in TABLES:
+                write_table(folder / f"{table}.parquet", getattr(records, table))
+            facts = {
+                key: getattr(records, key) for key in ("access", "counts", "notes", "tally")
+            } | {"name": name}
+            write_json(folder / "facts.json", {**facts, "data": told})
+            return {"data": told}
+
+        folder, _ = self.cache.stage(
+            f"decode-{name}", *inputs, make=make, code=("pnloc.data.readers", "pnloc.data.decode")
+        )
+        return folder, digest(name, read_json(folder / "facts.json")["data"])
+
+    def letterboxes(self, images: pd.DataFrame) -> list[Letterbox]:
+        """The transform of each image row from its own pixels to the square input."""
+        side = self.preset.detector.side
+        return [
+            Letterbox(int(w), int(h), side)
+            for w, h in zip(images["width"], images["height"], strict=True)
+        ]
+
+    def may_show(self, name: str) -> bool:
+        """Whether a page may show any image of a set: never credentialed ones, nor the real COVID-19 collection's, whose
+        licence differs from image to image (`credits`)."""
+        return self.records(name).access != "credentialed" and name != "covid19"
+
+    def credits(self, name: str) -> pd.DataFrame:
+        """Per image of a set, by name: shown (whether a page may show it) and credit (the line that then stands beside it)."""
+        images = self.records(name).images["image"]
+        if name == "covid19" and self.records(name).access != "credentialed":
+            told = datasets.covid19.sources(self.data / datasets.FOLDERS[name]).set_index("image")
+            return told[["shown", "credit"]].reindex(images)
+        credit = images + (", generated" if self.records(name).access == "generated" else "")
+        return pd.DataFrame(
+            {"shown": self.may_show(name), "credit": credit.to_numpy()}, index=images.to_numpy()
+        )
+
+    def may_show_text(self, name: str) -> bool:
+        """Whether a page may show report text of a set; the rule is that of its images."""
+        return self.may_show(name)
+
+    def _true_boxes(self, name: str, labels: frozenset[str] | None = None) -> list[np.ndarray]:
+        """Boxes [n, 4] per image row of a set, in pixels of the square input; `labels` restricts their kind."""
+        records = self.records(name)
+        boxes = (
+            records.boxes if labels is None else records.boxes[records.boxes["label"].isin(labels)]
+        )
+        by_image = {
+            k: v[["x1", "y1", "x2", "y2"]].to_numpy(float) for k, v in boxes.groupby("image")
+        }
+        none = np.zeros((0, 4))
+        pairs = zip(records.images["image"], self.letterboxes(records.images), strict=True)
+        return [box.boxes(by_image.get(image, none)) for image, box in pairs]
+
+    def _findings(self, name: str) -> np.ndarray | None:
+        """What the detector learns of each image of its set beside the boxes, [N, 15] (pnloc.data.findings); None where the preset has it learn
+        from boxes alone."""
+        if not self.preset.detector.finding_weight:
+            return None
+        if self.preset.generated:
+            raise PnlocError(
+                "generated radiographs have no labels of findings: detector.finding_weight must be 0"
+            )
+        return datasets.findings.read(
+            self.data / datasets.FOLDERS[name], self.records(name).images["image"].tolist()
+        )
+
+    def rows(self, name: str, *splits: str) -> np.ndarray:
+        """Row numbers of a set's images in any of the splits."""
+        return np.flatnonzero(self.records(name).images["split"].isin(splits))
+
+    def texts(self, name: str) -> list[str]:
+        """The report of each image row of a set ('' where there is none)."""
+        records = self.records(name)
+        texts = (access.tag(text, records.access) for text in records.reports["text"])
+        by_study = dict(zip(records.reports["study"], texts, strict=True))
+        return [by_study.get(study, "") for study in records.images["study"]]

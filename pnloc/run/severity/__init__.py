@@ -1,0 +1,1 @@
+"""Severity of COVID-19 pneumonia from the image alone."""

@@ -1,0 +1,110 @@
+"""What users rely on: commands with their flags, exit statuses, presets, notebooks, make targets, files and columns."""
+
+import re
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+
+from pnloc.cli import main
+from pnloc.config import preset
+
+ROOT = Path(__file__).parents[1]
+RUN = {"--preset", "--data", "--seed", "--artifacts"}
+COMMANDS = {
+    ("data", "check"): {*RUN, "--json", "--quick"},
+    ("train",): RUN,
+    ("reproduce",): {*RUN, "--parameter", "-p"},
+    ("localize",): {"--checkpoint", "--out", "--report"},
+    ("evaluate",): {"--patients", "--out", "--resamples", "--seed"},
+    ("gather",): {"--table", "--metric", "--out"},
+    ("keep",): {"--out"},
+    ("reports",): set(),
+    ("experiment",): {"--plan", "--artifacts", "--out"},
+}
+TABLES = {
+    "attributes": "attribute auc low high positives n",
+    "choices": "method share most validation_miou rule layer",
+    "differences": "dataset method against metric value low high n",
+    "localization": "dataset method metric threshold value low high n seed",
+    "recall": "dataset regions threshold recall n",
+    "severity": "dataset readout score fit statistic value low high n",
+    "severity_choice": "readout pearson spearman auc n positives chosen",
+    "severity_confounders": "dataset readout score confounder level statistic value low high n",
+    "severity_differences": "dataset readout against score statistic value low high n",
+    "severity_lungs": "dataset finder side iou low high n",
+    "severity_text": "dataset against statistic text labels value low high n",
+    "severity_zones": "dataset what against zone statistic value low high n",
+    "significance": "dataset method against metric value p p_holm n",
+}
+TARGETS = "help env book html publish pdf test browse bench experiment lab voila clean".split()
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_a_command_has_its_flags_and_help_succeeds(command, capsys):
+    with pytest.raises(SystemExit) as end:
+        main([*command, "--help"])
+    shown = set(re.findall(r"(?<![\w-])--?[a-z]+", capsys.readouterr().out))
+    assert end.value.code == 0 and COMMANDS[command] <= shown
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "--preset", "nonsense"],
+        ["train", "--preset", "public"],
+        ["localize", "x.png", "--checkpoint", "nowhere", "--out", "nowhere"],
+        ["evaluate", "nowhere.csv", "nowhere.csv"],
+        ["gather", "nowhere"],
+        ["keep", "nowhere", "--out", "nowhere"],
+        ["reports", "nowhere.txt"],
+        ["experiment", "--plan", "nonsense"],
+    ],
+    ids=lambda a: " ".join(a[:2]),
+)
+def test_bad_input_is_one_line_on_standard_error_and_status_2(arguments, capsys):
+    assert main(arguments) == 2
+    complaint = capsys.readouterr().err.strip()
+    assert complaint.startswith("pnloc: ") and "\n" not in complaint
+
+
+def test_presets_and_their_settings():
+    for name in ("smoke", "demo", "public", "mimic"):
+        assert preset(name).name == name
+    changed = preset("demo+model.distill_weight=0+detector.epochs=12")
+    assert (changed.model.distill_weight, changed.detector.epochs) == (0, 12)
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("notebooks/*.ipynb")), ids=lambda p: p.stem)
+def test_a_notebook_has_the_shared_parameters_and_no_outputs(path):
+    cells = nbformat.read(path, as_version=4).cells
+    tagged = [c.source for c in cells if "parameters" in c.metadata.get("tags", [])]
+    assert len(tagged) == 1 and not any(c.get("outputs") for c in cells)
+    assert re.findall(r"^(\w+) = ", tagged[0], re.M) == ["PRESET", "DATA", "SEED", "ARTIFACTS"]
+
+
+def test_make_targets():
+    rules = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
+    assert set(TARGETS) <= set(rules)
+
+
+def test_public_imports():
+    from pnloc.images import read_gray
+    from pnloc.reports import extract_attributes
+
+    assert callable(read_gray) and "side:right" in extract_attributes("Right lower lobe pneumonia.")
+
+
+def test_a_run_leaves_its_files_with_their_columns(smoke):
+    root = smoke / "smoke"
+    for name, columns in TABLES.items():
+        assert list(pd.read_csv(root / "tables" / f"{name}.csv")) == columns.split(), name
+    boxes = pd.read_csv(root / "predictions" / "demo-mimic--text-attention.csv")
+    assert list(boxes) == ["image", "x1", "y1", "x2", "y2", "score"]
+    checkpoint = {p.name for p in (root / "checkpoint").iterdir()}
+    assert checkpoint == {
+        "config.json", "detector.safetensors", "model.safetensors", "words.safetensors",
+    }  # fmt: skip
+    assert list(pd.read_csv(root / "timing.csv")) == ["stage", "seconds", "peak_mib"]
+    assert (root / "run.json").exists() and (root / "config.json").exists()
