@@ -38,7 +38,21 @@ TABLES = {
     "severity_zones": "dataset what against zone statistic value low high n",
     "significance": "dataset method against metric value p p_holm n",
 }
-TARGETS = ["help", "env", "book", "html", "publish", "pdf", "test", "browse", "bench", "experiment", "lab", "voila", "clean"]
+TARGETS = [
+    "help",
+    "env",
+    "book",
+    "html",
+    "publish",
+    "pdf",
+    "test",
+    "browse",
+    "bench",
+    "experiment",
+    "lab",
+    "voila",
+    "clean",
+]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
