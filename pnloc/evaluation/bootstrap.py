@@ -1,10 +1,12 @@
-"""The bootstrap over patients: whole patients are drawn, so that images of one patient do not pass for independent ones.
+"""The bootstrap over patients.
 
-A sample is a row of weights: how often each patient was drawn. Statistics are sums over patients, so that all samples are one
-product of matrices.
+Whole patients are drawn, because images of one patient are not independent. A sample is a row of
+weights, how often each patient was drawn, so that all samples of a mean are one matrix product.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -13,21 +15,102 @@ from pnloc.errors import PnlocError
 NAN = float("nan")
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its 95% interval; unpacks into the columns value, low, high, n of a table."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    p: float  # two-sided, of the value 0; not corrected
+
+    def __iter__(self) -> Iterator[float]:
+        return iter((self.value, self.low, self.high, self.n))
+
+    @classmethod
+    def of(cls, value: float, samples: np.ndarray, n: int) -> "Estimate":
+        """The estimate of a value from its bootstrap samples [B]."""
+        return cls(value, *interval(samples), n, p_value(samples))
+
+
+class Patients:
+    """Bootstrap samples of the rows of a table, drawn by `patients`, the patient of each row.
+
+    The same patients, resamples and seed always give the same samples, so that statistics of the
+    same rows are paired.
+    """
+
+    def __init__(self, patients: Sequence, resamples: int, seed: int) -> None:
+        self.index = np.unique(np.asarray(patients), return_inverse=True)[1]  # [n]
+        self.resamples, self.seed = resamples, seed
+
+    @cached_property
+    def drawn(self) -> np.ndarray:
+        """How often each patient was drawn in each sample: int [B, patients]."""
+        return weights(self.index.max() + 1, self.resamples, self.seed)
+
+    @cached_property
+    def weights(self) -> np.ndarray:
+        """How often each row counts in each sample: float [B, n]."""
+        return self.drawn[:, self.index].astype(float)
+
+    def of(self, statistic: Callable[[np.ndarray], np.ndarray], n: int | None = None) -> Estimate:
+        """Any statistic, a function of weights [b, n] that gives a value [b] for each row of them.
+
+        n, the number of observations, is that of rows unless stated.
+        """
+        count = len(self.index)
+        value = float(statistic(np.ones((1, count)))[0])
+        return Estimate.of(value, statistic(self.weights), count if n is None else n)
+
+    def mean(self, values: np.ndarray, per: np.ndarray | None = None) -> Estimate:
+        """Sum of the values [n] over the sum of `per` [n], which is also n; by default over rows."""
+        sums = self.sums(values, np.ones(len(values)) if per is None else per)
+        return self._ratio(sums, sums[:, 0].sum(), sums[:, 1].sum())
+
+    def difference(
+        self, first: np.ndarray, second: np.ndarray, per: np.ndarray | None = None
+    ) -> Estimate:
+        """`mean` of the paired differences first - second [n]."""
+        sums = self.sums(first - second, np.ones(len(first)) if per is None else per)
+        return self._ratio(sums, *sums.sum(0))
+
+    def sums(self, *columns: np.ndarray) -> np.ndarray:
+        """Sums of columns [n] over the rows of each patient: [patients, columns]."""
+        sums = np.zeros((self.index.max() + 1, len(columns)))
+        np.add.at(sums, self.index, np.stack(columns, axis=1))
+        return sums
+
+    def _ratio(self, sums: np.ndarray, values: float, per: float) -> Estimate:
+        samples = self.drawn @ sums
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return Estimate.of(values / per, samples[:, 0] / samples[:, 1], int(per))
+
+
 def weights(count: int, resamples: int, seed: int) -> np.ndarray:
-    """How often each of `count` patients is drawn in each bootstrap sample: int [resamples, count]."""
+    """How often each of `count` patients is drawn in each sample: int [resamples, count]."""
     return np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
+
+
+def interval(values: np.ndarray) -> tuple[float, float]:
+    """The 2.5 and 97.5 percentiles of the finite bootstrap values; NaN where there are none."""
+    finite = values[np.isfinite(values)]
+    return tuple(np.quantile(finite, [0.025, 0.975])) if len(finite) else (NAN, NAN)
+
+
+def patients_of(images: Sequence[str], patients: Mapping[str, str]) -> list[str]:
+    """The patient of each image; an image without one raises PnlocError."""
+    unknown = [image for image in images if image not in patients]
+    if unknown:
+        raise PnlocError(f"image '{unknown[0]}' has no patient")
+    return [patients[image] for image in images]
 
 
 def of_images(patients: Sequence[str], resamples: int, seed: int) -> np.ndarray:
     """How often each image counts in each bootstrap sample of the patients [n]: int [resamples, n]."""
     index = np.unique(np.asarray(patients), return_inverse=True)[1]
     return weights(index.max() + 1, resamples, seed)[:, index]
-
-
-def interval(values: np.ndarray) -> tuple[float, float]:
-    """The 2.5 and 97.5 percentiles of finite bootstrap values; NaN where there are none."""
-    finite = values[np.isfinite(values)]
-    return tuple(np.quantile(finite, [0.025, 0.975])) if len(finite) else (NAN, NAN)
 
 
 def patient_index(images: Sequence[str], patients: Mapping[str, str]) -> np.ndarray:
