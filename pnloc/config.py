@@ -117,9 +117,6 @@ class SeverityConfig:
     detectors: int = 1  # averaged; the first is the run's own, the next serve the other folds, any further ones have other seeds
     anatomies: int = 12  # generated, to train the lung finder on
     epochs: int = 40  # of the lung finder
-    shares: tuple[
-        float, ...
-    ] = ()  # of the detector's training images, to see what their number does
     chosen_on: tuple[str, ...] = (
         "validate",
     )  # splits of the detector's set by which the read-out is chosen
@@ -205,7 +202,7 @@ _PRESETS = {
         seeds=5,
         regions=RegionConfig(mirrored=True),
         severity=SeverityConfig(
-            detectors=5, anatomies=48, epochs=60, shares=(0.25, 0.5), chosen_on=("validate", "test")
+            detectors=5, anatomies=48, epochs=60, chosen_on=("validate", "test")
         ),
     ),
     "mimic": Preset(

@@ -14,7 +14,6 @@ from pnloc.localize import Choice
 from pnloc.regions import Regions
 from pnloc.run.severity import ensemble as looks
 from pnloc.run.severity import readouts
-from pnloc.run.severity import tables as severity_tables
 
 LUNGS = np.array([[[0.0, 0.0, 0.5, 1.0], [0.5, 0.0, 1.0, 0.5]]])
 
@@ -38,23 +37,6 @@ def test_the_mask_is_averaged_inside_each_place():
     mask[0, :2, 2:] = 0.8
     places = np.concatenate([LUNGS, [[[0.5, 0.0, 1.0, 1.0]]]], axis=1)
     assert looks.within(mask, places)[0] == pytest.approx([0, 0.8, 0.4])
-
-
-def test_lungs_are_brought_into_their_place_without_stretching():
-    pixels = np.zeros((2, 64, 64), np.uint8)
-    pixels[0, 16:48, 8:40] = 200  # lungs of half the side, at the left
-    pixels[1, 8:56, 8:56] = 200
-    halves = lambda x1, y1, x2, y2: [[x1, y1, (x1 + x2) / 2, y2], [(x1 + x2) / 2, y1, x2, y2]]  # noqa: E731
-    boxes = np.array([halves(0.125, 0.25, 0.625, 0.75), halves(0.125, 0.125, 0.875, 0.875)])
-    place = np.array([0.125, 0.125, 0.875, 0.875])
-    moved, there, scale = looks.in_place(pixels, looks.Lungs(boxes, np.ones((2, 2), bool)), place)
-    assert (
-        scale == pytest.approx([0.5 / 0.75, 1])
-        and there.boxes[0] == pytest.approx(boxes[1])
-        and (moved[1] == pixels[1]).all()
-    )
-    inside = moved[0, 10:54, 10:54]
-    assert (inside == 200).all() and moved[0, :6].max() == 0 and moved[0, :, :6].max() == 0
 
 
 def test_detected_area_is_that_of_the_kept_boxes_times_the_best_score():
@@ -129,63 +111,3 @@ def test_patients_who_share_a_radiograph_by_content_count_as_one():
     person = readouts.persons(run, "covid19").tolist()
     assert person[0] == person[1] == person[3] == person[4] != person[2]
     assert images["patient"].tolist() == ["p", "q", "r", "s", "s"]
-
-
-# Bars -----------------------------------------------------------------------------------------------------
-
-
-def results_of(dataset: str, value: float) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    scores = [(s, t) for s in severity_tables.SCORES for t in ("pearson", "spearman")]
-    lines = [
-        ("ours", "zero-shot"),
-        ("ours", "cohen-50-50"),
-        (severity_tables.TOGETHER, "cohen-50-50"),
-    ]
-    table = [(dataset, r, s, f, t, value) for s, t in scores for r, f in lines]
-    table = pd.DataFrame(
-        table, columns=["dataset", "readout", "score", "fit", "statistic", "value"]
-    )
-    gaps = [
-        (dataset, "ours", a, "brixia", "spearman", low)
-        for a, low in (("no image", 0.5), ("brightness", -0.1))
-    ]
-    gaps += [(dataset, "ours", "pneumonia (labels only)", "brixia", "spearman", -0.2)]
-    gaps += [
-        (dataset, "zones", "zone brightness", "brixia zones", s, low)
-        for s, low in (("pooled", 0.1), ("within", -0.1))
-    ]
-    gaps = pd.DataFrame(
-        gaps, columns=["dataset", "readout", "against", "score", "statistic", "low"]
-    )
-    zoned = [
-        (dataset, "ours", "senior", "pooled", 0.61),
-        (dataset, "ours", "senior", "within", 0.49),
-    ]
-    return (
-        table,
-        gaps,
-        pd.DataFrame(zoned, columns=["dataset", "what", "against", "statistic", "value"]),
-    )
-
-
-def test_bars_are_met_from_their_value_on():
-    found = severity_tables.bars(*results_of("covid19", 0.77), "ours").set_index("line")
-    assert (
-        found.loc["zero-shot, Pearson with extent", "met"]
-        and found.loc["50/50 protocol, r with extent", "met"]
-    )
-    assert (
-        not found.loc["aim: r of Cohen et al.", "met"] and not found.loc["aim: r of BS-Net", "met"]
-    )
-    assert (
-        found.loc["zones, pooled Spearman", "met"]
-        and not found.loc["zones, within an image", "met"]
-    )
-    gaps = found[found.index.str.startswith("lower end")]["met"]
-    assert gaps.tolist() == [True, False, True, False], (
-        "what text adds is no trivial line; zones have their own"
-    )
-
-
-def test_there_are_no_bars_without_the_real_collection():
-    assert severity_tables.bars(*results_of("demo-covid19", 0.9), "ours").empty

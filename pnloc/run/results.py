@@ -184,8 +184,8 @@ def severity_sets(run: Run) -> list[str]:
 def severity_table(run: Run) -> pd.DataFrame:
     """`tables/severity.csv` (dataset, readout, score, fit, statistic, value, low, high, n), which it returns.
 
-    Beside it: predictions of the read-outs, and the tables severity_choice, _differences, _zones, _confounders, _inputs, _lungs, _detectors
-    and _bars. All are made once for the same models.
+    Beside it: predictions of the read-outs, and the tables severity_choice, _differences, _zones, _confounders, _inputs
+    and _lungs. All are made once for the same models.
     """
 
     def make(folder: Path, _: str) -> None:
@@ -222,18 +222,13 @@ def _severity(run: Run) -> pd.DataFrame:
     compared = readouts.comparison(run, choices)
     write_table(run.root / "tables" / "severity_choice.csv", compared)
     chosen = compared.loc[compared["chosen"], "readout"].item()
-    gaps = severity_tables.differences(run, tables, chosen)
-    zoned = severity_tables.zones(run, tables)
+    severity_tables.differences(run, tables, chosen)
+    severity_tables.zones(run, tables)
     severity_tables.text_on_zones(run, tables)
     severity_tables.confounders(run, tables, chosen)
     severity_tables.inputs(run, tables, choices)
     severity_tables.lung_finder(run, tables)
-    severity_tables.detectors(run, tables, choices)
-    table = severity_tables.associations(run, tables)
-    write_table(
-        run.root / "tables" / "severity_bars.csv", severity_tables.bars(table, gaps, zoned, chosen)
-    )
-    return table
+    return severity_tables.associations(run, tables)
 
 
 def text_on_real(run: Run) -> pd.DataFrame:

@@ -27,15 +27,7 @@ KEPT = (  # tables over patients; none has a row for an image
         "detector_folds_differences",
         "detector_folds_bars",
     ),
-    *(
-        "severity",
-        "severity_differences",
-        "severity_zones",
-        "severity_detectors",
-        "severity_bars",
-        "text_on_real",
-        "text_seeds",
-    ),
+    *("severity", "severity_differences", "severity_zones", "text_on_real", "text_seeds"),
 )
 
 

@@ -215,7 +215,7 @@ def made_once(facts: pd.DataFrame) -> str:
 
 
 def asked(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """What was asked of the real sets beforehand, of a kept run: line, value, asked, met; the detector cross-validated over patients, then severity."""
+    """What was asked of the real sets beforehand, of a kept run: line, value, asked, met; the detector cross-validated over patients."""
     rows = []
     for row in tables["detector_folds_bars"].itertuples():
         metric = row.metric if np.isnan(row.threshold) else f"{row.metric}@{row.threshold:g}"
@@ -227,9 +227,6 @@ def asked(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
                 row.met,
             )
         )
-    rows += [
-        (f"COVID-19, {r.line}", r.value, r.bar, r.met) for r in tables["severity_bars"].itertuples()
-    ]
     return pd.DataFrame(rows, columns=["line", "value", "asked", "met"]).assign(
         met=lambda t: t["met"].map({True: "yes", False: "no"})
     )

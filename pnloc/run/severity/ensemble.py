@@ -151,48 +151,6 @@ def share(box: Letterbox) -> float:
     return box.width * box.height * (box.scale / box.side) ** 2
 
 
-@lru_cache(None)
-def usual_span(run: Run) -> np.ndarray:
-    """The box [4] around both lungs, relative to the picture: its median over the training images of the detector's set."""
-    name = run.title(run.preset.roles.detector)
-    return np.median(span(find_lungs(run, run.pixels(name)[run.rows(name, "train")]).boxes), axis=0)
-
-
-def span(boxes: np.ndarray) -> np.ndarray:
-    """The box [N, 4] around both lungs [N, 2, 4]."""
-    return np.concatenate([boxes[..., :2].min(-2), boxes[..., 2:].max(-2)], axis=-1)
-
-
-def in_place(
-    pixels: np.ndarray, here: Lungs, place: np.ndarray
-) -> tuple[np.ndarray, Lungs, np.ndarray]:
-    """Pictures uint8 [N, S, S] moved and scaled, not stretched, so that both lungs together lie in `place` [4] and are as large as it.
-
-    Gives the pictures, their lungs, and how many times [N] the side of a picture fits into that of what it now shows.
-    """
-    around, side = span(here.boxes), pixels.shape[-1]
-    size, wanted = around[:, 2:] - around[:, :2], place[2:] - place[:2]
-    scale = np.sqrt(np.prod(size / wanted, axis=1))
-    centre, middle = (around[:, :2] + around[:, 2:]) / 2, (place[:2] + place[2:]) / 2
-    matrix = np.zeros((len(pixels), 2, 3))
-    matrix[:, 0, 0] = matrix[:, 1, 1] = scale
-    matrix[:, :, 2] = 2 * (centre - 0.5) - 2 * scale[:, None] * (middle - 0.5)
-    grid = F.affine_grid(
-        torch.from_numpy(matrix).float(), [len(pixels), 1, side, side], align_corners=False
-    )
-    moved = F.grid_sample(torch.from_numpy(pixels)[:, None].float(), grid, align_corners=False)[
-        :, 0
-    ]
-    corners = (here.boxes.reshape(-1, 2, 2, 2) - centre[:, None, None]) / scale[
-        :, None, None, None
-    ] + middle
-    return (
-        moved.round().to(torch.uint8).numpy(),
-        Lungs(corners.reshape(-1, 2, 4), here.found),
-        scale,
-    )
-
-
 def detected_area(regions: Regions, choice: Choice, side: int) -> np.ndarray:
     """Area [N] of the boxes that a choice keeps of the detector's, in pictures of side x side, times the best region's score."""
     return np.array(

@@ -4,7 +4,6 @@ Nothing here has seen a severity score. The read-out that speaks for the method 
 opacities are boxed: the truth there is the share of the lungs that the boxes cover.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,14 +18,11 @@ from pnloc.data import duplicates
 from pnloc.data import readers as datasets
 from pnloc.evaluation import severity
 from pnloc.localize import Choice, image_mass, pick
-from pnloc.progress import bar
 from pnloc.run import members
 from pnloc.run.pairs import NAMES
 from pnloc.run.run import Run
 from pnloc.run.severity import ensemble as looks
-from pnloc.run.severity import inputs as views
 from pnloc.run.severity import lungs
-from pnloc.train import generator
 
 OURS = (
     "combined",
@@ -54,9 +50,6 @@ COMBINED = {
     "combined": (*DETECTED, "attended area", "expected severity"),
     "detector: combined": DETECTED,
 }
-UNSCORED = (
-    256  # images of a set, not those that are measured, whose statistics a detector is adapted to
-)
 CHOICES = (
     "text-attention",
     "image-label-attention",
@@ -280,72 +273,3 @@ def persons(run: Run, name: str) -> pd.Series:
 def folder(run: Run, name: str) -> Path:
     """The folder of a COVID-19 set."""
     return (run.folder if name.startswith("demo-") else run.data) / datasets.FOLDERS["covid19"]
-
-
-# Input handling -------------------------------------------------------------------------------------------
-
-
-def by_input(
-    run: Run, name: str, rows: np.ndarray, choices: dict[str, Choice]
-) -> dict[str, pd.DataFrame]:
-    """The read-outs of the run's own detector by way of showing it some images of a set (pnloc.run.severity.inputs), kept on disk."""
-    models = [run._regions_stage(name)[1], looks.lungs_stage(run)[1], repr(choices["detector"])]
-    images = run.records(name).images.iloc[rows]
-
-    def make(folder: Path, _: str) -> None:
-        training = run.title(run.preset.roles.detector)
-        fixed = views.unnormalised(run.detector, run.pixels(training)[run.rows(training, "train")])
-        adapted = views.adapted(run.detector, run.pixels(name)[run.rows(name, "train")[:UNSCORED]])
-        found = []
-        for way, made in bar(
-            views.ways(
-                run.pixels(name)[rows], run.letterboxes(images), list(images["path"])
-            ).items(),
-            desc="ways to show an image",
-        ):
-            pixels, picture = made()
-            detector = (
-                fixed
-                if way.startswith(views.FIXED)
-                else adapted
-                if way == views.ADAPTED
-                else run.detector
-            )
-            here = looks.find_lungs(run, pixels)
-            if way == views.PLACED:
-                pixels, here, scale = looks.in_place(pixels, here, looks.usual_span(run))
-                picture = picture / scale**2
-            seen = looks.look(run, [detector], pixels, choices["detector"], mirrored=False)
-            table = pd.DataFrame(of_look(seen, here, picture))
-            found.append(table.assign(image=images["image"].to_numpy(), way=way))
-        pd.concat(found).to_parquet(folder / "inputs.parquet")
-
-    folder, _ = run.cache.stage(f"inputs-{name}", models, rows.tolist(), make=make)
-    table = pd.read_parquet(folder / "inputs.parquet")
-    return {way: rows.set_index("image") for way, rows in table.groupby("way", sort=False)}
-
-
-def by_share(
-    run: Run, names: list[str], choices: dict[str, Choice]
-) -> Iterator[tuple[float, dict[str, int], str, pd.DataFrame]]:
-    """Detectors trained on shares of the training images: share, how many images (and how many boxed), set, read-outs by image.
-
-    Of each set its test images are read, of the detector's own those of `choosing_rows`. One detector alone, the run's own, is the whole
-    share; nothing is trained where the preset names no shares.
-    """
-    home = run.title(run.preset.roles.detector)
-    boxes, training = run.true_boxes(home), run.rows(home, "train")
-    for part in (*run.preset.severity.shares, 1.0) if run.preset.severity.shares else ():
-        rows = np.sort(
-            generator(run.seed, 301).permutation(training)[: round(part * len(training))]
-        )
-        counts = {"images": len(rows), "boxed": sum(len(boxes[i]) > 0 for i in rows)}
-        title = f"detector-share-{round(part * 100)}"
-        detector = run.detector if part == 1 else members.trained(run, title, rows, run.seed)
-        for name in names:
-            wanted = choosing_rows(run) if name == home else run.rows(name, "test")
-            images, pixels = run.records(name).images.iloc[wanted], run.pixels(name)[wanted]
-            picture = np.array([looks.share(b) for b in run.letterboxes(images)])
-            seen = looks.look(run, [detector], pixels, choices["detector"], mirrored=False)
-            found = of_look(seen, looks.find_lungs(run, pixels), picture)
-            yield part, counts, name, pd.DataFrame(found, index=images["image"])

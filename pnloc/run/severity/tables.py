@@ -7,12 +7,13 @@ import pandas as pd
 
 from pnloc.boxes import iou
 from pnloc.data import covid19
-from pnloc.evaluation import published, severity
+from pnloc.evaluation import severity
 from pnloc.files import write_table
 from pnloc.localize import Choice
 from pnloc.run.run import Run
 from pnloc.run.severity import ensemble as looks
 from pnloc.run.severity import lungs, readouts
+from pnloc.run.severity.inputs import PADDED, views_by_input
 from pnloc.run.severity.readouts import READOUTS, TRIVIAL
 
 SCORES = ("geographic_extent", "opacity", "brixia")
@@ -40,7 +41,6 @@ BESIDE = (
     "confounders",
     "inputs",
     "lungs",
-    "detectors",
     "text",
 )  # tables severity_*.csv
 BOXED = "boxed share of the lungs"
@@ -271,19 +271,20 @@ def confounders(run: Run, tables: dict[str, pd.DataFrame], chosen: str) -> pd.Da
 
 
 def inputs(run: Run, tables: dict[str, pd.DataFrame], choices: dict[str, Choice]) -> pd.DataFrame:
-    """`severity_inputs.csv`: dataset, input, readout, score, statistic, value, low, high, n, by way of showing the image (pnloc.run.severity.inputs).
+    """`severity_inputs.csv`: dataset, input, readout, score, statistic, value, low, high, n.
 
-    Zero-shot, one detector; 'same' is the rank correlation with the read-out of the padded square. The validation images of the detector's
-    set, with the boxed share of the lungs as their score, are those by which a way may be chosen.
+    Zero-shot, one detector; 'same' is the rank correlation with the read-out of the padded square. The
+    validation images of the detector's set have the boxed share of their lungs as a score.
     """
     parts, options = [], {"resamples": min(run.preset.resamples, 300), "seed": run.seed}
     for name, score, rows in (*_validation(run, choices), *_first_scores(tables)):
         place = pd.Series(
             np.arange(len(run.records(name).images)), index=run.records(name).images["image"]
         )
-        ways = readouts.by_input(run, name, place[rows.index].to_numpy(), choices)
+        views = views_by_input(run, name, place[rows.index].to_numpy(), choices["detector"])
+        ways = {way: pd.DataFrame(readouts.of_look(*v), rows.index) for way, v in views.items()}
         for (way, found), readout in product(ways.items(), IMAGE_READOUTS):
-            usual, patients = ways["padded"][readout], rows["patient"]
+            usual, patients = ways[PADDED][readout], rows["patient"]
             measured = severity.associations(found[readout], rows[score], patients, **options)
             same = severity.associations(found[readout], usual, patients, **options)
             same = at(same, statistic="spearman").assign(statistic="same")
@@ -354,68 +355,6 @@ def lung_finder(run: Run, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
                     )
                 )
     return _written(run, "severity_lungs", parts, "dataset finder side iou low high n")
-
-
-def detectors(
-    run: Run, tables: dict[str, pd.DataFrame], choices: dict[str, Choice]
-) -> pd.DataFrame:
-    """`severity_detectors.csv`: dataset, share, images, boxed, readout, score, statistic, value, low, high, n, by training images of the detector.
-
-    Zero-shot, one detector without mirroring; of the detector's own set: with the boxed share of the lungs of its validation images.
-    """
-    parts, options = [], {"resamples": min(run.preset.resamples, 300), "seed": run.seed}
-    measured = {
-        name: (score, rows)
-        for name, score, rows in (*_validation(run, choices), *_first_scores(tables))
-    }
-    for share, counts, name, found in readouts.by_share(run, list(measured), choices):
-        score, rows = measured[name]
-        for readout in IMAGE_READOUTS:
-            one = severity.associations(found[readout], rows[score], rows["patient"], **options)
-            one = at(one, fit="zero-shot").drop(columns="fit")
-            parts.append(
-                one.assign(dataset=name, share=share, **counts, readout=readout, score=score)
-            )
-    columns = "dataset share images boxed readout score statistic value low high n"
-    return _written(run, "severity_detectors", parts, columns)
-
-
-def bars(table: pd.DataFrame, gaps: pd.DataFrame, zoned: pd.DataFrame, chosen: str) -> pd.DataFrame:
-    """What was asked of the real collection beforehand: line, value, bar, met. Empty where the tables do not hold it."""
-    real = [t[t["dataset"] == "covid19"] for t in (table, gaps, zoned)]
-    if any(t.empty for t in real):
-        return pd.DataFrame(columns=["line", "value", "bar", "met"])
-    table, gaps, zoned = real
-    mine = table[table["readout"] == chosen].set_index(["fit", "score", "statistic"])["value"]
-    together = table[table["readout"] == TOGETHER].set_index(["fit", "score", "statistic"])["value"]
-    half = ("cohen-50-50", "geographic_extent", "pearson")
-    ours = zoned[(zoned["what"] == "ours") & (zoned["against"] == "senior")].set_index("statistic")[
-        "value"
-    ]
-    rows = [
-        ("zero-shot, Pearson with extent", mine["zero-shot", "geographic_extent", "pearson"], 0.75),
-        ("zero-shot, Pearson with opacity", mine["zero-shot", "opacity", "pearson"], 0.70),
-        ("zero-shot, Spearman with Brixia", mine["zero-shot", "brixia", "spearman"], 0.68),
-        ("zones, pooled Spearman", ours["pooled"], 0.60),
-        ("zones, within an image", ours["within"], 0.50),
-        ("50/50 protocol, r with extent", mine[half], 0.77),
-        ("aim: r of Cohen et al.", mine[half], published.COHEN["pearson"]),
-        (
-            "aim: r of Cohen et al., all read-outs together",
-            together[half],
-            published.COHEN["pearson"],
-        ),
-        ("aim: r of BS-Net", mine[half], published.BS_NET),
-    ]
-    trivial = gaps["against"].isin([*TRIVIAL, AGAINST, *readouts.ZONED])
-    against = gaps[trivial & gaps["statistic"].isin(["spearman", "pooled", "within"])]
-    for row in against.itertuples():
-        what = "Spearman" if row.statistic == "spearman" else f"Spearman {row.statistic}"
-        rows.append(
-            (f"lower end of the difference in {what}, {row.score}, to {row.against}", row.low, 0.0)
-        )
-    found = pd.DataFrame(rows, columns=["line", "value", "bar"])
-    return found.assign(met=found["value"] >= found["bar"])
 
 
 def _written(run: Run, name: str, parts: list[pd.DataFrame], columns: str) -> pd.DataFrame:
