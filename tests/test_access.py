@@ -139,14 +139,12 @@ def test_a_table_with_a_row_of_an_image_is_marked_and_one_of_means_is_not():
     assert kind(means, **{"text/html": means.to_html(), "text/plain": str(means)}) == ""
 
 
-def test_the_mark_and_the_alternative_text_reach_the_metadata_of_the_output():
-    formatted = display._marking(
-        lambda shown, include=None, exclude=None: ({"image/png": "x", "text/plain": "<Figure>"}, {})
-    )
-    _, metadata = formatted(figure(IMAGE))
-    assert metadata == {"image/png": {"alt": "radiograph."}}
+def test_the_mark_reaches_the_metadata_of_the_output():
+    formatter = display.Guard()
+    formatter.formatters["image/png"].for_type(Figure, lambda figure: b"x")
+    assert formatter.format(figure(IMAGE))[1] == {}
     records("credentialed")
-    assert formatted(figure(IMAGE))[1]["pnloc"] == "credentialed"
+    assert formatter.format(figure(IMAGE))[1] == {"pnloc": "credentialed"}
 
 
 # Refused, from end to end ---------------------------------------------------------------------------------
@@ -183,7 +181,7 @@ def executed(credentialed):
     from book._ext import run as book
     from pnloc.view.notebook import PARAMETERS_CELL
 
-    head = "from pnloc.view.notebook import start\nrun = start(globals())\nimport matplotlib.pyplot as plt\nfrom pnloc import figures, markup\nname = 'mimic'"
+    head = "from pnloc.view.notebook import start\nrun = start(globals())\nimport matplotlib.pyplot as plt\nfrom pnloc.view import figures, markup\nname = 'mimic'"
     notebook = nbformat.v4.new_notebook(
         metadata={
             "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}

@@ -28,7 +28,7 @@ LAYERS = (
     "lexicon sentences scope reports phrases words",
     "train inputs pretrained detector regions shards model losses localize localizer choices baselines weak heatmaps grounding supervised priors lungs views",
     "bootstrap detection metrics calibration evaluation mesh severity published",
-    "provenance cache alt figures display markup cohort pairs stages members comparators trained looks readouts severity_tables predict seeds results analysis folds",
+    "provenance cache figures display markup cohort pairs stages members comparators trained looks readouts severity_tables predict seeds results analysis folds",
     "headlines sweep plans pages arms pooling experiment studies wordview explorer notebook book publishing extension site cli __main__",
 )
 ORDER = [name for layer in LAYERS for name in layer.split()]
@@ -170,8 +170,7 @@ class Nothing:
                                   "jupyterlab", "nbformat", "nbclient", "papermill", "sphinx", "yaml"}:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Nothing())
-import pnloc.display, pnloc.results
-pnloc.view.guard.install()
+import pnloc.view.figures, pnloc.run.results
 from pnloc import cli
 for given in (["reports", sys.argv[1]], ["reproduce", "--preset", "smoke", "--artifacts", sys.argv[2]]):
     print("status", cli.main(given))
