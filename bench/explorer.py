@@ -29,7 +29,7 @@ from pnloc.localizer import Localizer
 from pnloc.model import CrossAttention
 from pnloc.regions import feature_size
 from pnloc.reports.words import WordVectors
-from pnloc.run.pairs import NAMES
+from pnloc.run.sets import NAMES
 from pnloc.view import figures
 from pnloc.view.explorer import studies, wordview
 from pnloc.view.explorer.studies import SOURCES, Study

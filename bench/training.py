@@ -27,7 +27,7 @@ from pnloc.regions import Regions, extract
 from pnloc.reports import phrases
 from pnloc.reports.findings import asserting_words, extract_attributes
 from pnloc.reports.words import WordVectors
-from pnloc.run.pairs import NAMES
+from pnloc.run.sets import NAMES
 from pnloc.train import autocast, device
 
 PRESET = preset("demo")

@@ -31,8 +31,8 @@ from pnloc.reports import phrases
 from pnloc.reports.words import WordVectors
 from pnloc.run import feature_store as shards
 from pnloc.run.comparators import boxed_rows, kinds
-from pnloc.run.pairs import NAMES
 from pnloc.run.run import Run
+from pnloc.run.sets import NAMES
 from pnloc.train import device, load_module, save_module
 
 _OTHER_SIDE = {
@@ -148,11 +148,11 @@ def random_vectors(vectors: WordVectors, seed: int) -> WordVectors:
 
 def pairs_of(run: Run, change: Callable[[str], str] = str) -> Pairs:
     """All training pairs of a run, their reports changed by `change` before they are read."""
-    rows = run.rows(run.pairs, "train")
-    words, labels, weights = (a[rows] for a in run.supervision(run.pairs, change))
-    texts = run.texts(run.pairs)
+    rows = run.sets.rows(run.sets.pairs, "train")
+    words, labels, weights = (a[rows] for a in run.sets.supervision(run.sets.pairs, change))
+    texts = run.sets.texts(run.sets.pairs)
     places = phrases.padded(
-        [phrases.asserted_places(change(texts[row]), run.splitter) for row in rows]
+        [phrases.asserted_places(change(texts[row]), run.sets.splitter) for row in rows]
     )
     return Pairs(rows, words, places, labels, weights)
 
@@ -193,19 +193,19 @@ class Arm:
 def regions_of(run: Run, arm: Arm) -> Regions:
     """Regions of the set of pairs, as many per image as the arm asks for."""
     if arm.regions in (0, run.preset.regions.count):
-        return run.regions(run.pairs)
+        return run.regions(run.sets.pairs)
     config = replace(run.preset.regions, count=arm.regions)
 
     def make(folder: Path, _: str) -> None:
         shards.build(
             folder,
-            len(run.pixels(run.pairs)),
-            lambda rows: extract(run.detector, run.pixels(run.pairs)[rows], config),
+            len(run.sets.pixels(run.sets.pairs)),
+            lambda rows: extract(run.detector, run.sets.pixels(run.sets.pairs)[rows], config),
         )
 
     folder, _ = run.cache.stage(
         f"regions-R{arm.regions}",
-        run._regions_stage(run.pairs)[1],
+        run.regions_stage(run.sets.pairs)[1],
         config,
         make=make,
         code=(extract,),
@@ -238,15 +238,19 @@ class Arms:
         )
 
     def _vectors(self, arm: Arm) -> WordVectors:
-        return self.run.vectors if arm.word2vec else random_vectors(self.run.vectors, self.run.seed)
+        return (
+            self.run.sets.vectors
+            if arm.word2vec
+            else random_vectors(self.run.sets.vectors, self.run.seed)
+        )
 
     def stage(self, arm: Arm, seed: int) -> tuple[Path, str]:
         """The folder of one training, with its model and history."""
         run, config = self.run, replace(self.run.preset.model, **dict(arm.options))
         names = NAMES if arm.attributes else NAMES[:1]
         inputs = (
-            run._regions_stage(run.pairs)[1],
-            run._words_stage[1],
+            run.regions_stage(run.sets.pairs)[1],
+            run.sets.words_stage[1],
             config,
             arm,
             self.prevalences,
@@ -297,13 +301,15 @@ class Arms:
         """What a trained arm ranks the regions of some rows by [n, R], from the image alone or with its report given."""
         regions, model = self.regions(arm.regions).rows(rows), self.model(arm, seed)
         if given:
-            return report_scores(model, regions, self.run.phrases(self.run.pairs)[rows], grouped)
+            return report_scores(
+                model, regions, self.run.sets.phrases(self.run.sets.pairs)[rows], grouped
+            )
         return region_scores(regions, image_mass(model, regions)[0], grouped)
 
     def choice(self, arm: Arm, seed: int, given: bool, grouped: bool) -> tuple[Choice, float]:
         """How many boxes a trained arm keeps, by validation images, and its mean union IoU there."""
-        rows = boxed_rows(self.run, self.run.pairs, "validate")
-        truth = self.run.true_boxes(self.run.pairs, kinds(self.run.pairs))
+        rows = boxed_rows(self.run, self.run.sets.pairs, "validate")
+        truth = self.run.sets.true_boxes(self.run.sets.pairs, kinds(self.run.sets.pairs))
         ranking = self.scores(arm, seed, rows, given, grouped)
         return best_choice(
             self.regions(arm.regions).rows(rows), ranking, [truth[i] for i in rows], grouped

@@ -111,7 +111,7 @@ class Replicate:
 
     def values(self, found: dict[str, Found]) -> pd.DataFrame:
         """Per test image with a pneumonia and method: image, variant, boxes, and COLUMNS (sums over its true boxes where PER_BOX says so)."""
-        run, name, rows = self.run, self.run.pairs, self.rows
+        run, name, rows = self.run, self.run.sets.pairs, self.rows
         truth, patients = predict.truth_table(run, name)
         parts = []
         for method, boxes in found.items():
@@ -135,7 +135,7 @@ class Replicate:
     @cached_property
     def rows(self) -> np.ndarray:
         """Test images with a pneumonia."""
-        return comparators.boxed_rows(self.run, self.run.pairs, "test")
+        return comparators.boxed_rows(self.run, self.run.sets.pairs, "test")
 
     def measured(self, arm: Arm, seed: int, raw: bool = True) -> pd.DataFrame:
         """`values` of a trained arm on test images: image alone and, with text, the report given; grouped and, if asked for, raw."""
@@ -161,19 +161,19 @@ class Replicate:
 
     def references(self) -> pd.DataFrame:
         """`values` of what has no seed of the attention: boxes without an image, detector, Grad-CAM, the best proposal."""
-        run, name = self.run, self.run.pairs
+        run, name = self.run, self.run.sets.pairs
 
         def make(folder: Path, _: str) -> None:
             regions, truth = (
                 run.regions(name).rows(self.rows),
-                [run.true_boxes(name, comparators.kinds(name))[i] for i in self.rows],
+                [run.sets.true_boxes(name, comparators.kinds(name))[i] for i in self.rows],
             )
             found = comparators.blind(
                 run, name, self.rows, comparators.choose_heat(run, "heat-map")[0]
             )
             choice, _ = comparators.choose_heat(run, "grad-cam")
             maps = heatmaps.heat_maps(
-                run.classifier, run.pixels(name)[self.rows], "grad-cam", choice.layer
+                run.classifier, run.sets.pixels(name)[self.rows], "grad-cam", choice.layer
             )
             found["grad-cam"] = [heatmaps.boxes_of(m, choice) for m in maps]
             for grouped in (True, False):
@@ -188,7 +188,7 @@ class Replicate:
             write_table(folder / "values.csv", self.values(found))
 
         folder, _ = run.cache.stage(
-            "references", run._classifier_stage[1], run._regions_stage(name)[1], make=make
+            "references", run.classifier_stage[1], run.regions_stage(name)[1], make=make
         )
         return read_csv(folder / "values.csv", dtype={"image": str, "variant": str})
 

@@ -202,7 +202,7 @@ def _check(given: argparse.Namespace) -> int:
     from pnloc.files import write_table
 
     run = _open(given)
-    found = audit(run.readers(), run.measured, decode=not given.quick)
+    found = audit(run.sets.readers(), run.sets.measured, decode=not given.quick)
     quarantine, pairs = found.quarantine(), found.pairs
     write_table(run.root / "quarantine.csv", quarantine)
     write_table(run.root / "same-content.csv", pairs)

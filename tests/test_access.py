@@ -150,13 +150,15 @@ def test_the_mark_reaches_the_metadata_of_the_output():
 # Refused, from end to end ---------------------------------------------------------------------------------
 
 SHOWING = {
-    "drawn": "figures.radiograph(run.pixels(name)[0], plt.figure().add_subplot()); plt.show()",
-    "told": "from IPython.display import HTML; HTML(markup.report(next(t for t in run.texts(name) if t)))",
-    "listed": "run.records(name).images[['image', 'sex', 'view']].head(2)",
-    "printed": "print(run.records(name).images['patient'].iloc[0])",
-    "quoted": "print('Quoting:', next(t for t in run.texts(name) if len(t) > 160)[20:160])",
+    "drawn": "figures.radiograph(run.sets.pixels(name)[0], plt.figure().add_subplot()); plt.show()",
+    "told": "from IPython.display import HTML; HTML(markup.report(next(t for t in run.sets.texts(name) if t)))",
+    "listed": "run.sets.records(name).images[['image', 'sex', 'view']].head(2)",
+    "printed": "print(run.sets.records(name).images['patient'].iloc[0])",
+    "quoted": "print('Quoting:', next(t for t in run.sets.texts(name) if len(t) > 160)[20:160])",
 }
-COUNTED = "run.records(name).images.groupby(['split', 'view']).size().reset_index(name='images')"
+COUNTED = (
+    "run.sets.records(name).images.groupby(['split', 'view']).size().reset_index(name='images')"
+)
 
 
 @pytest.fixture(scope="module")

@@ -242,10 +242,10 @@ def test_training_leaves_out_every_image_of_a_patient_of_whom_one_is_a_test_imag
     for n, name in enumerate("ef", 90):
         Image.fromarray(noise(n)).save(folder / "images" / f"{name}.png")
     run = open_run("public", str(data), artifacts=str(tmp_path / "a"))
-    records = run.records("covid19")
+    records = run.sets.records("covid19")
     assert records.images["image"].tolist() == ["a.png", "f.png"]
     assert records.counts["dropped_as_duplicate"] == 2
-    assert run.pixels("covid19").shape[0] == 2
+    assert run.sets.pixels("covid19").shape[0] == 2
 
 
 def test_the_real_data_that_is_here(tmp_path, capsys):

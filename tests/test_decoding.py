@@ -46,8 +46,8 @@ def test_a_disk_without_room_is_said_before_anything_is_decoded(tmp_path, monkey
 def test_decoded_images_are_read_through_a_memory_map(tmp_path):
     """Nothing of the scratch file is left, and the pixels are as many as the rows."""
     run = open_run("smoke", artifacts=str(tmp_path))
-    pixels, images = run.pixels("demo-covid19"), run.records("demo-covid19").images
-    folder = Path(run._decoded("demo-covid19")[0])
+    pixels, images = run.sets.pixels("demo-covid19"), run.sets.records("demo-covid19").images
+    folder = Path(run.sets.decoded("demo-covid19")[0])
     assert (
         not (folder / "scratch.bin").exists()
         and pixels.shape[0] == len(images)
@@ -62,12 +62,12 @@ def test_decoded_images_are_read_through_a_memory_map(tmp_path):
 def test_what_follows_depends_on_the_images_and_not_on_the_times_of_their_files(tmp_path):
     def fingerprint() -> tuple[str, bool]:
         run = open_run("smoke", artifacts=str(tmp_path))
-        return run._decoded("demo-covid19")[1], "decode-demo-covid19" in run.cache.ran
+        return run.sets.decoded("demo-covid19")[1], "decode-demo-covid19" in run.cache.ran
 
     first, _ = fingerprint()
     assert fingerprint() == (first, False)
     one, other = sorted(
-        open_run("smoke", artifacts=str(tmp_path)).folder.rglob(
+        open_run("smoke", artifacts=str(tmp_path)).sets.folder.rglob(
             "covid-chestxray-dataset/images/*.png"
         )
     )[:2]

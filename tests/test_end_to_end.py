@@ -168,10 +168,10 @@ def test_tables_can_be_made_again_from_the_saved_files_by_the_command(
 def test_the_saved_truth_holds_boxes_and_images_that_are_known_to_have_none(run, artifacts):
     found = pd.read_csv(artifacts / "smoke" / "predictions" / "demo-mimic--truth.csv")
     assert list(found.columns) == ["image", "patient", "x1", "y1", "x2", "y2"]
-    images = run.records("demo-mimic").split("test").set_index("image")
+    images = run.sets.records("demo-mimic").split("test").set_index("image")
     none = found[found["x1"].isna()]
     assert len(none) and len(none) < len(found) and (images.loc[none["image"], "label"] == 0).all()
-    assert not set(none["image"]) & set(run.records("demo-mimic").boxes["image"])
+    assert not set(none["image"]) & set(run.sets.records("demo-mimic").boxes["image"])
     assert (images.loc[found["image"], "patient"].to_numpy() == found["patient"].to_numpy()).all()
 
 
@@ -282,8 +282,8 @@ def test_what_a_run_was_made_with_lies_beside_it(artifacts):
 
 def test_no_patient_is_trained_and_tested_on(run):
     trained, tested = set(), set()
-    for name in run.sets:
-        images = run.records(name).images
+    for name in run.sets.names:
+        images = run.sets.records(name).images
         trained |= set(
             images.loc[images["split"] != "test", "patient"].str.split(":").str[1].astype(int)
             % 10_000
@@ -312,11 +312,11 @@ def test_inference_reads_no_report(run):
 def test_localize_takes_png_jpeg_and_dicom_and_gives_original_pixels(
     run, artifacts, tmp_path, capsys
 ):
-    images = run.records("demo-mimic").split("test")
+    images = run.sets.records("demo-mimic").split("test")
     large = Image.open(images["path"].iloc[0]).resize((700, 512))
     large.save(tmp_path / "one.png")
     large.convert("RGB").save(tmp_path / "two.jpg", quality=95)
-    dicom = run.records("demo-rsna").split("test")["path"].iloc[0]
+    dicom = run.sets.records("demo-rsna").split("test")["path"].iloc[0]
     out = tmp_path / "out"
     status = main(
         [
@@ -353,7 +353,7 @@ def test_localize_takes_png_jpeg_and_dicom_and_gives_original_pixels(
 def test_a_given_report_is_grounded_on_its_image(run, artifacts, tmp_path, capsys, monkeypatch):
     looks = []
     monkeypatch.setattr(localizer, "extract", lambda *given: looks.append(given) or extract(*given))
-    image = run.records("demo-mimic").split("test")["path"].iloc[0]
+    image = run.sets.records("demo-mimic").split("test")["path"].iloc[0]
     report = tmp_path / "report.txt"
     report.write_text(
         "FINDINGS: Patchy opacity in the right lower lobe. No consolidation on the left."
@@ -377,7 +377,7 @@ def test_a_given_report_is_grounded_on_its_image(run, artifacts, tmp_path, capsy
 def test_a_broken_image_is_named_and_the_others_are_still_localized(
     run, artifacts, tmp_path, capsys
 ):
-    good = run.records("demo-mimic").split("test")["path"].iloc[0]
+    good = run.sets.records("demo-mimic").split("test")["path"].iloc[0]
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(Path(good).read_bytes()[:900])
     status = main(
@@ -417,7 +417,7 @@ def test_bad_input_is_one_line_and_a_status(arguments, message, tmp_path, monkey
 
 def test_an_empty_data_folder_says_what_it_looked_for(tmp_path):
     with pytest.raises(PnlocError, match="rsna-pneumonia-detection-challenge"):
-        open_run("public", str(tmp_path), artifacts=str(tmp_path / "a")).records("rsna")
+        open_run("public", str(tmp_path), artifacts=str(tmp_path / "a")).sets.records("rsna")
 
 
 def test_data_check_counts_and_quarantines(artifacts, tmp_path, capsys):
@@ -442,7 +442,7 @@ def test_the_explorer_shows_a_run_without_a_kernel_and_reads_an_image_as_the_com
     )
     assert len(wordview.html(found, studies.starts(run))) < 3e6
     path = tmp_path / "own.png"
-    shutil.copy(run.records(name).images["path"].iloc[rows[0]], path)
+    shutil.copy(run.sets.records(name).images["path"].iloc[rows[0]], path)
     shown = explorer.explore(run, found)
     shown.load("own.png", path.read_bytes())
     boxes, _ = Localizer.load(artifacts / "smoke")(path)
@@ -457,10 +457,10 @@ def test_the_explorer_shows_a_run_without_a_kernel_and_reads_an_image_as_the_com
 
 
 def test_what_is_declared_credentialed_is_neither_an_example_nor_in_a_page(run, monkeypatch):
-    monkeypatch.setattr(run.records(run.pairs), "access", "credentialed")
+    monkeypatch.setattr(run.sets.records(run.sets.pairs), "access", "credentialed")
     name, _ = studies.examples(run)
-    assert name not in ("", run.pairs)
-    hidden = studies.gather(run, run.pairs, [int(run.rows(run.pairs, "test")[0])])
+    assert name not in ("", run.sets.pairs)
+    hidden = studies.gather(run, run.sets.pairs, [int(run.sets.rows(run.sets.pairs, "test")[0])])
     assert not any(s.shown for s in hidden)
     with pytest.raises(PnlocError, match="no page may show this study"):
         wordview.html(hidden, studies.starts(run))

@@ -400,7 +400,7 @@ def test_what_made_the_tables_stands_beside_them(made):
 def test_test_images_are_of_variants_that_no_other_image_is_of(made):
     for seed in PLANS["smoke"].replicates:
         run = experiment.Replicate(PLANS["smoke"], seed, made / "experiment-smoke").run
-        truth = pd.read_csv(run.folder / "truth.csv")
+        truth = pd.read_csv(run.sets.folder / "truth.csv")
         seen = {pool: set(rows["variant"]) for pool, rows in truth.groupby("pool")}
         assert not seen["test"] & (seen["train"] | seen["validate"])
 

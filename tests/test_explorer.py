@@ -12,7 +12,7 @@ from pnloc.baselines.heatmaps import heat_boxes
 from pnloc.boxes import fuse, group, select
 from pnloc.errors import PnlocError
 from pnloc.images import Letterbox, load
-from pnloc.run.pairs import NAMES
+from pnloc.run.sets import NAMES
 from pnloc.view.explorer import widget as explorer
 from pnloc.view.explorer import wordview
 

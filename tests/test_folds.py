@@ -41,10 +41,12 @@ def made(count: int = 60, kept: int = 3, seed: int = 0, validate: int = 12) -> S
         preset=replace(configuration, detector=replace(configuration.detector, side=SIDE)),
         seed=seed,
         title=lambda role: role,
-        records=lambda _: SimpleNamespace(images=images, boxes=boxes),
-        true_boxes=lambda _: truth,
-        letterboxes=lambda rows: [Letterbox(SIDE, SIDE, SIDE)] * len(rows),
-        rows=lambda _, *splits: np.flatnonzero(images["split"].isin(splits)),
+        sets=SimpleNamespace(
+            records=lambda _: SimpleNamespace(images=images, boxes=boxes),
+            true_boxes=lambda _: truth,
+            letterboxes=lambda rows: [Letterbox(SIDE, SIDE, SIDE)] * len(rows),
+            rows=lambda _, *splits: np.flatnonzero(images["split"].isin(splits)),
+        ),
     )
 
 
@@ -58,7 +60,7 @@ def run_of(**given: int) -> Hashable:
 
 def seen(run: SimpleNamespace) -> Regions:
     """Regions of a detector that finds each box exactly, beside a weaker one that is wrong, and a mask that covers each box."""
-    truth = run.true_boxes("rsna")
+    truth = run.sets.true_boxes("rsna")
     n = len(truth)
     boxes, scores, mask = torch.zeros(n, 2, 4), torch.zeros(n, 2), torch.full((n, 8, 8), 0.02)
     for row, own in enumerate(truth):
@@ -72,9 +74,9 @@ def seen(run: SimpleNamespace) -> Regions:
 
 def test_folds_keep_patients_whole_and_share_the_boxes_evenly():
     run = run_of()
-    fold, images = members.folds(run), run.records("rsna").images
+    fold, images = members.folds(run), run.sets.records("rsna").images
     assert images.assign(fold=fold).groupby("patient")["fold"].nunique().max() == 1
-    boxed = np.array([len(b) > 0 for b in run.true_boxes("rsna")])
+    boxed = np.array([len(b) > 0 for b in run.sets.true_boxes("rsna")])
     counts = [int(boxed[fold == k].sum()) for k in (1, 2)]
     assert set(fold) == {0, 1, 2} and abs(counts[0] - counts[1]) <= 1
     assert ((fold == 0) == (images["split"] != "train")).all(), (
@@ -92,7 +94,7 @@ def test_each_detector_learns_from_all_images_but_those_of_its_fold():
         )
         assert set(rows) == set(np.flatnonzero(fold != number))
     title, rows, _ = members.plan(run, 3)  # beyond the folds: another seed
-    assert title == "detector-member-3" and rows.tolist() == run.rows("rsna", "train").tolist()
+    assert title == "detector-member-3" and rows.tolist() == run.sets.rows("rsna", "train").tolist()
     assert len({members.plan(run, n)[2] for n in (1, 2, 3)}) == 3
 
 
@@ -102,7 +104,7 @@ def test_without_folds_further_detectors_differ_in_their_seed():
     assert [p[0] for p in plans] == ["detector-member-1", "detector-member-2"] and plans[0][
         2
     ] != plans[1][2]
-    assert all(p[1].tolist() == run.rows("rsna", "train").tolist() for p in plans)
+    assert all(p[1].tolist() == run.sets.rows("rsna", "train").tolist() for p in plans)
 
 
 @pytest.mark.parametrize(("folds_", "alone"), [(3, True), (0, False)])
@@ -110,7 +112,7 @@ def test_on_their_own_set_only_a_detector_speaks_that_has_not_seen_the_image(
     monkeypatch, folds_, alone
 ):
     run = run_of(kept=folds_)
-    run.detector, run.pixels = "own", lambda _: np.zeros((60, 1, 1))
+    run.detector, run.sets.pixels = "own", lambda _: np.zeros((60, 1, 1))
     monkeypatch.setattr(looks, "detectors", lambda _: ["own", "other"])
     monkeypatch.setattr(looks, "look", lambda _run, shown_to, pixels, choice: shown_to)
     assert looks.look_at(run, "rsna", np.arange(3), None) == (
@@ -135,7 +137,7 @@ def test_a_way_is_chosen_on_the_other_folds():
 
 def test_blind_lines_know_the_other_folds_boxes_only(monkeypatch):
     run = run_of()
-    fold, truth = members.folds(run), run.true_boxes("rsna")
+    fold, truth = members.folds(run), run.sets.true_boxes("rsna")
     monkeypatch.setattr(members, "unseen_regions", lambda _: seen(run))
     found = folds.found(run)
     for k in range(3):
@@ -180,7 +182,7 @@ def test_a_detector_that_finds_every_box_meets_every_bar(monkeypatch):
         page.shape == (len(folds.METHODS), len(folds.SHOWN))
         and page.loc["two fixed boxes, no image", "boxes per image"] == "2.00\xa0[2.00,\xa02.00]"
     )
-    count = sum(len(b) > 0 for b in run.true_boxes("rsna"))
+    count = sum(len(b) > 0 for b in run.sets.true_boxes("rsna"))
     assert (table.loc[table["metric"] == "miou", "n"] == count).all(), (
         "every boxed image counts once"
     )

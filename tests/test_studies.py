@@ -64,12 +64,10 @@ def run(monkeypatch):
     """A run of a credentialed set of pairs and an open one, both with boxes."""
     monkeypatch.setattr(comparators, "boxed_rows", lambda run, name, split: np.array([4, 5, 9]))
     access = {"mimic": "credentialed", "rsna": "open"}
-    return SimpleNamespace(
-        pairs="mimic",
-        sets=("rsna", "mimic"),
-        access=access,
-        may_show=lambda n: access[n] != "credentialed",
+    sets = SimpleNamespace(
+        pairs="mimic", names=("rsna", "mimic"), may_show=lambda n: access[n] != "credentialed"
     )
+    return SimpleNamespace(sets=sets, access=access)
 
 
 def test_examples_come_from_sets_that_a_page_may_show(run):
@@ -86,5 +84,5 @@ def test_of_the_pairs_only_reports_that_assert_something_are_examples(run):
     run.access["mimic"] = "open"
     places = np.zeros((10, 2, 6))
     places[5, 0, 3] = places[9, 0, 1] = 1
-    run.phrases = lambda name: places
+    run.sets.phrases = lambda name: places
     assert studies.examples(run) == ("mimic", [5, 9])

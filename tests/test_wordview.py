@@ -13,7 +13,7 @@ from PIL import Image
 from pnloc.baselines.heatmaps import heat_boxes
 from pnloc.boxes import fuse, group, select
 from pnloc.errors import PnlocError
-from pnloc.run.pairs import NAMES
+from pnloc.run.sets import NAMES
 from pnloc.view.explorer import wordview
 from pnloc.view.explorer.studies import SOURCES, Study
 

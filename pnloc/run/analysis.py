@@ -15,8 +15,8 @@ from pnloc.files import read_csv, write_table
 from pnloc.localize import image_mass, make_batch
 from pnloc.run import comparators
 from pnloc.run import predictions as predict
-from pnloc.run.pairs import NAMES
 from pnloc.run.run import Run
+from pnloc.run.sets import NAMES
 
 FOUND = 0.3  # IoU above which a true box counts as found
 COMPARED = ("text-attention", "image-label-attention", "detector")  # whose failures are counted
@@ -63,7 +63,7 @@ def described(run: Run, name: str) -> pd.DataFrame:
     the column `beside`: whether the image has another finding that is no pneumonia.
     """
     boxes = predict.truth_table(run, name)[0].reset_index(drop=True)
-    images = run.records(name).images.set_index("image").loc[boxes["image"]]
+    images = run.sets.records(name).images.set_index("image").loc[boxes["image"]]
     area = (boxes["x2"] - boxes["x1"]) * (boxes["y2"] - boxes["y1"])
     share = area.to_numpy() / (images["width"] * images["height"]).to_numpy()
     third = np.searchsorted(np.quantile(share, [1 / 3, 2 / 3]), share)
@@ -71,7 +71,7 @@ def described(run: Run, name: str) -> pd.DataFrame:
     if not run.preset.generated or not name.startswith("demo-"):
         return table
     columns = ["set", "image", "opacities", "others", "boxes", "severity"]
-    truth = read_csv(run.folder / "truth.csv", columns, dtype=str, keep_default_na=False)
+    truth = read_csv(run.sets.folder / "truth.csv", columns, dtype=str, keep_default_na=False)
     truth = truth[truth["set"] == name.removeprefix("demo-")].set_index("image")
     told = [
         _told(truth.loc[row.image], np.array([[row.x1, row.y1, row.x2, row.y2]]))
@@ -180,13 +180,13 @@ def example(run: Run) -> int | None:
 
     Where the pairs have no boxes, the first test study with words. None where there is none, or where its image or text may not be shown.
     """
-    name = run.pairs
-    rows, texts = run.rows(name, "test").tolist(), run.texts(name)
+    name = run.sets.pairs
+    rows, texts = run.sets.rows(name, "test").tolist(), run.sets.texts(name)
     boxed = name in measured(run)
     if boxed:
         rows = [row for row, _, _ in predict.ranked(run, name, "text-attention")]
-    rows = [row for row in rows if reports.asserting_words(texts[row], run.splitter)]
-    if not rows or not run.may_show(name) or not run.may_show_text(name):
+    rows = [row for row in rows if reports.asserting_words(texts[row], run.sets.splitter)]
+    if not rows or not run.sets.may_show(name) or not run.sets.may_show_text(name):
         return None
     return rows[len(rows) // 2] if boxed else rows[0]
 
@@ -199,17 +199,17 @@ def word_attention(run: Run, row: int, most: int = 6) -> list[tuple[str, np.ndar
     """
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
-    said = reports.asserting_words(run.texts(run.pairs)[row], run.splitter)
-    words = run.vectors.index(said)[None, : run.preset.words.most]
+    said = reports.asserting_words(run.sets.texts(run.sets.pairs)[row], run.sets.splitter)
+    words = run.sets.vectors.index(said)[None, : run.preset.words.most]
     alpha = (
         run.localizer(True)[0]
-        .text_attention(make_batch(run.regions(run.pairs).rows([row]), words))[0]
+        .text_attention(make_batch(run.regions(run.sets.pairs).rows([row]), words))[0]
         .cpu()
         .numpy()
     )
     found: dict[str, np.ndarray] = {}
     for number, over in zip(words[0], alpha, strict=True):
-        word = run.vectors.words[number]
+        word = run.sets.vectors.words[number]
         if (
             number > 0
             and word not in ENGLISH_STOP_WORDS
@@ -222,7 +222,7 @@ def word_attention(run: Run, row: int, most: int = 6) -> list[tuple[str, np.ndar
 @torch.no_grad()
 def attribute_attention(run: Run, row: int, most: int = 6) -> list[tuple[str, float, np.ndarray]]:
     """The attributes that the image of a study of the pairs is given with the greatest probability, that, and their attention beta [R]; no word is read."""
-    model, regions = run.localizer(True)[0], run.regions(run.pairs).rows([row])
+    model, regions = run.localizer(True)[0], run.regions(run.sets.pairs).rows([row])
     probabilities = image_mass(model, regions)[1][0]
     beta = model.image_only(make_batch(regions))[0][0].cpu().numpy()
     return [

@@ -31,7 +31,7 @@ PLUMBING = frozenset(
     f"pnloc.{name}"
     for name in ("errors", "files", "access", "parallel", "config", "processes", "progress")
 )
-STAGES = frozenset(f"pnloc.run.{name}" for name in ("cache", "provenance", "run", "sets", "pairs"))
+STAGES = frozenset(f"pnloc.run.{name}" for name in ("cache", "provenance", "run", "sets"))
 TIMING = ["stage", "seconds", "peak_mib"]
 
 

@@ -46,8 +46,8 @@ def kinds(name: str) -> frozenset[str] | None:
 
 def boxed_rows(run: "Run", name: str, split: str) -> np.ndarray:
     """Row numbers of a set's images in a split that have a box of a pneumonia."""
-    truth = run.true_boxes(name, kinds(name))
-    return np.array([i for i in run.rows(name, split) if len(truth[i])], dtype=int)
+    truth = run.sets.true_boxes(name, kinds(name))
+    return np.array([i for i in run.sets.rows(name, split) if len(truth[i])], dtype=int)
 
 
 def mean_union(found: Found, truth: list[np.ndarray]) -> float:
@@ -68,9 +68,9 @@ def scored(found: Found, probability: np.ndarray) -> Found:
 def training_boxes(run: "Run") -> np.ndarray:
     """The detector's training boxes [M, 4], relative to their images."""
     name = run.title(run.preset.roles.detector)
-    own = run.records(name).images
+    own = run.sets.records(name).images
     sides = own[["width", "height", "width", "height"]].to_numpy(float)
-    boxes = run.records(name).boxes.merge(
+    boxes = run.sets.records(name).boxes.merge(
         own.assign(row=np.arange(len(own)))[["image", "row", "split"]], on="image"
     )
     boxes = boxes[boxes["split"] == "train"]
@@ -79,11 +79,11 @@ def training_boxes(run: "Run") -> np.ndarray:
 
 def placed(run: "Run", name: str, rows: np.ndarray, relative: list[np.ndarray]) -> list[np.ndarray]:
     """Boxes relative to each image, in pixels of the square input."""
-    images = run.records(name).images.iloc[rows]
+    images = run.sets.records(name).images.iloc[rows]
     sides = images[["width", "height", "width", "height"]].to_numpy(float)
     return [
         t.boxes(as_boxes(b) * s)
-        for t, b, s in zip(run.letterboxes(images), relative, sides, strict=True)
+        for t, b, s in zip(run.sets.letterboxes(images), relative, sides, strict=True)
     ]
 
 
@@ -99,7 +99,7 @@ def choose_heat(
     layers = heatmaps.LAYERS.get(method, ("",))
     if len(rows) == 0:
         return HeatChoice(layers[0]), float("nan")
-    truth = [run.true_boxes(name, kinds(name))[i] for i in rows]
+    truth = [run.sets.true_boxes(name, kinds(name))[i] for i in rows]
     tried, values = [], []
     for layer in layers:
         if method == "heat-map":
@@ -111,7 +111,7 @@ def choose_heat(
             )
         else:
             maps = heatmaps.heat_maps(
-                model or run.classifier, run.pixels(name)[rows], method, layer
+                model or run.classifier, run.sets.pixels(name)[rows], method, layer
             )
             given = heatmaps.every_choice(maps, layer)
         for choice, found in given:
@@ -130,16 +130,18 @@ def heat_prior(
 
 def blind(run: "Run", name: str, rows: np.ndarray, choice: HeatChoice) -> dict[str, Found]:
     """Boxes of every method of BLIND on some rows of a set; the report is read where the set has reports that are paired with its images."""
-    training, images = training_boxes(run), run.records(name).images.iloc[rows]
+    training, images = training_boxes(run), run.sets.records(name).images.iloc[rows]
     pairs = baselines.prior_boxes(training, images["width"], images["height"])
     boxes = {
         "whole-image": placed(run, name, rows, [priors.WHOLE_IMAGE] * len(rows)),
         "whole-lungs": placed(run, name, rows, [priors.whole_lungs(training)] * len(rows)),
-        "fixed-boxes": [t.boxes(b) for t, b in zip(run.letterboxes(images), pairs, strict=True)],
+        "fixed-boxes": [
+            t.boxes(b) for t, b in zip(run.sets.letterboxes(images), pairs, strict=True)
+        ],
     }
-    if name == run.pairs:
+    if name == run.sets.pairs:
         by_place, sides = priors.place_boxes(training), fixed_pair(training)
-        relative = [priors.report_boxes(p, by_place, sides) for p in run.phrases(name)[rows]]
+        relative = [priors.report_boxes(p, by_place, sides) for p in run.sets.phrases(name)[rows]]
         boxes["report-anatomy"] = placed(run, name, rows, relative)
     found = {method: [(b, np.ones(len(b))) for b in one] for method, one in boxes.items()}
     return found | {"heat-map": heat_prior(run, name, rows, priors.heat_map(training), choice)}
@@ -149,7 +151,7 @@ def activations(
     run: "Run", name: str, rows: np.ndarray, choices: dict[str, HeatChoice]
 ) -> Iterator[tuple[str, Found, np.ndarray]]:
     """Each method of CAMS with its boxes on some rows of a set, and its maps [n, S, S]."""
-    pixels = run.pixels(name)[rows]
+    pixels = run.sets.pixels(name)[rows]
     likely = heatmaps.probabilities(run.classifier, pixels)
     for method in CAMS:
         yield method, *activation(run.classifier, pixels, method, choices[method], likely)
@@ -186,12 +188,12 @@ def heat_rows(
     run: "Run", name: str, rows: np.ndarray, maps: "np.ndarray | list[np.ndarray]"
 ) -> pd.DataFrame:
     """Table image, cnr, peak of maps [n, S, S] of some rows, for those that have true boxes (pnloc.evaluation.localization.heat_table)."""
-    truth, images = run.true_boxes(name, kinds(name)), run.records(name).images
+    truth, images = run.sets.true_boxes(name, kinds(name)), run.sets.records(name).images
     table = []
     for row, heat in zip(rows, maps, strict=True):
         if len(truth[row]):
             image = images.iloc[row]
-            whole = run.letterboxes(images.iloc[[row]])[0].boxes(
+            whole = run.sets.letterboxes(images.iloc[[row]])[0].boxes(
                 [[0, 0, image["width"], image["height"]]]
             )[0]
             x1, y1, x2, y2 = whole.round().astype(int)

@@ -66,7 +66,11 @@ def chosen(
 def found(run: Run) -> dict[str, Found]:
     """Boxes and scores of every method for every image of the detector's set, in pixels of the square input."""
     name = members.home(run)
-    regions, fold, truth = members.unseen_regions(run), members.folds(run), run.true_boxes(name)
+    regions, fold, truth = (
+        members.unseen_regions(run),
+        members.folds(run),
+        run.sets.true_boxes(name),
+    )
     likely, mass = regions.image.numpy(), detector_mass(regions)
     maps = comparators.mask_maps(regions, run.preset.detector.side)
     ways = {
@@ -87,10 +91,10 @@ def found(run: Run) -> dict[str, Found]:
 
 def _blind(run: Run, name: str, fold: np.ndarray, truth: list[np.ndarray]) -> dict[str, Found]:
     """Boxes that no image is read for, from the boxes of the other folds."""
-    images = run.records(name).images
+    images = run.sets.records(name).images
     whole = images[["width", "height", "width", "height"]].to_numpy(float)
     relative = [
-        t.inverse(b) / s for t, b, s in zip(run.letterboxes(images), truth, whole, strict=True)
+        t.inverse(b) / s for t, b, s in zip(run.sets.letterboxes(images), truth, whole, strict=True)
     ]
     lines: dict[str, Found] = {line: [None] * len(images) for line in BLIND}
     for k in np.unique(fold):
@@ -137,7 +141,7 @@ def tables(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def _made(run: Run) -> dict[str, pd.DataFrame]:
-    name, records = members.home(run), run.records(members.home(run))
+    name, records = members.home(run), run.sets.records(members.home(run))
     images, rows = records.images, np.arange(len(records.images))
     patients = dict(zip(images["image"], images["patient"], strict=True))
     truth = records.boxes[["image", *BOX_TABLE[1:5]]]
@@ -168,7 +172,7 @@ def _made(run: Run) -> dict[str, pd.DataFrame]:
 
 def _drawn(run: Run, rows: np.ndarray) -> np.ndarray:
     """Weights [1 + B, n] of some images: ones, then bootstrapped over their patients."""
-    patients = run.records(members.home(run)).images["patient"].to_numpy()[rows]
+    patients = run.sets.records(members.home(run)).images["patient"].to_numpy()[rows]
     drawn = bootstrap.of_images(patients, run.preset.resamples, run.seed)
     return np.concatenate([np.ones((1, len(rows)), dtype=drawn.dtype), drawn])
 
@@ -176,11 +180,11 @@ def _drawn(run: Run, rows: np.ndarray) -> np.ndarray:
 def _counts(run: Run, predictions: pd.DataFrame) -> pd.DataFrame:
     """Predicted boxes per image with a true box."""
     name = members.home(run)
-    rows = np.flatnonzero([len(b) > 0 for b in run.true_boxes(name)])
+    rows = np.flatnonzero([len(b) > 0 for b in run.sets.true_boxes(name)])
     counts = (
         predictions["image"]
         .value_counts()
-        .reindex(run.records(name).images["image"].iloc[rows], fill_value=0)
+        .reindex(run.sets.records(name).images["image"].iloc[rows], fill_value=0)
     )
     drawn = _drawn(run, rows)
     values = drawn @ counts.to_numpy() / drawn.sum(1)
@@ -191,7 +195,7 @@ def _counts(run: Run, predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def _image_level(run: Run) -> pd.DataFrame:
-    present = np.array([len(b) > 0 for b in run.true_boxes(members.home(run))])
+    present = np.array([len(b) > 0 for b in run.sets.true_boxes(members.home(run))])
     values = metrics.auc(
         present, members.unseen_regions(run).image.numpy(), _drawn(run, np.arange(len(present)))
     )

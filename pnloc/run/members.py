@@ -60,7 +60,7 @@ def plan(run: Run, number: int) -> tuple[str, np.ndarray, int]:
             np.flatnonzero(folds(run) != number),
             run.seed + 1000 * number,
         )
-    return f"detector-member-{number}", run.rows(home(run), "train"), run.seed + 1000 * number
+    return f"detector-member-{number}", run.sets.rows(home(run), "train"), run.seed + 1000 * number
 
 
 def fold_detector(run: Run, fold: int) -> "Detector":
@@ -85,8 +85,11 @@ def folds(run: Run) -> np.ndarray:
     from sklearn.model_selection import StratifiedGroupKFold
 
     name = home(run)
-    boxed = np.array([len(b) > 0 for b in run.true_boxes(name)])
-    patients, training = run.records(name).images["patient"].to_numpy(), run.rows(name, "train")
+    boxed = np.array([len(b) > 0 for b in run.sets.true_boxes(name)])
+    patients, training = (
+        run.sets.records(name).images["patient"].to_numpy(),
+        run.sets.rows(name, "train"),
+    )
     split = StratifiedGroupKFold(run.preset.folds - 1, shuffle=True, random_state=run.seed)
     number = np.zeros(len(boxed), dtype=int)
     for fold, (_, rows) in enumerate(
@@ -99,7 +102,7 @@ def folds(run: Run) -> np.ndarray:
 def fold_keys(run: Run) -> list[str]:
     """Fingerprints of the detectors of all folds."""
     return [
-        run._detector_stage[1],
+        run.detector_stage[1],
         *(member_stage(run, number)[1] for number in range(1, run.preset.folds)),
     ]
 
@@ -110,7 +113,7 @@ def unseen_regions(run: Run) -> Regions:
 
     def make(folder: Path, _: str) -> None:
         parts = [
-            extract(fold_detector(run, k), run.pixels(name)[fold == k], run.preset.regions)
+            extract(fold_detector(run, k), run.sets.pixels(name)[fold == k], run.preset.regions)
             for k in range(run.preset.folds)
         ]
         order = np.argsort(np.argsort(fold, kind="stable"))

@@ -54,7 +54,7 @@ def mass(run: Run, name: str, rows: np.ndarray, method: str, seed: int | None = 
         return detector_mass(regions)
     model, _ = run.localizer(method != "image-label-attention", seed)
     if method == "report-given":
-        return report_mass(model, regions, run.phrases(name)[rows])
+        return report_mass(model, regions, run.sets.phrases(name)[rows])
     return image_mass(model, regions)[0]
 
 
@@ -65,7 +65,7 @@ def scores(
     regions = run.regions(name).rows(rows)
     if method == "report-given":
         return report_scores(
-            run.localizer(True, seed)[0], regions, run.phrases(name)[rows], grouped
+            run.localizer(True, seed)[0], regions, run.sets.phrases(name)[rows], grouped
         )
     return region_scores(regions, mass(run, name, rows, method, seed), grouped)
 
@@ -78,8 +78,8 @@ def choose(
     rows = boxed_rows(run, name, "validate")
     if len(rows) == 0:
         return Choice(grouped=grouped), float("nan")
-    truth = [run.true_boxes(name, kinds(name))[i] for i in rows]
-    method = "text-attention" if method == "report-given" and name != run.pairs else method
+    truth = [run.sets.true_boxes(name, kinds(name))[i] for i in rows]
+    method = "text-attention" if method == "report-given" and name != run.sets.pairs else method
     return best_choice(
         run.regions(name).rows(rows), scores(run, name, rows, method, grouped, seed), truth, grouped
     )
@@ -112,7 +112,7 @@ def stage(run: Run) -> tuple[Path, str]:
         table = [_choice_row(m, c, v) for m, (c, v) in (choices | heats | fitted).items()]
         write_table(folder / "choices.csv", pd.DataFrame(table).astype({"most": "Int64"}))
         for name in (run.title(role) for role in run.preset.roles.localization):
-            rows = run.rows(name, "test")
+            rows = run.sets.rows(name, "test")
             write_table(folder / f"{name}--truth.csv", truth_file(run, name))
             found, maps = _found(
                 run, name, rows, choices, {m: c for m, (c, _) in (heats | fitted).items()}
@@ -121,12 +121,8 @@ def stage(run: Run) -> tuple[Path, str]:
             for method, boxes in found.items():
                 write_table(folder / f"{name}--{method}.csv", boxes_table(run, name, rows, boxes))
 
-    upstream = [run._regions_stage(run.title(r))[1] for r in run.preset.roles.localization]
-    models = [
-        run._localizer_stage(True)[1],
-        run._localizer_stage(False)[1],
-        run._classifier_stage[1],
-    ]
+    upstream = [run.regions_stage(run.title(r))[1] for r in run.preset.roles.localization]
+    models = [run.localizer_stage(True)[1], run.localizer_stage(False)[1], run.classifier_stage[1]]
     models += [trained.stage(run, method)[1] for method in trained.names(run)]
     return run.cache.stage("predict", upstream, models, make=make)
 
@@ -158,7 +154,7 @@ def _found(
     """
     regions, truth = (
         run.regions(name).rows(rows),
-        [run.true_boxes(name, kinds(name))[i] for i in rows],
+        [run.sets.true_boxes(name, kinds(name))[i] for i in rows],
     )
     boxed = np.flatnonzero([len(t) > 0 for t in truth])
     found = comparators.blind(run, name, rows, heats["heat-map"])
@@ -179,7 +175,7 @@ def _found(
             maps[method] = comparators.heat_rows(run, name, rows[boxed], [heat[i] for i in boxed])
     for method, (choice, _) in choices.items():
         plain = method.removesuffix("-raw")
-        if plain not in NEED_REPORTS or name == run.pairs:
+        if plain not in NEED_REPORTS or name == run.sets.pairs:
             ranking = scores(run, name, rows, plain, choice.grouped)
             found[method] = comparators.scored(
                 boxes_of(regions, ranking, choice), likely(run, name, rows, plain)
@@ -204,15 +200,17 @@ def likely(run: Run, name: str, rows: np.ndarray, method: str) -> np.ndarray:
         return regions.image.numpy()
     probability = image_mass(run.localizer(method != "image-label-attention")[0], regions)[1][:, 0]
     if method == "report-given":
-        said = run.phrases(name)[rows]
+        said = run.sets.phrases(name)[rows]
         probability = (probability + (said.any((1, 2)) if said.size else 0.0)) / 2
     return probability
 
 
 def boxes_table(run: Run, name: str, rows: np.ndarray, found: Found) -> pd.DataFrame:
     """Boxes in pixels of the square input -> a table image, x1, y1, x2, y2, score in original pixels."""
-    images = run.records(name).images.iloc[rows]
-    boxes = [t.inverse(boxes) for t, (boxes, _) in zip(run.letterboxes(images), found, strict=True)]
+    images = run.sets.records(name).images.iloc[rows]
+    boxes = [
+        t.inverse(boxes) for t, (boxes, _) in zip(run.sets.letterboxes(images), found, strict=True)
+    ]
     table = pd.DataFrame(np.concatenate([np.zeros((0, 4)), *boxes]), columns=BOX_TABLE[1:5])
     table["score"] = np.concatenate([np.zeros(0), *(scores for _, scores in found)])
     return table.assign(image=np.repeat(images["image"].to_numpy(), [len(b) for b in boxes]))[
@@ -222,7 +220,7 @@ def boxes_table(run: Run, name: str, rows: np.ndarray, found: Found) -> pd.DataF
 
 def truth_table(run: Run, name: str) -> tuple[pd.DataFrame, dict[str, str]]:
     """True boxes of a set's test images (image, x1, y1, x2, y2; original pixels), and each image's patient."""
-    records = run.records(name)
+    records = run.sets.records(name)
     rows = boxed_rows(run, name, "test")
     images = records.images.iloc[rows]
     boxes = records.boxes[records.boxes["image"].isin(images["image"])]
@@ -235,8 +233,8 @@ def truth_table(run: Run, name: str) -> tuple[pd.DataFrame, dict[str, str]]:
 
 def negatives(run: Run, name: str) -> dict[str, str]:
     """Test images of a set that are labelled as free of a pneumonia and have no box of any kind, with their patients."""
-    records = run.records(name)
-    images = records.images.iloc[run.rows(name, "test")]
+    records = run.sets.records(name)
+    images = records.images.iloc[run.sets.rows(name, "test")]
     images = images[(images["label"] == 0) & ~images["image"].isin(records.boxes["image"])]
     return dict(zip(images["image"], images["patient"], strict=True))
 
@@ -270,11 +268,11 @@ def ranked(run: Run, name: str, method: str) -> list[tuple[int, float, np.ndarra
         for image, rows in saved.groupby("image")
     }
     rows = boxed_rows(run, name, "test")
-    images = run.records(name).images.iloc[rows]
-    truth, none = run.true_boxes(name, kinds(name)), np.zeros((0, 4))
+    images = run.sets.records(name).images.iloc[rows]
+    truth, none = run.sets.true_boxes(name, kinds(name)), np.zeros((0, 4))
     found = [
         t.boxes(boxes.get(i, none))
-        for i, t in zip(images["image"], run.letterboxes(images), strict=True)
+        for i, t in zip(images["image"], run.sets.letterboxes(images), strict=True)
     ]
     values = [union_iou(b, truth[row]) for row, b in zip(rows, found, strict=True)]
     return [

@@ -22,8 +22,8 @@ from pnloc.run import members, seeds
 from pnloc.run import predictions as predict
 from pnloc.run.cache import lay_out
 from pnloc.run.comparators import boxed_rows, kinds
-from pnloc.run.pairs import NAMES
 from pnloc.run.run import Run
+from pnloc.run.sets import NAMES
 from pnloc.run.severity import ensemble as looks
 from pnloc.run.severity import readouts
 from pnloc.run.severity import tables as severity_tables
@@ -121,7 +121,7 @@ def recall(run: Run) -> pd.DataFrame:
     """`tables/recall.csv`: share of true test boxes that one of the first R regions overlaps by more than an IoU."""
     rows = []
     for name in (run.title(role) for role in run.preset.roles.localization):
-        truth, regions = run.true_boxes(name, kinds(name)), run.regions(name)
+        truth, regions = run.sets.true_boxes(name, kinds(name)), run.regions(name)
         chosen = boxed_rows(run, name, "test")
         for count, threshold in product((1, 2, 5, 10, run.preset.regions.count), (0.3, 0.5)):
             hits = np.concatenate(
@@ -140,10 +140,10 @@ def attributes(run: Run) -> pd.DataFrame:
     The truth is what the test report asserts. Intervals are bootstrapped over patients; attributes with fewer than
     five reports on either side are listed without an AUC.
     """
-    rows = run.rows(run.pairs, "test")
-    _, labels, weights = (a[rows] for a in run.supervision(run.pairs))
-    probabilities = image_mass(run.localizer(True)[0], run.regions(run.pairs).rows(rows))[1]
-    patients = run.records(run.pairs).images["patient"].to_numpy()[rows]
+    rows = run.sets.rows(run.sets.pairs, "test")
+    _, labels, weights = (a[rows] for a in run.sets.supervision(run.sets.pairs))
+    probabilities = image_mass(run.localizer(True)[0], run.regions(run.sets.pairs).rows(rows))[1]
+    patients = run.sets.records(run.sets.pairs).images["patient"].to_numpy()[rows]
     found = []
     for column, name in enumerate(NAMES):
         known = weights[:, column] > 0
@@ -178,7 +178,7 @@ def severity_readouts(run: Run, name: str) -> pd.DataFrame:
 
 def severity_sets(run: Run) -> list[str]:
     """The COVID-19 sets of this run: the preset's own, and the real collection where its folder was given."""
-    return [name for name in run.sets if name.removeprefix("demo-") == "covid19"]
+    return [name for name in run.sets.names if name.removeprefix("demo-") == "covid19"]
 
 
 def severity_table(run: Run) -> pd.DataFrame:
@@ -199,13 +199,13 @@ def severity_table(run: Run) -> pd.DataFrame:
     numbers = range(1, run.preset.severity.detectors)
     upstream = [looks.lungs_stage(run)[1], *(members.member_stage(run, n)[1] for n in numbers)]
     upstream += [
-        run._regions_stage(name)[1]
+        run.regions_stage(name)[1]
         for name in (run.title(run.preset.roles.detector), *severity_sets(run))
     ]
     upstream += [
-        run._localizer_stage(True)[1],
-        run._localizer_stage(False)[1],
-        run._classifier_stage[1],
+        run.localizer_stage(True)[1],
+        run.localizer_stage(False)[1],
+        run.classifier_stage[1],
     ]
     inputs = (upstream, run.preset.severity, run.preset.resamples, run.seed)
     folder, _ = run.cache.stage("severity", *inputs, make=make)
@@ -283,7 +283,7 @@ def checkpoint(run: Run) -> Localizer:
         run.detector,
         model,
         NAMES,
-        run.vectors,
+        run.sets.vectors,
         predict.choose(run, "text-attention")[0],
         run.preset.regions,
     )

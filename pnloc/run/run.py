@@ -14,16 +14,17 @@ import torch
 
 from pnloc import processes
 from pnloc.baselines.classifier import Classifier, train_classifier
-from pnloc.config import Preset, preset
+from pnloc.config import Preset, preset, title
 from pnloc.data import readers as datasets
 from pnloc.errors import PnlocError
-from pnloc.files import digest, read_csv, write_table
+from pnloc.files import digest, read_csv, write_json, write_table
 from pnloc.localize import name_vectors, train_localizer
 from pnloc.model import CrossAttention
 from pnloc.regions import Regions, extract
 from pnloc.reports import phrases
 from pnloc.run import feature_store as shards
-from pnloc.run.pairs import NAMES, Pairs
+from pnloc.run.cache import Cache
+from pnloc.run.sets import NAMES, Sets
 from pnloc.train import device, load_module, save_module
 
 if TYPE_CHECKING:  # what takes long to import is imported by the stage that needs it
@@ -56,13 +57,21 @@ def open_run(preset_name: str, data: str = "", seed: int = 0, artifacts: str = "
     return Run(configuration, folder, seed, root.resolve() / configuration.name)
 
 
-class Run(Pairs):
+class Run:
     """One run of one preset with one seed. Every method returns what it made or found on disk."""
 
     def __init__(self, configuration: Preset, data: Path | None, seed: int, root: Path) -> None:
-        super().__init__(configuration, data, seed, root)
+        self.preset, self.data, self.seed, self.root = configuration, data, seed, root
+        self.cache = Cache(root, preset=configuration.name, seed=seed)
+        self.sets = Sets(configuration, data, seed, self.cache)
         self.regions = lru_cache(None)(self._regions)
         self.localizer = lru_cache(None)(self._localizer)
+        if processes.main():
+            write_json(root / "config.json", {**configuration.as_dict(), "seed": seed})
+
+    def title(self, role: str) -> str:
+        """Name of a data set in the tables ('rsna' -> 'demo-rsna' where it is generated)."""
+        return title(self.preset, role)
 
     # Detector and regions --------------------------------------------------------------------------------
 
@@ -70,33 +79,33 @@ class Run(Pairs):
     def detector_inputs(self) -> tuple:
         """What a detector depends on beside the images that it is shown: its configuration, and digests of its set and of the findings."""
         name = self.title(self.preset.roles.detector)
-        known = self.findings(name)
+        known = self.sets.findings(name)
         return (
             self.preset.detector,
-            self._decoded(name)[1],
+            self.sets.decoded(name)[1],
             "" if known is None else digest(known.tobytes().hex()),
         )
 
     def detector_data(self, rows: np.ndarray) -> dict:
         """Images, boxes and findings of some rows of the detector's set, as pnloc.detector.train_detector takes them."""
         name = self.title(self.preset.roles.detector)
-        boxes, known = self.true_boxes(name), self.findings(name)
+        boxes, known = self.sets.true_boxes(name), self.sets.findings(name)
         found = None if known is None else known[rows]
         return {
-            "images": self.pixels(name)[rows],
+            "images": self.sets.pixels(name)[rows],
             "boxes": [boxes[i] for i in rows],
             "findings": found,
         }
 
     @cached_property
-    def _detector_stage(self) -> tuple[Path, str]:
+    def detector_stage(self) -> tuple[Path, str]:
         name = self.title(self.preset.roles.detector)
         inputs = (*self.detector_inputs, self.seed)
 
         def make(folder: Path, key: str) -> None:
             from pnloc.detector import train_detector
 
-            rows = self.rows(name, "train")
+            rows = self.sets.rows(name, "train")
             data = self.detector_data(rows)
             if not any(len(b) for b in data["boxes"]):
                 raise PnlocError(
@@ -118,19 +127,19 @@ class Run(Pairs):
         from pnloc.detector import Detector
 
         module = Detector(self.preset.detector)
-        load_module(self._detector_stage[0] / "detector.safetensors", module)
+        load_module(self.detector_stage[0] / "detector.safetensors", module)
         return module.to(device(), memory_format=torch.channels_last).eval()
 
     @property
     def detector_history(self) -> pd.DataFrame:
         """Loss terms per epoch."""
-        return read_csv(self._detector_stage[0] / "history.csv")
+        return read_csv(self.detector_stage[0] / "history.csv")
 
-    def _regions_stage(self, name: str) -> tuple[Path, str]:
-        inputs = (self._detector_stage[1], self._decoded(name)[1], self.preset.regions)
+    def regions_stage(self, name: str) -> tuple[Path, str]:
+        inputs = (self.detector_stage[1], self.sets.decoded(name)[1], self.preset.regions)
 
         def make(folder: Path, _: str) -> None:
-            detector, pixels, config = self.detector, self.pixels(name), self.preset.regions
+            detector, pixels, config = self.detector, self.sets.pixels(name), self.preset.regions
             shards.build(folder, len(pixels), lambda rows: extract(detector, pixels[rows], config))
 
         return self.cache.stage(
@@ -139,7 +148,7 @@ class Run(Pairs):
 
     def _regions(self, name: str) -> "Regions | shards.Shards":
         """Regions of every image of a set; those of a large one stay on disk."""
-        return shards.load(self._regions_stage(name)[0])
+        return shards.load(self.regions_stage(name)[0])
 
     # Training --------------------------------------------------------------------------------------------
 
@@ -148,11 +157,11 @@ class Run(Pairs):
     ) -> tuple["Regions | shards.Chosen", np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Regions, words, phrases, labels and weights of all training studies."""
         parts = []
-        for name in self.training_sets():
-            rows = self.rows(name, "train")
-            tokens, labels, weights = (a[rows] for a in self.supervision(name))
-            places = self.phrases(name)[rows]
-            if name != self.pairs:
+        for name in self.sets.training:
+            rows = self.sets.rows(name, "train")
+            tokens, labels, weights = (a[rows] for a in self.sets.supervision(name))
+            places = self.sets.phrases(name)[rows]
+            if name != self.sets.pairs:
                 tokens, places = (
                     np.full((len(rows), 0), -1),
                     np.zeros((len(rows), 0, len(phrases.CELLS)), np.float32),
@@ -169,11 +178,11 @@ class Run(Pairs):
             np.concatenate([p[4] for p in parts]),
         )
 
-    def _localizer_stage(self, text: bool, seed: int | None = None) -> tuple[Path, str]:
+    def localizer_stage(self, text: bool, seed: int | None = None) -> tuple[Path, str]:
         """The cross-attention with or without reports, of the run's own seed or of another."""
         seed = self.seed if seed is None else seed
-        upstream = [self._regions_stage(n)[1] for n in self.training_sets()]
-        inputs = (self.preset.model, upstream, self._words_stage[1], seed)
+        upstream = [self.regions_stage(n)[1] for n in self.sets.training]
+        inputs = (self.preset.model, upstream, self.sets.words_stage[1], seed)
         title = f"attention-{'text' if text else 'labels'}" + (
             f"-seed{seed}" if seed != self.seed else ""
         )
@@ -181,7 +190,7 @@ class Run(Pairs):
         def make(folder: Path, key: str) -> None:
             model, history = train_localizer(
                 *self.training_data(),
-                self.vectors,
+                self.sets.vectors,
                 NAMES,
                 self.preset.model,
                 text=text,
@@ -196,7 +205,7 @@ class Run(Pairs):
             title,
             *inputs,
             make=make,
-            code=(train_localizer, "pnloc.run.pairs"),
+            code=(train_localizer, "pnloc.run.sets"),
             together=processes.shared(),
         )
 
@@ -204,28 +213,28 @@ class Run(Pairs):
         self, text: bool, seed: int | None = None
     ) -> tuple[CrossAttention, pd.DataFrame]:
         """The cross-attention, trained with (or without) reports, and its history; of the run's own seed or of another."""
-        folder, _ = self._localizer_stage(text, seed)
+        folder, _ = self.localizer_stage(text, seed)
         names = NAMES if text else NAMES[:1]
         model = CrossAttention(
-            self.regions(self.pairs).features.shape[-1],
-            torch.from_numpy(self.vectors.vectors),
-            name_vectors(names, self.vectors),
+            self.regions(self.sets.pairs).features.shape[-1],
+            torch.from_numpy(self.sets.vectors.vectors),
+            name_vectors(names, self.sets.vectors),
             self.preset.model,
         )
         load_module(folder / "model.safetensors", model)
         return model.to(device()).eval(), read_csv(folder / "history.csv")
 
     @cached_property
-    def _classifier_stage(self) -> tuple[Path, str]:
-        upstream = [self._decoded(n)[1] for n in self.training_sets()]
-        inputs = (self.preset.classifier, upstream, self._detector_stage[1], self.seed)
+    def classifier_stage(self) -> tuple[Path, str]:
+        upstream = [self.sets.decoded(n)[1] for n in self.sets.training]
+        inputs = (self.preset.classifier, upstream, self.detector_stage[1], self.seed)
 
         def make(folder: Path, key: str) -> None:
             model, history = train_classifier(
                 Classifier,
                 self.detector,
-                *self.labelled("train"),
-                self.labelled("validate"),
+                *self.sets.labelled("train"),
+                self.sets.labelled("validate"),
                 self.preset.classifier,
                 seed=self.seed,
                 folder=folder,
@@ -238,7 +247,7 @@ class Run(Pairs):
             "classifier",
             *inputs,
             make=make,
-            code=(train_classifier, "pnloc.run.pairs"),
+            code=(train_classifier, "pnloc.run.sets"),
             together=processes.shared(),
         )
 
@@ -249,18 +258,18 @@ class Run(Pairs):
             self.title(r) for r in (*roles.localization, roles.severity)
         }
         for name in dict.fromkeys(
-            [*self.training_sets(), *(s for s in self.sets if s not in only_boxes)]
+            [*self.sets.training, *(s for s in self.sets.names if s not in only_boxes)]
         ):
-            self._regions_stage(name)
-        self._localizer_stage(True)
-        self._localizer_stage(False)
-        _ = self._classifier_stage
+            self.regions_stage(name)
+        self.localizer_stage(True)
+        self.localizer_stage(False)
+        _ = self.classifier_stage
 
     @cached_property
     def classifier(self) -> Classifier:
         """The image-label classifier behind Grad-CAM."""
         model = Classifier(self.detector)
-        load_module(self._classifier_stage[0] / "classifier.safetensors", model)
+        load_module(self.classifier_stage[0] / "classifier.safetensors", model)
         return model.to(device()).eval()
 
 

@@ -41,8 +41,8 @@ def table(run: Run) -> pd.DataFrame:
         ]
         write_table(folder / "text_seeds.csv", pd.DataFrame(rows, columns=COLUMNS))
 
-    models = [run._localizer_stage(text, seed)[1] for seed in seeds(run) for text in (True, False)]
-    regions = [run._regions_stage(name)[1] for name in _measured(run)]
+    models = [run.localizer_stage(text, seed)[1] for seed in seeds(run) for text in (True, False)]
+    regions = [run.regions_stage(name)[1] for name in _measured(run)]
     folder, _ = run.cache.stage(
         "text-seeds", models, regions, run.preset.resamples, run.seed, make=make
     )
@@ -61,7 +61,7 @@ def _measured(run: Run) -> list[str]:
 
 def _values(run: Run, name: str, method: str, seed: int, choice: Choice) -> np.ndarray:
     """Union IoU [n] on the test images of a set that have a box."""
-    rows, truth = boxed_rows(run, name, "test"), run.true_boxes(name, kinds(name))
+    rows, truth = boxed_rows(run, name, "test"), run.sets.true_boxes(name, kinds(name))
     found = boxes_of(
         run.regions(name).rows(rows), scores(run, name, rows, method, choice.grouped, seed), choice
     )
@@ -72,7 +72,7 @@ def _values(run: Run, name: str, method: str, seed: int, choice: Choice) -> np.n
 
 def _rows(run: Run, name: str, text: np.ndarray, labels: np.ndarray) -> list[tuple]:
     """Rows of COLUMNS from the union IoU [seeds, n] of both arms on a set's test images."""
-    patients = run.records(name).images["patient"].to_numpy()[boxed_rows(run, name, "test")]
+    patients = run.sets.records(name).images["patient"].to_numpy()[boxed_rows(run, name, "test")]
     if not len(patients):
         return []
     drawn = bootstrap.of_images(patients, run.preset.resamples, run.seed)

@@ -1,6 +1,6 @@
 """The data sets of a run: found or generated, decoded once, split by patient and free of leaks.
 
-`Cohort` is the part of a run (pnloc.run.run) that knows images, boxes and report texts; what the reports say is read in pnloc.run.pairs.
+With them stands what their reports say: words and their vectors, phrases, labels and loss weights.
 """
 
 import shutil
@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from pnloc import access, processes
+from pnloc import access, reports
 from pnloc.config import Preset, title
 from pnloc.data import decode as decoding
 from pnloc.data import duplicates
@@ -21,26 +21,28 @@ from pnloc.data.records import Records, drop_patients
 from pnloc.errors import PnlocError
 from pnloc.files import digest, read_json, write_json, write_table
 from pnloc.images import Letterbox
+from pnloc.localize import pad_words, supervision
+from pnloc.model import PNEUMONIA
+from pnloc.reports import phrases, sentences, words
 from pnloc.run.cache import Cache, tree_digest
 from pnloc.run.provenance import data_digest
 from pnloc.train import load_tensors, save_tensors
 
+NAMES = (PNEUMONIA, *reports.ATTRIBUTES)
 TABLES = ("images", "boxes", "reports", "scores", "quarantine")
 
 
-class Cohort:
-    """The data sets of one run of one preset with one seed, under the run's folder `root`; `data` holds the real ones."""
+class Sets:
+    """The data sets of one preset and seed; `data` is the folder of the real ones, None without."""
 
-    def __init__(self, configuration: Preset, data: Path | None, seed: int, root: Path) -> None:
-        self.preset, self.data, self.seed, self.root = configuration, data, seed, root
-        self.cache = Cache(root, preset=configuration.name, seed=seed)
+    def __init__(self, configuration: Preset, data: Path | None, seed: int, cache: Cache) -> None:
+        self.preset, self.data, self.seed, self.cache = configuration, data, seed, cache
         self.records = lru_cache(None)(self._records)
         self.pixels = lru_cache(None)(self._pixels)
         self.true_boxes = lru_cache(None)(self._true_boxes)
         self.findings = lru_cache(None)(self._findings)
-        self._decoded = lru_cache(None)(self._decode)
-        if processes.main():
-            write_json(root / "config.json", {**configuration.as_dict(), "seed": seed})
+        self.phrases = lru_cache(None)(self._phrases)
+        self.decoded = lru_cache(None)(self._decode)
 
     def title(self, role: str) -> str:
         """Name of a data set in the tables ('rsna' -> 'demo-rsna' where it is generated)."""
@@ -65,7 +67,7 @@ class Cohort:
         )
 
     @property
-    def sets(self) -> tuple[str, ...]:
+    def names(self) -> tuple[str, ...]:
         """Titles of the sets with images that this run uses."""
         roles = self.preset.roles
         used = dict.fromkeys([roles.detector, roles.pairs, *roles.localization, roles.severity])
@@ -93,7 +95,7 @@ class Cohort:
 
     def readers(self) -> dict[str, Callable[[], Records]]:
         """What reads each set of this run, and every other set that the data folder holds, by title."""
-        found = {name: partial(self._read, name) for name in self.sets}
+        found = {name: partial(self._read, name) for name in self.names}
         if self.data:
             found |= {
                 name: partial(self._read, name)
@@ -151,7 +153,7 @@ class Cohort:
 
         What cannot be decoded has gone into `quarantine`; the rows of `images` are those of `pixels(name)`.
         """
-        folder, _ = self._decoded(name)
+        folder, _ = self.decoded(name)
         tables = {t: pd.read_parquet(folder / f"{t}.parquet") for t in TABLES}
         facts = read_json(folder / "facts.json")
         plain = {key: facts[key] for key in ("access", "counts", "notes", "tally")}
@@ -159,7 +161,7 @@ class Cohort:
 
     def _pixels(self, name: str) -> np.ndarray:
         """Decoded images uint8 [N, S, S], padded to a square, one per row of `records(name).images`; a memory map: what is not read is not in memory."""
-        folder, _ = self._decoded(name)
+        folder, _ = self.decoded(name)
         pixels = load_tensors(folder / "pixels.safetensors")["pixels"].numpy()
         return access.tag(pixels, read_json(folder / "facts.json")["access"])
 
@@ -260,3 +262,94 @@ class Cohort:
         texts = (access.tag(text, records.access) for text in records.reports["text"])
         by_study = dict(zip(records.reports["study"], texts, strict=True))
         return [by_study.get(study, "") for study in records.images["study"]]
+
+    @property
+    def pairs(self) -> str:
+        """Title of the set whose image-report pairs train the localizer."""
+        return self.title(self.preset.roles.pairs)
+
+    @cached_property
+    def words_stage(self) -> tuple[Path, str]:
+        config, openi = self.preset.words, datasets.openi.place(self.data)
+        inputs = (
+            config,
+            self.decoded(self.pairs)[1],
+            self.preset.roles.texts,
+            tree_digest(openi) if openi else "",
+            self.seed,
+        )
+
+        def make(folder: Path, _: str) -> None:
+            texts = self.texts(self.pairs)
+            training = {texts[i] for i in self.rows(self.pairs, "train") if texts[i]}
+            if self.preset.roles.texts:
+                training |= set(datasets.openi.read(openi).reports["text"])
+            splitter = sentences.train(sorted(training))
+            splitter.save(folder / "sentences.json")
+            lists = [reports.tokens(s) for text in sorted(training) for s in splitter(text)]
+            words.train(lists, size=config.size, epochs=config.epochs, seed=self.seed).save(
+                folder / "words.safetensors"
+            )
+
+        return self.cache.stage(
+            "words",
+            *inputs,
+            make=make,
+            code=("pnloc.reports.words", "pnloc.reports.sentences", "pnloc.data.openi"),
+        )
+
+    @cached_property
+    def vectors(self) -> words.WordVectors:
+        """word2vec of the training reports (and of the open texts that the preset names)."""
+        return words.WordVectors.load(self.words_stage[0] / "words.safetensors")
+
+    @cached_property
+    def splitter(self) -> sentences.Splitter:
+        """The sentence model of the same texts."""
+        return sentences.Splitter.load(self.words_stage[0] / "sentences.json")
+
+    def supervision(
+        self, name: str, change: Callable[[str], str] = str
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Words [N, W], labels [N, A] and weights [N, A] of a set's images, from report (after `change`) and image label.
+
+        An opacity is present if the report asserts one; else the set's own label counts; else, absent where a report
+        mentions none and unknown without a report. Images without a report keep their label alone: what the
+        pneumonia is like stays unknown.
+        """
+        texts = [change(text) for text in self.texts(name)]
+        own = self.records(name).images["label"].to_numpy(float)
+        said = np.array([reports.has_opacity(text, self.splitter) for text in texts], dtype=float)
+        opacity = np.where(said == 1, 1.0, np.where(np.isnan(own), said, own))
+        labels, weights = supervision(
+            [reports.extract_attributes(text, self.splitter) for text in texts], opacity, NAMES
+        )
+        silent = np.array([not text for text in texts]) & (labels[:, 0] > 0)
+        weights[silent, 1:] = 0
+        indices = [
+            self.vectors.index(reports.asserting_words(text, self.splitter)) for text in texts
+        ]
+        return pad_words(indices, self.preset.words.most), labels, weights
+
+    def _phrases(self, name: str) -> np.ndarray:
+        """Places [N, P, 6] of the opacities that the report of each image of a set asserts (pnloc.reports.phrases)."""
+        return phrases.padded(
+            [phrases.asserted_places(text, self.splitter) for text in self.texts(name)]
+        )
+
+    @property
+    def training(self) -> list[str]:
+        """Titles of the sets that the localizer learns from: the pairs, and the set of image labels where the preset has one."""
+        extra = self.preset.roles.labels
+        return [self.pairs, *([self.title(extra)] if extra else [])]
+
+    def labelled(self, split: str) -> tuple[np.ndarray, np.ndarray]:
+        """Images uint8 [N, S, S] of the training sets' split whose label is known, and the labels [N], 1 for a pneumonia."""
+        pictures, targets = [], []
+        for name in self.training:
+            rows = self.rows(name, split)
+            _, labels, weights = self.supervision(name)
+            rows = rows[weights[rows, 0] > 0]
+            pictures.append(self.pixels(name)[rows])
+            targets.append(labels[rows, 0])
+        return np.concatenate(pictures), np.concatenate(targets)

@@ -56,7 +56,7 @@ def names(run: "Run") -> tuple[str, ...]:
 def target_boxes(run: "Run", split: str) -> tuple[np.ndarray, list[np.ndarray]]:
     """Images uint8 [N, S, S] of the target set's split, the first that localization is measured on, and their boxes [n, 4] (`_target`)."""
     rows, boxes = _target(run, split)
-    return run.pixels(run.title(run.preset.roles.localization[0]))[rows], boxes
+    return run.sets.pixels(run.title(run.preset.roles.localization[0]))[rows], boxes
 
 
 def _target(run: "Run", split: str) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -66,7 +66,7 @@ def _target(run: "Run", split: str) -> tuple[np.ndarray, list[np.ndarray]]:
     for it. No other method sees these.
     """
     name = run.title(run.preset.roles.localization[0])
-    rows, boxes = run.rows(name, split), run.true_boxes(name, kinds(name))
+    rows, boxes = run.sets.rows(name, split), run.sets.true_boxes(name, kinds(name))
     if run.preset.generated and not any(len(boxes[i]) for i in rows):
         boxes = _generated_boxes(run, name)
     return rows, [boxes[i] for i in rows]
@@ -75,15 +75,15 @@ def _target(run: "Run", split: str) -> tuple[np.ndarray, list[np.ndarray]]:
 def _generated_boxes(run: "Run", name: str) -> list[np.ndarray]:
     """Boxes of every opacity of a generated set, in pixels of the square input."""
     truth = read_csv(
-        run.folder / "truth.csv", ["set", "image", "boxes"], dtype=str, keep_default_na=False
+        run.sets.folder / "truth.csv", ["set", "image", "boxes"], dtype=str, keep_default_na=False
     )
     told = truth[truth["set"] == name.removeprefix("demo-")].set_index("image")["boxes"].to_dict()
-    images = run.records(name).images
+    images = run.sets.records(name).images
     boxes = [
         np.array([b.split() for b in told.get(i, "").split(";") if b], float).reshape(-1, 4)
         for i in images["image"]
     ]
-    return [t.boxes(b) for t, b in zip(run.letterboxes(images), boxes, strict=True)]
+    return [t.boxes(b) for t, b in zip(run.sets.letterboxes(images), boxes, strict=True)]
 
 
 # Training -------------------------------------------------------------------------------------------------
@@ -92,12 +92,16 @@ def _generated_boxes(run: "Run", name: str) -> list[np.ndarray]:
 def stage(run: "Run", method: str) -> tuple[Path, str]:
     """The stage that trains a baseline: weights and history, and its fingerprint."""
     if method in FROM_LABELS:
-        upstream = [run._decoded(n)[1] for n in run.training_sets()]
+        upstream = [run.sets.decoded(n)[1] for n in run.sets.training]
     elif method in FROM_PAIRS:
-        upstream = [run._regions_stage(run.pairs)[1], run._words_stage[1], asdict(run.preset.model)]
+        upstream = [
+            run.regions_stage(run.sets.pairs)[1],
+            run.sets.words_stage[1],
+            asdict(run.preset.model),
+        ]
     else:
-        upstream = [run._decoded(run.title(run.preset.roles.localization[0]))[1]]
-    inputs = (_config(run, method), upstream, run._detector_stage[1], run.seed)
+        upstream = [run.sets.decoded(run.title(run.preset.roles.localization[0]))[1]]
+    inputs = (_config(run, method), upstream, run.detector_stage[1], run.seed)
 
     def make(folder: Path, key: str) -> None:
         model, history = _trained(run, method, folder, key)
@@ -128,12 +132,12 @@ def _trained(run: "Run", method: str, folder: Path, key: str) -> tuple[nn.Module
     options = {"seed": run.seed, "folder": folder, "fingerprint": key}
     config = _config(run, method)
     if method in FROM_LABELS:
-        data = (*run.labelled("train"), run.labelled("validate"))
+        data = (*run.sets.labelled("train"), run.sets.labelled("validate"))
         return train_classifier(KINDS[method], run.detector, *data, config, **options, title=method)
     if method in FROM_PAIRS:
         pairs, held = (_pairs(run, split) for split in ("train", "validate"))
         return grounding.train_grounding(
-            method, pairs, held, run.vectors, config, run.preset.model, **options
+            method, pairs, held, run.sets.vectors, config, run.preset.model, **options
         )
     from pnloc.baselines.supervised import train_supervised
 
@@ -143,8 +147,8 @@ def _trained(run: "Run", method: str, folder: Path, key: str) -> tuple[nn.Module
 
 
 def _pairs(run: "Run", split: str) -> tuple:
-    rows = run.rows(run.pairs, split)
-    return run.regions(run.pairs).rows(rows), run.supervision(run.pairs)[0][rows]
+    rows = run.sets.rows(run.sets.pairs, split)
+    return run.regions(run.sets.pairs).rows(rows), run.sets.supervision(run.sets.pairs)[0][rows]
 
 
 def _untrained(run: "Run", method: str) -> nn.Module:
@@ -153,7 +157,10 @@ def _untrained(run: "Run", method: str) -> nn.Module:
         return KINDS[method](run.detector)
     if method in FROM_PAIRS:
         return grounding.make(
-            method, run.regions(run.pairs).features.shape[-1], run.vectors, run.preset.model
+            method,
+            run.regions(run.sets.pairs).features.shape[-1],
+            run.sets.vectors,
+            run.preset.model,
         )
     from pnloc.baselines import supervised
     from pnloc.detector import Detector
@@ -170,7 +177,7 @@ def _untrained(run: "Run", method: str) -> nn.Module:
 
 def train(run: "Run", chosen: Iterable[str] | None = None) -> None:
     """Train the baselines of `chosen` (None: all of the run); a stage that several processes can share."""
-    _ = run._classifier_stage
+    _ = run.classifier_stage
     for method in names(run) if chosen is None else chosen:
         stage(run, method)
 
@@ -185,7 +192,7 @@ def model(run: "Run", method: str) -> nn.Module:
 
 def history(run: "Run", chosen: Iterable[str] | None = None) -> pd.DataFrame:
     """method, epoch, loss, validation of the classifier behind CAM and of every baseline of `chosen` (None: all of the run)."""
-    folders = {"classifier": run._classifier_stage[0]}
+    folders = {"classifier": run.classifier_stage[0]}
     folders |= {
         method: stage(run, method)[0] for method in (names(run) if chosen is None else chosen)
     }
@@ -222,7 +229,7 @@ def choose(run: "Run", method: str) -> tuple["Choice | HeatChoice", float]:
     rows = boxed_rows(run, name, "validate")
     if len(rows) == 0:
         return Choice(), float("nan")
-    truth = [run.true_boxes(name, kinds(name))[i] for i in rows]
+    truth = [run.sets.true_boxes(name, kinds(name))[i] for i in rows]
     made = _before_choice(run, name, rows, method)
     if isinstance(made, tuple):
         regions, mass, _ = made
@@ -238,7 +245,7 @@ def found(
     A score is a probability: that of a pneumonia in the image, for detectors that of the box, times the box's share of the best one.
     """
     if method in FROM_LABELS:
-        trained, pixels = model(run, method), run.pixels(name)[rows]
+        trained, pixels = model(run, method), run.sets.pixels(name)[rows]
         return comparators.activation(
             trained, pixels, method, choice, heatmaps.probabilities(trained, pixels)
         )
@@ -260,12 +267,12 @@ def _before_choice(run: "Run", name: str, rows: np.ndarray, method: str) -> "Fou
     if method == "supervised-faster-rcnn":
         from pnloc.baselines.supervised import detect
 
-        return detect(trained, run.pixels(name)[rows])
+        return detect(trained, run.sets.pixels(name)[rows])
     if method == "supervised":
-        regions = extract(trained, run.pixels(name)[rows], run.preset.regions)
+        regions = extract(trained, run.sets.pixels(name)[rows], run.preset.regions)
         return regions, detector_mass(regions), regions.image.numpy()
     regions = run.regions(name).rows(rows)
-    return regions, *grounding.prompt_mass(trained, regions, run.vectors)
+    return regions, *grounding.prompt_mass(trained, regions, run.sets.vectors)
 
 
 def _chosen(made: "Found | tuple", choice: Choice) -> Found:

@@ -138,7 +138,7 @@ def look_at(run: Run, name: str, rows: np.ndarray, choice: Choice) -> Look:
     Rows of the detectors' own set must be none that the run's own detector was trained on; where others have learned from them, it speaks alone.
     """
     shown_to = [run.detector] if run.preset.folds and name == members.home(run) else detectors(run)
-    return look(run, shown_to, run.pixels(name)[rows], choice)
+    return look(run, shown_to, run.sets.pixels(name)[rows], choice)
 
 
 def masks_of(run: Run, pixels: np.ndarray) -> np.ndarray:

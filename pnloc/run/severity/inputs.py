@@ -28,8 +28,8 @@ def views_by_input(
 
     Per way its unmirrored view, the lungs, and the share [N] of each square that is picture.
     """
-    images, padded = run.records(name).images.iloc[rows], run.pixels(name)[rows]
-    shares = np.array([looks.share(box) for box in run.letterboxes(images)])
+    images, padded = run.sets.records(name).images.iloc[rows], run.sets.pixels(name)[rows]
+    shares = np.array([looks.share(box) for box in run.sets.letterboxes(images)])
     shown = {
         PADDED: (padded, shares),
         CROPPED: (centre_crops(images["path"], padded.shape[-1]), np.ones(len(rows))),

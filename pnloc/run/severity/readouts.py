@@ -19,8 +19,8 @@ from pnloc.data import readers as datasets
 from pnloc.evaluation import severity
 from pnloc.localize import Choice, image_mass, pick
 from pnloc.run import members
-from pnloc.run.pairs import NAMES
 from pnloc.run.run import Run
+from pnloc.run.sets import NAMES
 from pnloc.run.severity import ensemble as looks
 from pnloc.run.severity import lungs
 
@@ -65,8 +65,8 @@ def values(run: Run, name: str, rows: np.ndarray, choices: dict[str, Choice]) ->
 
     With 'zone A' to 'zone F' (mean of the mask), the same of the trivial ways to score zones (ZONED), the columns of `attended`, and 'lungs found'.
     """
-    pixels, images = run.pixels(name)[rows], run.records(name).images.iloc[rows]
-    boxes, side = run.letterboxes(images), pixels.shape[-1]
+    pixels, images = run.sets.pixels(name)[rows], run.sets.records(name).images.iloc[rows]
+    boxes, side = run.sets.letterboxes(images), pixels.shape[-1]
     picture = np.array([looks.share(b) for b in boxes])
     here, seen = looks.find_lungs(run, pixels), looks.look_at(run, name, rows, choices["detector"])
     table = pd.DataFrame(
@@ -140,11 +140,11 @@ def of_look(seen: looks.Look, here: looks.Lungs, picture: np.ndarray) -> dict[st
 def fixed_boxes(run: Run) -> np.ndarray:
     """The fixed-box prior [2, 4], relative to the picture, from training boxes of the detector's set."""
     name = run.title(run.preset.roles.detector)
-    images = run.records(name).images
-    truth, boxes = run.true_boxes(name), run.letterboxes(images)
+    images = run.sets.records(name).images
+    truth, boxes = run.sets.true_boxes(name), run.sets.letterboxes(images)
     relative = [
         boxes[i].inverse(truth[i]) / ([boxes[i].width, boxes[i].height] * 2)
-        for i in run.rows(name, "train")
+        for i in run.sets.rows(name, "train")
     ]
     return baselines.fixed_pair(np.concatenate(relative))
 
@@ -186,7 +186,7 @@ def combine(table: pd.DataFrame) -> Combination:
 
 def choosing_rows(run: Run) -> np.ndarray:
     """Rows of the detector's set by which the read-out is chosen: they were in no training, and are no images of a severity set."""
-    return run.rows(members.home(run), *run.preset.severity.chosen_on)
+    return run.sets.rows(members.home(run), *run.preset.severity.chosen_on)
 
 
 def validated(run: Run, choices: dict[str, Choice]) -> tuple[pd.DataFrame, np.ndarray]:
@@ -194,7 +194,7 @@ def validated(run: Run, choices: dict[str, Choice]) -> tuple[pd.DataFrame, np.nd
     name, rows = members.home(run), choosing_rows(run)
     table = saved(run, name, rows, choices)
     table = combine(table)(table)
-    here, truth = looks.find_lungs(run, run.pixels(name)[rows]), run.true_boxes(name)
+    here, truth = looks.find_lungs(run, run.sets.pixels(name)[rows]), run.sets.true_boxes(name)
     boxed = [truth[i] / run.preset.detector.side for i in rows]
     return table, looks.in_lungs(looks.covered(boxed, here.boxes), here.boxes)
 
@@ -203,12 +203,12 @@ def saved(run: Run, name: str, rows: np.ndarray, choices: dict[str, Choice]) -> 
     """What `values` gives, kept on disk as a stage."""
     models = [members.member_stage(run, n)[1] for n in range(1, run.preset.severity.detectors)]
     models += [
-        run._regions_stage(name)[1],
-        run._localizer_stage(True)[1],
-        run._localizer_stage(False)[1],
+        run.regions_stage(name)[1],
+        run.localizer_stage(True)[1],
+        run.localizer_stage(False)[1],
     ]
     models += [
-        run._classifier_stage[1],
+        run.classifier_stage[1],
         looks.lungs_stage(run)[1],
         repr([choices[c] for c in CHOICES]),
     ]
@@ -241,7 +241,7 @@ def comparison(run: Run, choices: dict[str, Choice]) -> pd.DataFrame:
 
 def scored(run: Run, name: str, choices: dict[str, Choice]) -> pd.DataFrame:
     """One row per scored image of a set: image, patient, view, width, height, its scores, and every read-out."""
-    records = run.records(name)
+    records = run.sets.records(name)
     facts = records.images[["image", "patient", "view", "width", "height"]].assign(
         patient=persons(run, name)
     )
@@ -256,10 +256,10 @@ def scored(run: Run, name: str, choices: dict[str, Choice]) -> pd.DataFrame:
 
 def persons(run: Run, name: str) -> pd.Series:
     """The patient of each image row of a set; patients of whom images are the same by content count as one."""
-    images = run.records(name).images
-    boxes = run.letterboxes(images)
+    images = run.sets.records(name).images
+    boxes = run.sets.letterboxes(images)
     small = np.array(
-        [duplicates.thumbnail(p, b) for p, b in zip(run.pixels(name), boxes, strict=True)],
+        [duplicates.thumbnail(p, b) for p, b in zip(run.sets.pixels(name), boxes, strict=True)],
         dtype=np.uint8,
     )
     person = images["patient"].copy()
@@ -272,4 +272,4 @@ def persons(run: Run, name: str) -> pd.Series:
 
 def folder(run: Run, name: str) -> Path:
     """The folder of a COVID-19 set."""
-    return (run.folder if name.startswith("demo-") else run.data) / datasets.FOLDERS["covid19"]
+    return (run.sets.folder if name.startswith("demo-") else run.data) / datasets.FOLDERS["covid19"]

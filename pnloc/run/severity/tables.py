@@ -279,7 +279,8 @@ def inputs(run: Run, tables: dict[str, pd.DataFrame], choices: dict[str, Choice]
     parts, options = [], {"resamples": min(run.preset.resamples, 300), "seed": run.seed}
     for name, score, rows in (*_validation(run, choices), *_first_scores(tables)):
         place = pd.Series(
-            np.arange(len(run.records(name).images)), index=run.records(name).images["image"]
+            np.arange(len(run.sets.records(name).images)),
+            index=run.sets.records(name).images["image"],
         )
         views = views_by_input(run, name, place[rows.index].to_numpy(), choices["detector"])
         ways = {way: pd.DataFrame(readouts.of_look(*v), rows.index) for way, v in views.items()}
@@ -306,7 +307,7 @@ def _validation(run: Run, choices: dict[str, Choice]) -> list[tuple[str, str, pd
     """The same of the images by which a read-out is chosen, whose score is the share of the lungs that boxes cover."""
     name = run.title(run.preset.roles.detector)
     table, truth = readouts.validated(run, choices)
-    patients = run.records(name).images.set_index("image")["patient"]
+    patients = run.sets.records(name).images.set_index("image")["patient"]
     rows = table.assign(**{BOXED: truth, "patient": patients.reindex(table.index)})
     return [(name, BOXED, rows)] if rows["patient"].nunique() > 1 else []
 
@@ -319,13 +320,13 @@ def lung_finder(run: Run, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     parts = []
     for name in tables:
         truth = covid19.lung_boxes(readouts.folder(run, name)).pivot(index="image", columns="side")
-        images = run.records(name).images
+        images = run.sets.records(name).images
         rows = np.flatnonzero(images["image"].isin(truth.index[truth.notna().all(axis=1)]))
         if len(rows) == 0:
             continue
         chosen = images.iloc[rows]
-        found = looks.find_lungs(run, run.pixels(name)[rows]).boxes
-        letterboxes = run.letterboxes(chosen)
+        found = looks.find_lungs(run, run.sets.pixels(name)[rows]).boxes
+        letterboxes = run.sets.letterboxes(chosen)
         relative = [
             b.inverse(f * b.side) / ([b.width, b.height] * 2)
             for b, f in zip(letterboxes, found, strict=True)

@@ -84,10 +84,12 @@ def examples(run: Run, most: int = 6) -> tuple[str, list[int]]:
 
     ('', []) where no set may be shown or has a box.
     """
-    for name in dict.fromkeys((run.pairs, *run.sets)):
-        rows = comparators.boxed_rows(run, name, "test") if run.may_show(name) else []
+    for name in dict.fromkeys((run.sets.pairs, *run.sets.names)):
+        rows = comparators.boxed_rows(run, name, "test") if run.sets.may_show(name) else []
         if len(rows):
-            said = [row for row in rows if name != run.pairs or run.phrases(name)[row].any()]
+            said = [
+                row for row in rows if name != run.sets.pairs or run.sets.phrases(name)[row].any()
+            ]
             return name, [int(row) for row in (said or rows)[:most]]
     return "", []
 
@@ -96,15 +98,17 @@ def gather(run: Run, name: str, rows: list[int]) -> list[Study]:
     """Some image rows of a set of a run as studies; none for no rows."""
     if not rows:
         return []
-    regions, images = run.regions(name).rows(rows), run.records(name).images.iloc[rows]
-    texts = [run.texts(name)[row] for row in rows]
-    words = [reports.asserting_words(text, run.splitter)[: run.preset.words.most] for text in texts]
-    said = [distinct(phrases(text, run.splitter)) for text in texts]
+    regions, images = run.regions(name).rows(rows), run.sets.records(name).images.iloc[rows]
+    texts = [run.sets.texts(name)[row] for row in rows]
+    words = [
+        reports.asserting_words(text, run.sets.splitter)[: run.preset.words.most] for text in texts
+    ]
+    said = [distinct(phrases(text, run.sets.splitter)) for text in texts]
     places = padded(
         [np.array([p.cells for p in s], dtype=np.float32).reshape(-1, len(CELLS)) for s in said]
     )
     model, _ = run.localizer(True)
-    indices = pad_words([run.vectors.index(w) for w in words], run.preset.words.most)
+    indices = pad_words([run.sets.vectors.index(w) for w in words], run.preset.words.most)
     batch, side = make_batch(regions, indices, places), run.preset.detector.side
     with (
         torch.no_grad()
@@ -118,9 +122,9 @@ def gather(run: Run, name: str, rows: list[int]) -> list[Study]:
         )
     alpha, gamma, beta, chances = (t.cpu().numpy() for t in seen)
     layer = choices(run).loc[SOURCES["cam"], "layer"]
-    heat = grad_cam(run.classifier, run.pixels(name)[rows], str(int(layer)))
-    truth, credits = run.true_boxes(name, comparators.kinds(name)), run.credits(name)
-    found, kind = [], run.records(name).access
+    heat = grad_cam(run.classifier, run.sets.pixels(name)[rows], str(int(layer)))
+    truth, credits = run.sets.true_boxes(name, comparators.kinds(name)), run.sets.credits(name)
+    found, kind = [], run.sets.records(name).access
     for k, (row, image) in enumerate(zip(rows, images.itertuples(), strict=True)):
         n = int(regions.valid[k].sum())
         found.append(
@@ -136,7 +140,7 @@ def gather(run: Run, name: str, rows: list[int]) -> list[Study]:
                 heat[k],
                 texts[k],
                 words[k],
-                spans(texts[k], words[k], run.splitter),
+                spans(texts[k], words[k], run.sets.splitter),
                 alpha[k, : len(words[k]), :n],
                 [p.text for p in said[k]],
                 gamma[k, : len(said[k]), :n],

@@ -16,8 +16,8 @@ from pnloc.errors import PnlocError
 from pnloc.images import Letterbox, size
 from pnloc.localize import Choice
 from pnloc.localizer import Localizer
-from pnloc.run.pairs import NAMES
 from pnloc.run.run import Run
+from pnloc.run.sets import NAMES
 from pnloc.view.explorer import studies, wordview
 from pnloc.view.explorer.studies import Starts, Study
 
@@ -178,7 +178,7 @@ def explore(run: Run, found: list[Study]) -> Explorer:
     )
     model, _ = run.localizer(True)
     choice = Choice(*starts["attribute"])
-    localizer = Localizer(run.detector, model, NAMES, run.vectors, choice, run.preset.regions)
+    localizer = Localizer(run.detector, model, NAMES, run.sets.vectors, choice, run.preset.regions)
     return Explorer(
         found, starts, lambda path: studies.read(path, localizer, run.classifier, layer)
     )

@@ -1,6 +1,6 @@
 """The word-to-region view: studies as plain values that static/wordview.js draws, and as HTML that needs neither a kernel nor a network.
 
-A page is made only of studies that a page may show (pnloc.run.run.Run.may_show).
+A page is made only of studies that a page may show (pnloc.run.sets.Sets.may_show).
 """
 
 import base64
@@ -18,7 +18,7 @@ from pnloc.baselines.heatmaps import heat_boxes
 from pnloc.boxes import fuse, group, suppress
 from pnloc.errors import PnlocError
 from pnloc.files import digest
-from pnloc.run.pairs import NAMES
+from pnloc.run.sets import NAMES
 from pnloc.view.explorer.studies import Starts, Study
 
 STATIC = Path(__file__).parent / "static"
