@@ -5,7 +5,6 @@ import pandas as pd
 import pytest
 
 from pnloc.evaluation import calibration
-from pnloc.evaluation.calibration import judged
 from pnloc.run import analysis
 from pnloc.view import tables as pages
 
@@ -34,14 +33,14 @@ def test_a_box_is_right_where_it_overlaps_a_true_box_by_more_than_the_threshold(
         ],
         columns=BOXES,
     )
-    table = judged(found, TRUTH, ["n"])
+    table = calibration.right_boxes(found, TRUTH, ["n"])
     assert list(zip(table["image"], table["score"], table["right"], strict=True)) == [
         ("a", 0.9, 1.0),
         ("a", 0.4, 0.0),
         ("b", 0.7, 0.0),
         ("n", 0.2, 0.0),  # the third: IoU .3, not more
     ]
-    assert judged(found.iloc[:0], TRUTH).empty
+    assert calibration.right_boxes(found.iloc[:0], TRUTH).empty
 
 
 def test_the_curve_and_its_error_by_hand():
@@ -52,22 +51,22 @@ def test_the_curve_and_its_error_by_hand():
         1.0,
     ]
     assert curve["n"].tolist() == [2, 2]
-    assert error[0] == pytest.approx((0.25 + 0.2) / 2)
+    assert error.value == pytest.approx((0.25 + 0.2) / 2)
     # A sample is twice a, twice b, or both once: .25, .2 or their mean.
-    assert error[1] == pytest.approx(0.2) and error[2] == pytest.approx(0.25)
+    assert (error.low, error.high) == pytest.approx((0.2, 0.25))
 
 
 def test_a_score_that_is_the_chance_has_no_error_and_certainty_about_nothing_has_the_whole():
     honest = boxes(*[("a", 0.25, i == 0) for i in range(4)])
-    assert calibration.calibration(honest, PATIENTS, 10)[1][0] == pytest.approx(0)
+    assert calibration.calibration(honest, PATIENTS, 10)[1].value == pytest.approx(0)
     wrong = boxes(*[("a", 1.0, 0) for _ in range(4)])
     curve, error = calibration.calibration(wrong, PATIENTS, 10)
-    assert error == pytest.approx((1, 1, 1)) and len(curve) == 1, "equal scores are one bin"
+    assert [*error] == pytest.approx([1, 1, 1, 4]) and len(curve) == 1, "equal scores are one bin"
 
 
 def test_no_box_has_no_curve():
     curve, error = calibration.calibration(boxes(), PATIENTS)
-    assert curve.empty and np.isnan(error).all()
+    assert curve.empty and np.isnan(error.value)
 
 
 # Failures -------------------------------------------------------------------------------------------------

@@ -151,7 +151,7 @@ def test_blind_lines_know_the_other_folds_boxes_only(monkeypatch):
         assert len(same) == 1, "blind boxes are the same on every image of a fold"
 
 
-def test_a_detector_that_finds_every_box_meets_every_bar(monkeypatch):
+def test_a_detector_that_finds_every_box_has_the_best_table(monkeypatch):
     run = run_of()
     monkeypatch.setattr(members, "unseen_regions", lambda _: seen(run))
     tables = folds._made(run)
@@ -164,11 +164,6 @@ def test_a_detector_that_finds_every_box_meets_every_bar(monkeypatch):
         own["miou"] == pytest.approx(1)
         and own["boxes"] == pytest.approx(1)
         and own["auc"] == pytest.approx(1)
-    )
-    bars = folds.bars(table)
-    assert bars.loc[bars["method"] == "detector", ["met", "reached"]].all(axis=None)
-    assert set(bars["metric"]) == {"miou", "acc", "auc"} and (
-        bars.loc[bars["metric"] == "acc", "threshold"].nunique() == 2
     )
     assert (
         gaps.loc[(gaps["method"] == "detector") & (gaps["metric"] == "miou"), "value"] > 0
@@ -196,7 +191,7 @@ def test_a_detector_that_finds_every_box_meets_every_bar(monkeypatch):
 
 def test_there_are_no_tables_without_folds():
     table, gaps = folds.tables(run_of(kept=0))
-    assert table.empty and gaps.empty and folds.bars(table).empty
+    assert table.empty and gaps.empty
 
 
 def test_the_mask_enlarged_is_the_square_input():

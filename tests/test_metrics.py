@@ -139,46 +139,13 @@ def test_perfect_predictions_reach_one_everywhere():
 
 
 def test_false_positives_are_predicted_boxes_that_match_no_true_box_per_image():
-    found, truth = found_of(FOUND), truth_of(TRUTH)
-    assert metrics.afp(found, truth, 0.1) == 0
-    assert metrics.afp(found, truth, 0.3) == pytest.approx(1 / 3)
-    assert metrics.afp(found, truth, 0.5) == pytest.approx(2 / 3)
-    assert metrics.afp(found_of([]), truth, 0.5) == 0
-    assert metrics.afp(found_of([("c", 5, 5, 9, 9, 1.0)] * 6), truth, 0.1) == 2
     table = measured()
-    for threshold in metrics.IOU_THRESHOLDS:
+    counts = [0, 0, 1, 1, 2, 2, 2]  # IoU 1, .5, .25 of the predictions in a and b
+    for threshold, count in zip(metrics.IOU_THRESHOLDS, counts, strict=True):
         row = value(table, "afp", threshold)
-        assert row["value"] == pytest.approx(metrics.afp(found, truth, threshold)) and row["n"] == 3
-
-
-def test_the_best_iou_of_each_true_box_and_one_to_one():
-    # a: 1 and 0; b: 1/4; c: 0.
-    row = value(measured(), "best_iou")
-    assert row["value"] == pytest.approx(1.25 / 4) and row["n"] == 4
-    # One box over two true boxes of the same size serves one of them only, when each is used once.
-    both = metrics.localization(
-        found_of([("a", 0, 0, 20, 10, 1.0)]),
-        truth_of([("a", 0, 0, 10, 10), ("a", 10, 0, 20, 10)]),
-        {"a": "p"},
-        5,
-    )
-    assert value(both, "best_iou")["value"] == 0.5 and value(both, "matched_iou")["value"] == 0.25
-
-
-def test_one_to_one_takes_the_greatest_overlap_first():
-    assert metrics.one_to_one(np.array([[0.9, 0.8], [0.7, 0.0]])) == pytest.approx(0.9)
-    assert metrics.one_to_one(np.array([[0.5, 0.8], [0.7, 0.0]])) == pytest.approx(1.5)
-    assert metrics.one_to_one(np.zeros((0, 2))) == metrics.one_to_one(np.zeros((2, 0))) == 0
-
-
-def test_corloc_asks_for_half_of_the_best_box():
-    # a: its best box is exact; b: 1/4; c: nothing.
-    row = value(measured(), "corloc")
-    assert row["value"] == pytest.approx(1 / 3) and row["n"] == 3
-    half = metrics.localization(
-        found_of([("c", 0, 0, 4, 2, 1.0)]), truth_of(TRUTH[3:]), PATIENTS, resamples=10
-    )
-    assert value(half, "corloc")["value"] == 1, "exactly half is enough"
+        assert row["value"] == pytest.approx(count / 3) and row["n"] == 3
+    six = measured([("c", 5, 5, 9, 9, 1.0)] * 6)
+    assert value(six, "afp", 0.1)["value"] == 2 and value(measured([]), "afp", 0.5)["value"] == 0
 
 
 # With negatives -------------------------------------------------------------------------------------------
@@ -293,27 +260,12 @@ def test_contrast_to_noise_by_hand():
     )
 
 
-def test_the_peak_lies_in_a_true_box_or_not():
-    heat = np.zeros((4, 6))
-    heat[1, 4] = 1.0
-    assert metrics.peak_inside(heat, np.array([[0, 0, 1, 1.0], [4, 1, 5, 2]])) == 1
-    assert metrics.peak_inside(heat, np.array([[0, 0, 4, 4.0]])) == 0
-    assert metrics.peak_inside(np.zeros((4, 6)), np.array([[0, 0, 6, 4.0]])) == 0, (
-        "a flat map points nowhere"
-    )
-
-
 def test_the_table_of_heat_maps_counts_what_it_has():
-    per_image = pd.DataFrame(
-        {"image": ["a", "b", "c"], "cnr": [1.0, 2.0, np.nan], "peak": [1.0, 0.0, 0.0]}
-    )
-    table = metrics.heat_table(per_image, PATIENTS, resamples=20).set_index("metric")
-    assert table.loc["cnr", "value"] == 1.5 and table.loc["cnr", "n"] == 2
-    assert table.loc["peak", "value"] == pytest.approx(1 / 3) and table.loc["peak", "n"] == 3
-    none = metrics.heat_table(per_image.assign(cnr=np.nan), PATIENTS, resamples=20).set_index(
-        "metric"
-    )
-    assert np.isnan(none.loc["cnr", "value"]) and none.loc["cnr", "n"] == 0
+    maps = pd.DataFrame({"image": ["a", "b", "c"], "cnr": [1.0, 2.0, np.nan]})
+    row = metrics.heat_table(maps, PATIENTS, resamples=20).iloc[0]
+    assert row["metric"] == "cnr" and row["value"] == 1.5 and row["n"] == 2
+    none = metrics.heat_table(maps.assign(cnr=np.nan), PATIENTS, resamples=20).iloc[0]
+    assert np.isnan(none["value"]) and none["n"] == 0
 
 
 # Bad input ------------------------------------------------------------------------------------------------
@@ -329,8 +281,6 @@ def test_a_prediction_that_is_no_number_is_named(bad, place):
         measured(rows)
     with pytest.raises(PnlocError, match="prediction for image 'b'"):
         metrics.differences(found_of(FOUND), found_of(rows), truth_of(TRUTH), PATIENTS)
-    with pytest.raises(PnlocError, match="prediction for image 'b'"):
-        metrics.afp(found_of(rows), truth_of(TRUTH), 0.5)
 
 
 def test_no_truth_and_no_patient_are_errors():
@@ -653,16 +603,16 @@ def test_the_same_seed_gives_the_same_interval_and_the_order_of_rows_does_not_ma
 
 
 def test_weights_draw_as_many_patients_as_there_are():
-    drawn = metrics.weights(7, 500, seed=0)
+    drawn = bootstrap.weights(7, 500, seed=0)
     assert drawn.shape == (500, 7) and (drawn.sum(1) == 7).all()
     assert drawn.mean(0) == pytest.approx(np.ones(7), abs=0.15) and drawn.max() > 2
-    assert np.array_equal(drawn, metrics.weights(7, 500, seed=0))
+    assert np.array_equal(drawn, bootstrap.weights(7, 500, seed=0))
 
 
 def test_an_interval_leaves_out_what_is_not_finite():
     values = np.array([np.nan, *range(101), np.inf])
-    assert metrics.interval(values) == pytest.approx((2.5, 97.5))
-    assert np.isnan(metrics.interval(np.array([np.nan]))).all()
+    assert bootstrap.interval(values) == pytest.approx((2.5, 97.5))
+    assert np.isnan(bootstrap.interval(np.array([np.nan]))).all()
 
 
 # Differences ----------------------------------------------------------------------------------------------
@@ -767,11 +717,20 @@ def test_the_area_under_the_roc_curve_by_hand():
     assert np.isnan(metrics.auc(np.array([1, 1, 1]), np.array([0.1, 0.5, 0.3]), one)[0])
 
 
-def test_images_are_drawn_with_their_patients():
-    drawn = bootstrap.of_images(["b", "a", "b"], 50, 1)
-    assert (
-        drawn.shape == (50, 3)
-        and (drawn[:, 0] == drawn[:, 2]).all()
-        and (drawn[:, :2].sum(1) == 2).all()
-    )
-    assert (drawn[:, 1] == bootstrap.weights(2, 50, 1)[:, 0]).all()
+def test_rows_are_drawn_with_their_patients():
+    draws = bootstrap.Patients(["b", "a", "b"], 50, 1)
+    drawn = draws.weights
+    assert drawn.shape == (50, 3) and (drawn[:, 0] == drawn[:, 2]).all()
+    assert (drawn[:, :2].sum(1) == 2).all() and (drawn[:, 1] == draws.drawn[:, 0]).all()
+
+
+def test_means_differences_and_statistics_of_the_same_rows_agree():
+    rng = np.random.default_rng(0)
+    a, b_, per = rng.random(40), rng.random(40), rng.integers(1, 4, 40).astype(float)
+    draws = bootstrap.Patients([f"p{i // 3}" for i in range(40)], 100, 0)
+    for one, other in (
+        (draws.mean(a, per), draws.of(lambda w: w @ a / (w @ per))),
+        (draws.difference(a, b_), draws.of(lambda w: w @ (a - b_) / w.sum(1))),
+    ):
+        assert [*one][:3] == pytest.approx([*other][:3]) and one.p == pytest.approx(other.p)
+    assert draws.mean(a).n == 40 and draws.mean(a, per).n == per.sum()

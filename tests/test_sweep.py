@@ -162,19 +162,12 @@ def test_tables_over_patients_are_kept_with_what_made_them_and_those_of_images_a
     assert "no finished run (it needs run.json" in capsys.readouterr().err
 
 
-def test_the_kept_run_on_real_data_has_no_row_of_an_image_and_says_what_was_asked_of_it():
+def test_the_kept_run_on_real_data_has_no_row_of_an_image():
     found = pages.published(pages.RESULTS / "public")
     tables = {name: table for name, table in found.items() if name != "made"}
     assert set(tables) == set(sweep.KEPT) and all(
         len(t) and "image" not in t and "patient" not in t for t in tables.values()
     )
-    asked = pages.asked(found)
-    assert (
-        asked["met"] == (asked["value"] >= asked["asked"]).map({True: "yes", False: "no"})
-    ).all()
-    folds, line = found["detector_folds"], "RSNA, union IoU, detector alone"
-    value = folds[(folds["metric"] == "miou") & (folds["method"] == "detector")]["value"].item()
-    assert asked.set_index("line").loc[line, "value"] == pytest.approx(value, abs=1e-9)
 
 
 # The main numbers -----------------------------------------------------------------------------------------

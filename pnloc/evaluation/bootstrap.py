@@ -55,14 +55,11 @@ class Patients:
         """How often each row counts in each sample: float [B, n]."""
         return self.drawn[:, self.index].astype(float)
 
-    def of(self, statistic: Callable[[np.ndarray], np.ndarray], n: int | None = None) -> Estimate:
-        """Any statistic, a function of weights [b, n] that gives a value [b] for each row of them.
-
-        n, the number of observations, is that of rows unless stated.
-        """
+    def of(self, statistic: Callable[[np.ndarray], np.ndarray]) -> Estimate:
+        """Any statistic: a function of weights [b, n] that gives a value for each row of them [b]."""
         count = len(self.index)
         value = float(statistic(np.ones((1, count)))[0])
-        return Estimate.of(value, statistic(self.weights), count if n is None else n)
+        return Estimate.of(value, statistic(self.weights), count)
 
     def mean(self, values: np.ndarray, per: np.ndarray | None = None) -> Estimate:
         """Sum of the values [n] over the sum of `per` [n], which is also n; by default over rows."""

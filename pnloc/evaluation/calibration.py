@@ -1,4 +1,4 @@
-"""Is a box's score the chance that the box is right? Reliability curves and the expected calibration error, with intervals over patients."""
+"""Is a box's score the probability that the box is right? Reliability and calibration error."""
 
 from collections.abc import Iterable, Mapping
 
@@ -6,27 +6,29 @@ import numpy as np
 import pandas as pd
 
 from pnloc.boxes import iou
-from pnloc.evaluation.bootstrap import by_patient, interval, patient_index, weights
-from pnloc.evaluation.localization import cases
+from pnloc.evaluation.bootstrap import NAN, Estimate, Patients, patients_of
+from pnloc.evaluation.localization import ESTIMATE, cases
 
 BINS = 10
-OVERLAP = 0.3  # IoU with a true box above which a box is right
+OVERLAP = 0.3  # a box is right above this IoU with a true box
 
 
-def judged(
+def right_boxes(
     predictions: pd.DataFrame,
     truth: pd.DataFrame,
     negatives: Iterable[str] = (),
     overlap: float = OVERLAP,
 ) -> pd.DataFrame:
-    """image, score, right of every predicted box: whether any true box overlaps it with IoU > `overlap`. Tables as in pnloc.evaluation.localization."""
+    """image, score, right (0 or 1) of every predicted box: whether its IoU with a true box > overlap.
+
+    Tables as in pnloc.evaluation.localization.
+    """
     rows = []
     for case in cases(predictions, truth, negatives):
         right = iou(case.predicted, case.true).max(1, initial=0.0) > overlap
         rows += zip([case.image] * len(right), case.scores, right, strict=True)
-    return pd.DataFrame(rows, columns=["image", "score", "right"]).astype(
-        {"score": float, "right": float}
-    )
+    table = pd.DataFrame(rows, columns=["image", "score", "right"])
+    return table.astype({"score": float, "right": float})
 
 
 def calibration(
@@ -35,33 +37,31 @@ def calibration(
     resamples: int = 1000,
     seed: int = 0,
     bins: int = BINS,
-) -> tuple[pd.DataFrame, tuple[float, float, float]]:
-    """The curve (bin, score, right, low, high, n) of `judged` boxes, and their expected calibration error with its interval.
+) -> tuple[pd.DataFrame, Estimate]:
+    """The curve (bin, score, right, low, high, n) of `right_boxes`, and their calibration error.
 
-    Bins hold equally many boxes, equal scores together, so that there may be fewer than `bins`. The error is the mean over boxes of the distance
-    between a bin's mean score and its share of right boxes (Naeini et al. 2015); it is above 0 by chance, the more so in a small sample. Without a
-    box the curve is empty and the error NaN.
+    Bins hold equally many boxes, equal scores together, so that there may be fewer than `bins`. The
+    expected calibration error is the mean over boxes of the distance between a bin's mean score and
+    its share of right boxes (Naeini et al. 2015); by chance it is above 0, the more so in a small
+    sample. Without a box the curve is empty and the error NaN.
     """
     if boxes.empty:
-        return pd.DataFrame(columns=["bin", "score", "right", "low", "high", "n"]), (np.nan,) * 3
+        curve = pd.DataFrame(columns=["bin", "score", "right", *ESTIMATE[1:]])
+        return curve, Estimate(NAN, NAN, NAN, 0, NAN)
     scores, right = boxes["score"].to_numpy(float), boxes["right"].to_numpy(float)
     edges = np.unique(np.quantile(scores, np.linspace(0, 1, bins + 1)[1:-1]))
-    member = np.searchsorted(edges, scores, side="left")
-    _, member = np.unique(member, return_inverse=True)
-    count = member.max() + 1
-    hot = np.eye(count)[member]
-    table = np.concatenate([hot, hot * scores[:, None], hot * right[:, None]], axis=1)
-    sums = by_patient(table, patient_index(list(boxes["image"]), patients))
-    drawn = np.concatenate([np.ones((1, len(sums))), weights(len(sums), resamples, seed)]) @ sums
-    number, total, hits = np.split(drawn, 3, axis=1)
+    bin_of_box = np.unique(np.searchsorted(edges, scores, side="left"), return_inverse=True)[1]
+    hot = np.eye(bin_of_box.max() + 1)[bin_of_box]
+    draws = Patients(patients_of(list(boxes["image"]), patients), resamples, seed)
+    sums = draws.sums(*hot.T, *(hot * scores[:, None]).T, *(hot * right[:, None]).T)
+    samples = np.concatenate([np.ones((1, len(sums))), draws.drawn]) @ sums
+    number, total, hits = np.split(samples, 3, axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        shares = hits / number
+        means, shares = total[0] / number[0], hits / number
         errors = np.abs(hits - total).sum(1) / number.sum(1)
     curve = [
-        (k, total[0, k] / number[0, k], shares[0, k], *interval(shares[1:, k]), int(number[0, k]))
-        for k in range(count)
+        (k, means[k], *Estimate.of(share[0], share[1:], int(number[0, k])))
+        for k, share in enumerate(shares.T)
     ]
-    return pd.DataFrame(curve, columns=["bin", "score", "right", "low", "high", "n"]), (
-        errors[0],
-        *interval(errors[1:]),
-    )
+    error = Estimate.of(errors[0], errors[1:], len(boxes))
+    return pd.DataFrame(curve, columns=["bin", "score", "right", *ESTIMATE[1:]]), error

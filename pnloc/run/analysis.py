@@ -158,10 +158,10 @@ def calibrations(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
         (truth, patients), without = predict.truth_table(run, name), predict.negatives(run, name)
         for method, predictions in predict.saved_predictions(run, name).items():
             if method in (*comparators.CAMS, *BASELINES, *predict.ATTENTION):
-                boxes = calibration.judged(predictions, truth, without)
+                boxes = calibration.right_boxes(predictions, truth, without)
                 options = {"resamples": run.preset.resamples, "seed": run.seed}
                 curve, error = calibration.calibration(boxes, patients | without, **options)
-                errors.append((name, method, *error, len(boxes)))
+                errors.append((name, method, *error))
                 curves.append(curve.assign(dataset=name, method=method))
     made = pd.DataFrame(errors, columns=["dataset", "method", "value", "low", "high", "n"])
     write_table(run.root / "tables" / "calibration.csv", made)

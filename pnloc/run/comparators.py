@@ -187,7 +187,7 @@ def mask_boxes(
 def heat_rows(
     run: "Run", name: str, rows: np.ndarray, maps: "np.ndarray | list[np.ndarray]"
 ) -> pd.DataFrame:
-    """Table image, cnr, peak of maps [n, S, S] of some rows, for those that have true boxes (pnloc.evaluation.localization.heat_table)."""
+    """Table image, cnr of maps [n, S, S] of some rows, for those that have true boxes (pnloc.evaluation.localization.heat_table)."""
     truth, images = run.sets.true_boxes(name, kinds(name)), run.sets.records(name).images
     table = []
     for row, heat in zip(rows, maps, strict=True):
@@ -199,14 +199,8 @@ def heat_rows(
             x1, y1, x2, y2 = whole.round().astype(int)
             true = truth[row] - [x1, y1, x1, y1]
             cut = heat[y1:y2, x1:x2]
-            table.append(
-                (
-                    image["image"],
-                    metrics.contrast_to_noise(cut, true),
-                    metrics.peak_inside(cut, true),
-                )
-            )
-    return pd.DataFrame(table, columns=["image", "cnr", "peak"])
+            table.append((image["image"], metrics.contrast_to_noise(cut, true)))
+    return pd.DataFrame(table, columns=["image", "cnr"])
 
 
 def drawn(run: "Run", name: str, row: int, relative: np.ndarray, weights: np.ndarray) -> np.ndarray:

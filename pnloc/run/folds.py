@@ -25,8 +25,7 @@ from pnloc.run.predictions import BOX_TABLE, boxes_table
 from pnloc.run.run import Run
 
 BLIND = ("fixed-boxes", "heat-map")
-OURS = ("detector", comparators.MASK)
-METHODS = (*BLIND, "detector-top", *OURS)
+METHODS = (*BLIND, "detector-top", "detector", comparators.MASK)
 COLUMNS = ["dataset", "method", "metric", "threshold", "value", "low", "high", "n"]
 SHOWN = {
     "miou": "union IoU",
@@ -36,12 +35,6 @@ SHOWN = {
     "afp@0.3": "AFP, T .3",
     "auc": "image AUC",
 }
-BARS = (  # what was asked of the real radiographs beforehand: metric, threshold, bar, aim
-    ("miou", np.nan, 0.42, 0.45),
-    ("acc", 0.3, 0.77, 0.85),
-    ("acc", 0.5, 0.47, 0.55),
-    ("auc", np.nan, 0.83, 0.87),
-)
 
 
 def chosen(
@@ -118,7 +111,7 @@ def _blind(run: Run, name: str, fold: np.ndarray, truth: list[np.ndarray]) -> di
 def tables(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
     """`tables/detector_folds.csv`: dataset, method, metric, threshold, value, low, high, n (pnloc.evaluation.localization.localization; 'boxes', how many are
     predicted per image with a true box; 'auc' of the image-level head for the presence of one); and `detector_folds_differences.csv`: dataset,
-    method, against, metric, value, low, high, n, p, not corrected. Beside them `detector_folds_bars.csv` (`bars`).
+    method, against, metric, value, low, high, n, p, not corrected.
 
     The boxes stand in `predictions/<set>-folds--<method>.csv`, with the truth beside them. Both are empty where the preset has no folds.
     """
@@ -163,7 +156,6 @@ def _made(run: Run) -> dict[str, pd.DataFrame]:
     whole = pd.concat(parts, ignore_index=True).assign(dataset=name)[COLUMNS]
     return {
         "detector_folds": whole,
-        "detector_folds_bars": bars(whole),
         "detector_folds_differences": pd.concat(gaps, ignore_index=True).assign(dataset=name),
         f"{name}-folds--truth": known.assign(patient=known["image"].map(patients)),
         **{f"{name}-folds--{method}": table for method, table in saved.items()},
@@ -201,28 +193,3 @@ def _image_level(run: Run) -> pd.DataFrame:
     )
     row = ("detector", "auc", np.nan, values[0], *bootstrap.interval(values[1:]), len(present))
     return pd.DataFrame([row], columns=COLUMNS[1:])
-
-
-def bars(table: pd.DataFrame) -> pd.DataFrame:
-    """What was asked of the real radiographs beforehand: metric, threshold, method, value, bar, met, aim, reached. Empty without folds."""
-    rows = []
-    for metric, threshold, bar, aim in BARS:
-        here = table[(table["metric"] == metric) & table["method"].isin(OURS)]
-        here = here[
-            here["threshold"].isna() if np.isnan(threshold) else here["threshold"] == threshold
-        ]
-        for row in here.itertuples():
-            rows.append(
-                (
-                    metric,
-                    threshold,
-                    row.method,
-                    row.value,
-                    bar,
-                    row.value >= bar,
-                    aim,
-                    row.value >= aim,
-                )
-            )
-    names = ["metric", "threshold", "method", "value", "bar", "met", "aim", "reached"]
-    return pd.DataFrame(rows, columns=names)

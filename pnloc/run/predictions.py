@@ -147,7 +147,7 @@ def _choice_row(method: str, choice: "Choice | HeatChoice", value: float) -> dic
 def _found(
     run: Run, name: str, rows: np.ndarray, choices: dict, heats: dict
 ) -> tuple[dict[str, Found], pd.DataFrame]:
-    """Boxes and scores of every method for some rows of a set, in pixels of the square input; and the table image, method, cnr, peak.
+    """Boxes and scores of every method for some rows of a set, in pixels of the square input; and the table image, method, cnr.
 
     The score of a method with an image-level probability is that probability times the box's share of the image's best score, as in
     pnloc.localizer.Localizer.

@@ -25,7 +25,6 @@ KEPT = (  # tables over patients; none has a row for an image
         "recall",
         "detector_folds",
         "detector_folds_differences",
-        "detector_folds_bars",
     ),
     *("severity", "severity_differences", "severity_zones", "text_on_real", "text_seeds"),
 )

@@ -18,12 +18,7 @@ RESULTS = (
     Path(__file__).parents[2] / "book" / "results"
 )  # tables of the full plan, kept under version control
 MAIN = {"acc@0.3": "acc, T .3", "acc@0.5": "acc, T .5", "miou": "union IoU", "pointing": "pointing"}
-PER_IMAGE = {
-    "best_iou": "IoU per box",
-    "matched_iou": "one to one",
-    "corloc": "CorLoc",
-    "afp@0.3": "AFP, T .3",
-}
+PER_IMAGE = {"afp@0.3": "AFP, T .3"}
 PER_SET = {"froc_mean": "FROC", "rsna_map": "RSNA mAP", "coco_ap@0.5": "AP, T .5", "cnr": "CNR"}
 # What the plan hopes for: at least so much, and an interval above 0.
 HOPES = {
@@ -212,21 +207,3 @@ def made_once(facts: pd.DataFrame) -> str:
     """One sentence on what made a kept run's tables."""
     known = facts["value"]
     return f"Made once, on {known['date']}, with the preset `{known['preset']}`, seed {known['seed']}, commit {_commits(known)}."
-
-
-def asked(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """What was asked of the real sets beforehand, of a kept run: line, value, asked, met; the detector cross-validated over patients."""
-    rows = []
-    for row in tables["detector_folds_bars"].itertuples():
-        metric = row.metric if np.isnan(row.threshold) else f"{row.metric}@{row.threshold:g}"
-        rows.append(
-            (
-                f"RSNA, {(MAIN | {'auc': 'image AUC'})[metric]}, {reader_name(row.method)}",
-                row.value,
-                row.bar,
-                row.met,
-            )
-        )
-    return pd.DataFrame(rows, columns=["line", "value", "asked", "met"]).assign(
-        met=lambda t: t["met"].map({True: "yes", False: "no"})
-    )
