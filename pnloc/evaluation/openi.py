@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from pnloc.evaluation.localization import interval, weights
+from pnloc.evaluation.bootstrap import interval, weights
 from pnloc.reports.findings import (
     attribute_words,
     extract_attributes,
