@@ -6,7 +6,6 @@ import pytest
 
 from pnloc.evaluation import calibration
 from pnloc.run import analysis
-from pnloc.view import tables as pages
 
 BOXES = ["image", "x1", "y1", "x2", "y2", "score"]
 TRUTH = pd.DataFrame([("a", 0, 0, 10, 10), ("b", 0, 0, 10, 10)], columns=BOXES[:5])
@@ -127,64 +126,3 @@ def test_the_generator_tells_of_the_nearest_opacity():
     }
     alone = analysis._told(pd.Series({**truth, "others": ""}), np.array([[0.0, 50, 10, 60]]))
     assert alone["kind"] == "focal" and alone["beside"] == "nothing else"
-
-
-# Text -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("value", "p", "says"),
-    [(0.1, 0.001, "reports helps"), (-0.1, 0.001, "reports hurts"), (0.1, 0.5, "do not decide")],
-)
-def test_the_answer_follows_the_numbers(value, p, says):
-    rows = [
-        (
-            "s",
-            "text-attention",
-            "image-label-attention",
-            "miou",
-            value,
-            value - 0.01,
-            value + 0.01,
-            p,
-        )
-    ]
-    against = pd.DataFrame(
-        rows, columns=["dataset", "method", "against", "metric", "value", "low", "high", "p_holm"]
-    )
-    scores = {
-        "text-attention": 0.4,
-        "whole-image": 0.1,
-        "fixed-boxes": 0.3,
-        "report-anatomy": 0.9,
-        "best-proposal": 0.6,
-    }
-    table = pd.DataFrame(
-        [("s", m, "miou", v) for m, v in scores.items()],
-        columns=["dataset", "method", "metric", "value"],
-    )
-    text = analysis.answer(table, against, "s")
-    assert (
-        says in text
-        and "0.400" in text
-        and "*two fixed boxes, no image*, has 0.300" in text
-        and "0.600" in text
-    )
-
-
-def test_a_page_table_has_a_column_per_method_and_empty_cells_for_what_is_not_known():
-    nan = float("nan")
-    table = pd.DataFrame(
-        [
-            ("x", "detector", 0.5, 0.25, 1.0),
-            ("x", "cam", nan, nan, nan),
-            ("y", "cam", 0.1, 0.0, 0.2),
-        ],
-        columns=["level", "method", "value", "low", "high"],
-    )
-    shown = pages.pivoted(table, ["level"])
-    assert shown.loc["x"].tolist() == [".50\xa0[.25,\xa01.00]", ""] and shown.loc["y"].tolist() == [
-        "",
-        ".10\xa0[.00,\xa0.20]",
-    ]
-    assert list(shown.columns) == ["detector alone", "CAM"]

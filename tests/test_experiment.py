@@ -10,7 +10,7 @@ import torch
 from experiments import arms, pooling
 from experiments import text_gain as experiment
 from experiments.arms import Arm, Pairs
-from experiments.plans import ABLATIONS, FULL, GIVEN, LABELS, PLANS, TEXT
+from experiments.plans import ABLATIONS, PLANS
 from experiments.pooling import COLUMNS
 from pnloc import choices
 from pnloc.cli import main
@@ -21,7 +21,6 @@ from pnloc.regions import Regions
 from pnloc.reports.phrases import CELLS, asserted_places
 from pnloc.reports.words import WordVectors
 from pnloc.run import comparators, trained
-from pnloc.view import tables as pages
 
 
 def some_pairs(labels: list[float]) -> Pairs:
@@ -200,106 +199,6 @@ def test_the_best_choice_among_detections_is_that_of_trying_them_all():
         and value == pytest.approx(max(values))
         and value > 0
     )
-
-
-def ablation_rows(
-    name: str, given: dict[tuple[str, str], tuple[float, float, float]]
-) -> pd.DataFrame:
-    rows = [
-        (name, method, against, *numbers, 9, "0-2") for (method, against), numbers in given.items()
-    ]
-    return pd.DataFrame(
-        rows, columns=["ablation", "method", "against", "value", "low", "high", "n", "seeds"]
-    )
-
-
-def test_each_ablation_is_told_in_a_sentence_whose_numbers_are_the_tables():
-    full = ablation_rows(
-        FULL,
-        {
-            (TEXT, ""): (0.45, 0.4, 0.5),
-            (TEXT, LABELS): (0.03, 0.01, 0.05),
-            (GIVEN, ""): (0.5, 0.4, 0.6),
-        },
-    )
-    levels = {
-        (TEXT, ""): (0.42, 0.4, 0.44),
-        (TEXT, LABELS): (0.0, -0.01, 0.01),
-        (TEXT, FULL): (-0.03, -0.05, -0.01),
-    }
-    other = ablation_rows(
-        "shuffled reports",
-        {**levels, (GIVEN, ""): (0.44, 0.4, 0.5), (GIVEN, FULL): (-0.06, -0.08, -0.04)},
-    )
-    whole, shuffled = (s.replace("\xa0", " ") for s in pages.sentences(pd.concat([full, other])))
-    assert whole.startswith(
-        "**As it is**: .450 [.400, .500] from the image alone, .500 [.400, .600] with the report given; better than image labels"
-    )
-    assert shuffled.startswith(
-        "**Shuffled reports**: worse than the arm as it is (-.030 [-.050, -.010])"
-    )
-    assert (
-        "not told apart from image labels (+.000 [-.010, +.010])" in shuffled
-        and "given worse than" in shuffled
-    )
-
-
-def test_the_table_of_ablations_has_their_numbers_and_no_cell_for_what_was_not_compared():
-    told = pd.DataFrame(
-        [
-            (FULL, TEXT, "", 0.4, 0.3, 0.5),
-            ("no x", TEXT, "", 0.35, 0.3, 0.4),
-            ("no x", TEXT, FULL, -0.05, -0.06, -0.04),
-        ],
-        columns=["ablation", "method", "against", "value", "low", "high"],
-    )
-    found = pages.ablation_table(told)
-    assert found["image alone"].tolist() == [".400\xa0[.300,\xa0.500]", ".350\xa0[.300,\xa0.400]"]
-    assert found["less as it is"].tolist() == ["", "-.050\xa0[-.060,\xa0-.040]"]
-    assert found["report given"].tolist() == ["", ""]
-
-
-def test_each_hope_of_the_plan_gets_its_answer():
-    numbers = {
-        (TEXT, LABELS): (0.01, 0.004, 0.02),
-        (GIVEN, "detector"): (0.07, 0.05, 0.09),
-        (TEXT, "detector"): (0.0, -0.01, 0.01),
-    }
-    numbers[TEXT, "grad-cam"] = (-0.2, -0.3, -0.1)
-    rows = [("demo-mimic-93", *pair, "miou", *three, 9) for pair, three in numbers.items()]
-    columns = ["dataset", "method", "against", "metric", "value", "low", "high", "n"]
-    told = pages.answers(pd.DataFrame(rows, columns=columns))
-    first, second, third, fourth = (s.replace("\xa0", " ") for s in told)
-    assert (
-        "+.010 [+.004, +.020], an interval above 0; hoped for: at least +.03, not reached" in first
-    )
-    assert second.endswith("hoped for: at least +.06, reached.")
-    assert "on both sides of 0; hoped for: above 0, not reached" in third and "below 0" in fourth
-
-
-def test_the_committed_tables_can_be_shown():
-    assert len(pages.ablation_table(pages.published()["ablations"])) == 1 + len(ABLATIONS)
-    found = pages.published()
-    assert len(pages.answers(found["differences"])) == len(pages.HOPES)
-    assert len(pages.sentences(found["ablations"])) == len(ABLATIONS) + 1
-    n = found["localization"].query("metric == 'miou'")["n"].unique()
-    assert len(n) == 1 and pages.made(found["experiment"]).startswith(
-        f"{n[0]} test images with a pneumonia"
-    )
-
-
-def test_pooled_numbers_stand_beside_those_of_a_run():
-    columns = ["dataset", "method", "metric", "value", "low", "high"]
-    pool = pd.DataFrame(
-        [("demo-mimic-93", m, "miou", 0.4, 0.3, 0.5) for m in ("a", "b")], columns=columns
-    )
-    own = pd.DataFrame(
-        [("demo-mimic", "b", "miou", 0.6, 0.5, 0.7), ("demo-mimic", "c", "miou", 0.1, 0, 0.2)],
-        columns=columns,
-    )
-    shown = pages.beside(pool, own)
-    assert shown["demo-mimic-93"].tolist() == [".400\xa0[.300,\xa0.500]"] * 2
-    assert shown["demo-mimic, this run"].tolist() == ["", ".600\xa0[.500,\xa0.700]"]
 
 
 # The whole ------------------------------------------------------------------------------------------------

@@ -62,29 +62,6 @@ def test_every_method_of_the_tables_has_a_name_for_readers():
     )
 
 
-def test_a_table_for_readers_has_a_row_per_method_and_cells_without_what_is_not_known():
-    from pnloc.view import tables as pages
-
-    nan = float("nan")
-    rows = [
-        ("s", "detector", "acc", 0.3, 0.504, 0.25, 1.0),
-        ("s", "detector", "miou", nan, 0.2, 0.1, 0.3),
-        ("s", "fixed-boxes", "afp", 0.3, 10.5, 0.0, 20.0),
-        ("t", "detector", "miou", nan, 0.9, 0.9, 0.9),
-    ]
-    table = pd.DataFrame(
-        rows, columns=["dataset", "method", "metric", "threshold", "value", "low", "high"]
-    )
-    columns = {"acc@0.3": "found", "miou": "IoU", "afp@0.3": "wrong"}
-    shown = pages.readable(table, "s", columns, ["fixed-boxes", "detector", "cam"])
-    assert list(shown.columns) == ["found", "IoU", "wrong"]
-    assert shown.index.tolist() == ["two fixed boxes, no image", "detector alone"]
-    assert shown.to_numpy().tolist() == [
-        ["", "", "10.50\xa0[.00,\xa020.00]"],
-        [".50\xa0[.25,\xa01.00]", ".20\xa0[.10,\xa0.30]", ""],
-    ]
-
-
 def test_style_sets_the_look_of_all_figures():
     with matplotlib.rc_context():
         figures.style()

@@ -29,7 +29,7 @@ LAYERS = (
     "train inputs pretrained detector regions shards model losses localize localizer choices baselines weak heatmaps grounding supervised priors lungs views",
     "bootstrap detection metrics calibration evaluation mesh severity published",
     "provenance cache figures display markup cohort pairs stages members comparators trained looks readouts severity_tables predict seeds results analysis folds",
-    "headlines sweep plans pages arms pooling experiment studies wordview explorer notebook book publishing extension site cli __main__",
+    "sweep plans pages arms pooling experiment studies wordview explorer notebook book publishing extension site cli __main__",
 )
 ORDER = [name for layer in LAYERS for name in layer.split()]
 

@@ -10,7 +10,6 @@ from pnloc import cli
 from pnloc.config import preset
 from pnloc.errors import PnlocError
 from pnloc.run import sweep
-from pnloc.view import headlines
 from pnloc.view import tables as pages
 
 # Presets with other numbers -------------------------------------------------------------------------------
@@ -155,7 +154,7 @@ def test_tables_over_patients_are_kept_with_what_made_them_and_those_of_images_a
         runs[0] / "tables" / "localization.csv"
     ).read_bytes()
     found = pages.published(out)
-    assert pages.made_once(found["made"]).endswith(
+    assert pages.made(found["made"]).endswith(
         f"preset `smoke`, seed 0, commit {'a' * 10}, {'b' * 10}."
     )
     assert cli.main(["keep", str(runs[1]), "--out", str(out)]) == 2
@@ -168,79 +167,3 @@ def test_the_kept_run_on_real_data_has_no_row_of_an_image():
     assert set(tables) == set(sweep.KEPT) and all(
         len(t) and "image" not in t and "patient" not in t for t in tables.values()
     )
-
-
-# The main numbers -----------------------------------------------------------------------------------------
-
-
-def test_the_main_numbers_stand_with_the_section_that_made_them():
-    nan = float("nan")
-    compared = {
-        "dataset": ["s"],
-        "method": ["text-attention"],
-        "against": ["detector"],
-        "metric": ["miou"],
-        "value": [0.02],
-    }
-    tables = {
-        "differences": pd.DataFrame({**compared, "low": [-0.01], "high": [0.05], "n": [22]}),
-        "significance": pd.DataFrame({**compared, "p": [0.1], "p_holm": [0.2], "n": [22]}),
-        "recall": pd.DataFrame(
-            {
-                "dataset": ["s", "s"],
-                "regions": [5, 10],
-                "threshold": [0.5, 0.5],
-                "recall": [0.1, 0.75],
-                "n": [8, 8],
-            }
-        ),
-        "attributes": pd.DataFrame(
-            {
-                "attribute": ["a", "b", "c"],
-                "auc": [0.7, 0.5, nan],
-                "low": [0.6, 0.4, nan],
-                "n": [9, 9, 9],
-            }
-        ),
-        "severity": pd.DataFrame(
-            {
-                "dataset": ["c"],
-                "readout": ["mass"],
-                "score": ["opacity"],
-                "fit": ["zero-shot"],
-                "statistic": ["spearman"],
-                "value": [0.5],
-                "low": [0.4],
-                "high": [0.6],
-                "n": [30],
-            }
-        ),
-        "severity_choice": pd.DataFrame({"readout": ["area", "mass"], "chosen": [False, True]}),
-    }
-    table = headlines.headlines(tables)
-    assert table["number"].tolist() == [
-        "**+0.020** [-0.010, +0.050], p 0.200",
-        "**0.75**",
-        "**1** of 2; median AUC 0.60",
-        "**0.50** [0.40, 0.60]",
-    ]
-    assert [link.partition("(")[2].rstrip(")") for link in table["made in"]] == [
-        "06_localization.ipynb#What-text-adds",
-        "03_regions.ipynb#Recall-on-the-test-images",
-        "05_training.ipynb#Attributes-from-the-image-alone",
-        "07_covid_severity.ipynb#Zero-shot-association",
-    ]
-    assert headlines.markdown(table).count("\n") == 1 + len(table)
-    assert headlines.headlines({}).empty
-
-
-def test_every_section_that_a_main_number_leads_to_is_there():
-    from pathlib import Path
-
-    for notebook, heading in headlines.SECTIONS.values():
-        text = (Path(__file__).parents[1] / "notebooks" / f"{notebook}.ipynb").read_text(
-            encoding="utf-8"
-        )
-        assert f'## {heading}"' in text or f"## {heading}\\n" in text, (
-            f"{notebook}: no section '{heading}'"
-        )

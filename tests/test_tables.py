@@ -1,0 +1,143 @@
+"""Tables and sentences of the pages: cells by hand, titles of methods, the main numbers."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from pnloc.evaluation.published import lines
+from pnloc.view import tables
+
+NAN = float("nan")
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+
+
+def long(columns: str, *rows: tuple) -> pd.DataFrame:
+    """Rows with these columns, before value, low and high."""
+    return pd.DataFrame(rows, columns=[*columns.split(), "value", "low", "high"])
+
+
+def text(table: pd.DataFrame) -> list[list[str]]:
+    return [[cell.replace("\xa0", " ") for cell in row] for row in table.to_numpy().tolist()]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "shown"),
+    [
+        ((0.504, 0.25, 1.0), ".50 [.25, 1.00]"),
+        ((10.5, 0, 20), "10.50 [.00, 20.00]"),
+        ((NAN,) * 3, ""),
+        ((-0.01, -0.02, 0.03, 3, True), "-.010 [-.020, +.030]"),
+    ],
+)
+def test_a_cell_holds_a_number_with_its_interval_and_is_blank_without_one(numbers, shown):
+    assert tables.cell(*numbers).replace("\xa0", " ") == shown
+
+
+def test_a_wide_table_keeps_the_order_of_the_long_one_and_leaves_gaps_blank():
+    rows = [("y", "detector", 0.5, 0.4, 0.6), ("y", "cam", NAN, NAN, NAN)]
+    shown = tables.wide(long("level method", *rows, ("x", "cam", 0.1, 0.0, 0.2)), "level")
+    assert list(shown.columns) == ["detector alone", "CAM"] and list(shown.index) == ["y", "x"]
+    assert text(shown) == [[".50 [.40, .60]", ""], ["", ".10 [.00, .20]"]]
+
+
+def test_a_table_for_readers_has_the_methods_and_metrics_that_were_asked_for():
+    table = long(
+        "dataset method metric threshold",
+        ("s", "detector", "acc", 0.3, 0.5, 0.25, 1.0),
+        ("s", "detector", "miou", NAN, 0.2, 0.1, 0.3),
+        ("s", "fixed-boxes", "afp", 0.3, 1.5, 0.0, 2.0),
+        ("t", "cam", "miou", NAN, 0.9, 0.9, 0.9),
+    )
+    columns = {"acc@0.3": "found", "miou": "IoU", "afp@0.3": "wrong", "froc_mean": "FROC"}
+    shown = tables.readable(table, "s", columns, ["fixed-boxes", "detector", "cam"])
+    assert list(shown.columns) == ["found", "IoU", "wrong", "FROC"]
+    assert shown.index.tolist() == ["two fixed boxes, no image", "detector alone"]
+    wanted = [["", "", "1.50 [.00, 2.00]", ""], [".50 [.25, 1.00]", ".20 [.10, .30]", "", ""]]
+    assert text(shown) == wanted
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "p", "verdict"),
+    [
+        (0.1, 0.05, 0.2, None, "better than"),
+        (-0.1, -0.2, -0.05, None, "worse than"),
+        (0.1, -0.05, 0.2, None, "not significantly different from"),
+        (0.1, 0.05, 0.2, 0.2, "not significantly different from"),
+        (0.1, -0.01, 0.2, 0.01, "better than"),
+    ],
+)
+def test_the_verdict_follows_the_p_value_or_else_the_interval(value, low, high, p, verdict):
+    row = {"against": "grad-cam", "value": value, "low": low, "high": high}
+    shown = tables.comparison(row if p is None else row | {"p_holm": p})
+    assert shown.startswith(f"{verdict} *Grad-CAM* (") and ("p = " in shown) == (p is not None)
+
+
+def test_pooled_numbers_stand_beside_those_of_a_run():
+    key = "dataset method metric"
+    pool = long(key, *[("pool", m, "miou", 0.4, 0.3, 0.5) for m in ("a", "b")])
+    own = [("own", m, "miou", 0.6, 0.5, 0.7) for m in ("b", "c")]
+    shown = tables.beside(pool, long(key, *own))
+    assert list(shown.columns) == ["pool", "own, this run"] and list(shown.index) == ["a", "b"]
+    assert text(shown) == [[".400 [.300, .500]", ""], [".400 [.300, .500]", ".600 [.500, .700]"]]
+
+
+def test_ablations_are_shown_with_their_differences_from_the_unchanged_model():
+    (_, full) = tables.ABLATED["minus unchanged"]
+    table = long(
+        "ablation method against",
+        (full, "text-attention", NAN, 0.4, 0.3, 0.5),
+        ("no x", "text-attention", NAN, 0.35, 0.3, 0.4),
+        ("no x", "text-attention", full, -0.05, -0.06, -0.04),
+    )
+    shown = tables.ablation_table(table)
+    assert text(shown[["image alone", "minus unchanged", "report given"]]) == [
+        [".400 [.300, .500]", "", ""],
+        [".350 [.300, .400]", "-.050 [-.060, -.040]", ""],
+    ]
+
+
+def test_the_committed_results_can_be_shown():
+    results = tables.published()
+    shown = tables.ablation_table(results["ablations"])
+    assert (shown["image alone"] != "").all() and (shown.iloc[1:, 1] != "").all()
+    assert tables.made(results["experiment"]).startswith("918 test images with pneumonia")
+    assert "preset `public`" in tables.made(tables.published(tables.RESULTS / "public")["made"])
+    assert lines()["line"].nunique() == 2
+
+
+# The main numbers -----------------------------------------------------------------------------
+
+
+def test_the_main_numbers_stand_with_the_section_that_made_them():
+    columns, miou = "dataset method against metric", ("s", "text-attention", "detector", "miou")
+    severity = ("c", "mass", "opacity", "zero-shot", "spearman", 0.5, 0.4, 0.6)
+    own = {
+        "differences": long(columns, (*miou, 0.02, -0.01, 0.05)).assign(n=22),
+        "significance": long(columns, (*miou, 0.02, NAN, NAN)).assign(p_holm=0.2),
+        "recall": pd.DataFrame(
+            {"dataset": "s", "regions": [5, 10], "threshold": 0.5, "recall": [0.1, 0.75], "n": 8}
+        ),
+        "attributes": pd.DataFrame({"auc": [0.7, 0.5, NAN], "low": [0.6, 0.4, NAN], "n": 9}),
+        "severity": long("dataset readout score fit statistic", severity).assign(n=30),
+        "severity_choice": pd.DataFrame({"readout": ["area", "mass"], "chosen": [False, True]}),
+    }
+    table = tables.headlines(own)
+    assert table["number"].tolist() == [
+        "**+0.020** [-0.010, +0.050], p 0.200",
+        "**0.75**",
+        "**1** of 2; median AUC 0.60",
+        "**0.50** [0.40, 0.60]",
+    ]
+    assert "*mass*" in table["question"].iloc[-1] and table["n"].tolist() == [22, 8, 9, 30]
+    assert tables.markdown(table).count("\n") == 1 + len(table)
+    assert tables.headlines({}).empty
+
+
+def test_every_section_that_a_main_number_links_to_exists():
+    for line in tables.tomllib.loads(tables.HEADLINES.read_text(encoding="utf-8"))["line"]:
+        notebook, _, section = line["section"].partition("#")
+        cells = json.loads((NOTEBOOKS / notebook).read_text(encoding="utf-8"))["cells"]
+        headings = [row[3:].strip() for c in cells for row in c["source"] if row[:3] == "## "]
+        assert section in [heading.replace(" ", "-") for heading in headings], line["section"]
