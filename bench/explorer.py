@@ -24,12 +24,12 @@ from pnloc.baselines.classifier import Classifier
 from pnloc.boxes import group, select
 from pnloc.config import preset
 from pnloc.detector import Detector
-from pnloc.localize import Choice, name_vectors
-from pnloc.localizer import Localizer
+from pnloc.localizer import Choice, Localizer
 from pnloc.model import CrossAttention
 from pnloc.regions import feature_size
 from pnloc.reports.words import WordVectors
 from pnloc.run.sets import NAMES
+from pnloc.training import name_vectors
 from pnloc.view import figures
 from pnloc.view.explorer import studies, wordview
 from pnloc.view.explorer.studies import SOURCES, Study
@@ -107,7 +107,7 @@ def own_image(folder: Path) -> Callable[[], object]:
     model = CrossAttention(
         features, torch.from_numpy(vectors.vectors), name_vectors(NAMES, vectors), demo.model
     ).eval()
-    localizer = Localizer(detector, model, NAMES, vectors, Choice(), demo.regions)
+    localizer = Localizer(detector, model, NAMES, Choice(), demo.regions)
     classifier, path = Classifier(detector).eval(), folder / "own.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (1024, 1024), dtype=np.uint8)).save(
         path

@@ -103,8 +103,8 @@ def work(folder: str) -> dict[str, float]:
     """Read an epoch and train from the cache in `folder`; runs in a process of its own."""
     import resource
 
-    from pnloc.localize import train_localizer
     from pnloc.reports.words import WordVectors
+    from pnloc.training import train_localizer
 
     regions = shards.load(folder)
     rng = np.random.default_rng(0)

@@ -22,13 +22,14 @@ from pnloc.data.demo.lesions import Case, Finding
 from pnloc.data.demo.rates import RATES
 from pnloc.detector import Detector
 from pnloc.inputs import augment
-from pnloc.localize import Choice, image_mass, pad_words, pick, supervision, train_localizer
+from pnloc.localizer import Choice, image_attention, pick
+from pnloc.parallel import autocast, device
 from pnloc.regions import Regions, extract
 from pnloc.reports import phrases
 from pnloc.reports.findings import asserting_words, extract_attributes
 from pnloc.reports.words import WordVectors
 from pnloc.run.sets import NAMES
-from pnloc.train import autocast, device
+from pnloc.training import pad_words, supervision, train_localizer
 
 PRESET = preset("demo")
 SIDE, BATCH, MOST = PRESET.detector.side, PRESET.detector.batch, PRESET.regions.count
@@ -57,7 +58,7 @@ def run() -> pd.DataFrame:
         [
             lambda: extract(ours, images, PRESET.regions),
             lambda: pick(few, few.scores.numpy(), Choice()),
-            lambda: pick(few, image_mass(model, few)[0], Choice()),
+            lambda: pick(few, image_attention(model, few)[0], Choice()),
         ],
         repeats=5,
     )
@@ -281,7 +282,7 @@ def detector_waiting(images: np.ndarray, boxes: list[np.ndarray]) -> tuple:
     import tempfile
     from dataclasses import replace
 
-    from pnloc.detector import train_detector
+    from pnloc.training import train_detector
 
     config = replace(PRESET.detector, epochs=4)
     with tempfile.TemporaryDirectory() as folder:

@@ -13,19 +13,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pnloc import processes
-from pnloc.choices import best_choice
 from pnloc.errors import PnlocError
-from pnloc.files import write_table
-from pnloc.localize import (
-    Choice,
-    image_mass,
-    name_vectors,
-    region_scores,
-    report_scores,
-    train_localizer,
-)
+from pnloc.files import load_module, save_module, write_table
+from pnloc.localizer import Choice, best_choice, image_attention, rank_regions, rank_with_report
 from pnloc.model import CrossAttention
+from pnloc.parallel import device
 from pnloc.regions import Regions, extract
 from pnloc.reports import phrases
 from pnloc.reports.words import WordVectors
@@ -33,7 +25,7 @@ from pnloc.run import feature_store as shards
 from pnloc.run.comparators import boxed_rows, kinds
 from pnloc.run.run import Run
 from pnloc.run.sets import NAMES
-from pnloc.train import device, load_module, save_module
+from pnloc.training import name_vectors, train_localizer
 
 _OTHER_SIDE = {
     "right": "left",
@@ -277,9 +269,7 @@ class Arms:
             write_table(folder / "history.csv", history)
             return {"pairs": len(pairs), "seed": seed, "options": dict(arm.options)}
 
-        return run.cache.stage(
-            f"arm-{arm.name}-seed{seed}", *inputs, make=make, together=processes.shared()
-        )
+        return run.cache.stage(f"arm-{arm.name}-seed{seed}", *inputs, make=make)
 
     def model(self, arm: Arm, seed: int) -> CrossAttention:
         """The trained cross-attention."""
@@ -301,10 +291,10 @@ class Arms:
         """What a trained arm ranks the regions of some rows by [n, R], from the image alone or with its report given."""
         regions, model = self.regions(arm.regions).rows(rows), self.model(arm, seed)
         if given:
-            return report_scores(
+            return rank_with_report(
                 model, regions, self.run.sets.phrases(self.run.sets.pairs)[rows], grouped
             )
-        return region_scores(regions, image_mass(model, regions)[0], grouped)
+        return rank_regions(regions, image_attention(model, regions)[0], grouped)
 
     def choice(self, arm: Arm, seed: int, given: bool, grouped: bool) -> tuple[Choice, float]:
         """How many boxes a trained arm keeps, by validation images, and its mean union IoU there."""

@@ -32,7 +32,7 @@ from pnloc.config import Preset, Roles, preset
 from pnloc.errors import PnlocError
 from pnloc.evaluation.localization import cases, per_image
 from pnloc.files import copy, read_csv, read_json, write_json, write_table
-from pnloc.localize import boxes_of
+from pnloc.localizer import boxes_of
 from pnloc.run import comparators
 from pnloc.run import predictions as predict
 from pnloc.run.cache import TIMING

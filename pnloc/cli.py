@@ -229,12 +229,12 @@ def _check(given: argparse.Namespace) -> int:
 
 
 def _train(given: argparse.Namespace) -> int:
-    from pnloc import processes
+    from pnloc import parallel
     from pnloc.run.results import tables
 
     run = _open(given)
     run.train()
-    if not processes.leave():
+    if not parallel.leave():
         return 0  # the main process goes on alone
     made = tables(run)
     print(made["localization"].query("metric == 'miou'").to_string(index=False))
@@ -246,6 +246,7 @@ def _localize(given: argparse.Namespace) -> int:
     from pnloc.files import read_text, write_table
     from pnloc.images import read_gray
     from pnloc.localizer import Localizer
+    from pnloc.reports.phrases import phrases
     from pnloc.view.figures import overlay
 
     if given.report and len(given.images) != 1:
@@ -257,12 +258,12 @@ def _localize(given: argparse.Namespace) -> int:
     stems = [p.stem for p in paths]
     for path in paths:
         try:
-            seen = localizer.look(path)
+            seen = localizer.propose(path)
             found, probabilities = localizer(seen)
             name = path.stem if stems.count(path.stem) == 1 else path.name.replace(".", "-")
             overlay(read_gray(path), found, out / f"{name}.overlay.png")
             if given.report:
-                write_table(out / "phrases.csv", localizer.ground(seen, report))
+                write_table(out / "phrases.csv", localizer.ground(seen, phrases(report)))
         except PnlocError as error:
             print(f"pnloc: {error}", file=sys.stderr)
             failed += 1

@@ -41,7 +41,7 @@ class DetectorConfig:
         (52.0, 74.0),
     )  # on strides 16 and 32
     aspect_ratios: tuple[float, ...] = (0.8, 1.3, 2.1)  # height / width
-    start: str = "random"  # or 'imagenet', which needs width 64 (pnloc.pretrained)
+    start: str = "random"  # or 'imagenet', which needs width 64 (pnloc.detector.imagenet)
     epochs: int = 24
     batch: int = 16
     rate: float = 2e-3

@@ -8,13 +8,9 @@ a mask head at stride 8 whose target is the union of the boxes, and an image-lev
 third head learns it beside the others (FINDINGS); nothing reads it afterwards.
 """
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -24,11 +20,20 @@ from torchvision.models.detection.retinanet import RetinaNet, RetinaNetHead
 from torchvision.models.resnet import BasicBlock, ResNet
 from torchvision.ops import FeaturePyramidNetwork
 
-from pnloc import pretrained, processes
 from pnloc.config import FINDINGS, DetectorConfig
 from pnloc.errors import PnlocError
-from pnloc.inputs import augment, normalize
-from pnloc.train import Losses, Schedule, autocast, device, fit, generator
+from pnloc.inputs import normalize
+
+# The stages of torchvision's ResNet-18 as NarrowResNet calls them, and the only width with published weights.
+_IMAGENET = {
+    "conv1": "stem.0",
+    "bn1": "stem.1",
+    "layer1": "stem.4",
+    "layer2": "stages.8",
+    "layer3": "stages.16",
+    "layer4": "stages.32",
+}
+WIDTH = 64
 
 
 @dataclass(frozen=True)
@@ -137,7 +142,7 @@ class Detector(RetinaNet):
         findings = None if self.finding_head is None else self.finding_head(pooled).float()
         return pyramid, outputs, anchors, mask, self.image_head(pooled)[:, 0].float(), findings
 
-    def losses(self, images: Tensor, targets: list[dict[str, Tensor]]) -> Losses:
+    def losses(self, images: Tensor, targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         """Focal, box, mask (cross-entropy and Dice), image-level and, where they are given and there is a head for them, finding terms.
 
         images [B, 1, S, S]; targets[i] holds 'boxes' [n, 4] (pixels of the input), 'labels' [n], all 0, and maybe 'findings' [15], NaN unknown.
@@ -230,84 +235,49 @@ def _coordinates(like: Tensor) -> Tensor:
     return torch.stack([x, y]).to(like).expand(len(like), -1, -1, -1)
 
 
-def balanced(
-    images: np.ndarray,
-    boxes: list[np.ndarray],
-    batch: int,
-    seed: int,
-    stream: int,
-    findings: np.ndarray | None = None,
-) -> tuple[int, Callable[[int], Iterator[tuple[Tensor, list[Tensor], Tensor]]]]:
-    """Steps per epoch, and what gives an epoch's augmented batches: every image with a box and as many without, drawn anew.
+def imagenet() -> dict[str, Tensor]:
+    """The weights of torchvision's ResNet-18 (He et al. 2016) under the names of pnloc.detector.NarrowResNet, for grey images.
 
-    images uint8 [N, S, S]; N boxes [n, 4]; findings [N, 15] or None; `stream` tells the random numbers of one training from those of another
-    with the same seed. A batch has images, boxes and findings ([b, 0] where there are none).
+    The three colours of the first filter are summed: a grey image is one whose colours are the same. Raises PnlocError where the file is not at
+    hand and cannot be downloaded, or is not what it should be.
     """
-    findings = np.zeros((len(images), 0), dtype=np.float32) if findings is None else findings
-    positive = np.array([i for i, b in enumerate(boxes) if len(b)], dtype=int)
-    negative = np.array([i for i, b in enumerate(boxes) if not len(b)], dtype=int)
-    drawn = min(len(negative), len(positive))
-    steps = (len(positive) + drawn) // batch or int(len(positive) > 0)
+    from torchvision.models import ResNet18_Weights
 
-    def batches(epoch: int):
-        rng = generator(seed, stream, epoch)
-        order = rng.permutation(
-            np.concatenate([positive, rng.choice(negative, drawn, replace=False)])
+    weights = ResNet18_Weights.IMAGENET1K_V1
+    folder = f"{torch.hub.get_dir()}/checkpoints"
+    try:
+        known = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    except OSError as error:
+        raise PnlocError(
+            f"the detector is to start from ImageNet weights, which cannot be downloaded ({error}); put {weights.url} into "
+            f"{folder}, or set start='random' in the preset (pnloc/config.py)"
+        ) from None
+    except Exception as error:  # whatever a file that is no checkpoint makes torch say
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        raise PnlocError(
+            f"{folder}/{weights.url.rsplit('/', 1)[1]}: not the weights of a ResNet-18 ({said[0]}); delete it"
+        ) from None
+    found = {}
+    for name, value in known.items():
+        first, rest = name.split(".", 1)
+        if first in _IMAGENET:
+            found[f"{_IMAGENET[first]}.{rest}"] = value
+    found["stem.0.weight"] = found["stem.0.weight"].sum(1, keepdim=True)
+    return found
+
+
+def start(body: nn.Module, name: str) -> None:
+    """Load the named weights into a backbone (pnloc.detector.NarrowResNet): 'random' leaves it as it is, 'imagenet' needs width 64.
+
+    Raises PnlocError for another name or width.
+    """
+    if name == "random":
+        return
+    if name != "imagenet":
+        raise PnlocError(f"a detector starts from 'random' or 'imagenet' weights, not {name!r}")
+    width = body.stem[0].out_channels
+    if width != WIDTH:
+        raise PnlocError(
+            f"ImageNet weights fit a detector of width {WIDTH}, not {width}; set start='random' or width={WIDTH}"
         )
-        for step in range(steps):
-            rows = order[step * batch : (step + 1) * batch]
-            moved = augment(torch.from_numpy(images[rows])[:, None], [boxes[i] for i in rows], rng)
-            yield *moved, torch.from_numpy(findings[rows])
-
-    return steps, batches
-
-
-def train_detector(
-    images: np.ndarray,
-    boxes: list[np.ndarray],
-    config: DetectorConfig,
-    *,
-    findings: np.ndarray | None = None,
-    seed: int,
-    folder: str | Path,
-    fingerprint: str,
-) -> tuple[Detector, pd.DataFrame]:
-    """Train on uint8 images [N, S, S] and N arrays of boxes [n, 4] (pixels of the input, n may be 0).
-
-    findings: what else is known of the images, float32 [N, 15] (FINDINGS; NaN unknown), where `config.finding_weight` asks for it; without it
-    PnlocError is raised. An epoch is every image with a box and as many without, drawn anew. Returns the detector and its history.
-    """
-    if config.finding_weight and findings is None:
-        raise PnlocError("the detector is to learn findings (finding_weight), and none are given")
-    where = device()
-    torch.manual_seed(seed)
-    detector = Detector(config)
-    pretrained.start(detector.backbone, config.start)
-    detector.to(where, memory_format=torch.channels_last)
-    steps, batches = balanced(
-        images, boxes, config.batch, seed, 1, findings if config.finding_weight else None
-    )
-
-    def losses(batch: tuple[Tensor, list[Tensor], Tensor]) -> Losses:
-        pictures, found, known = batch
-        targets = [
-            {"boxes": b.to(where), "labels": torch.zeros(len(b), dtype=torch.int64, device=where)}
-            for b in found
-        ]
-        for target, row in zip(targets, known.to(where), strict=True):
-            target |= {"findings": row} if len(row) else {}
-        with autocast(where):
-            return detector.losses(pictures.to(where), targets)
-
-    history = fit(
-        detector,
-        batches,
-        losses,
-        Schedule(config.epochs, steps, config.rate, config.weight_decay),
-        folder=folder,
-        fingerprint=fingerprint,
-        seed=seed,
-        title="detector",
-        share=processes.share,
-    )
-    return detector, history
+    body.load_state_dict(imagenet())

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
+from safetensors import SafetensorError
 
 from pnloc.errors import PnlocError
 
@@ -144,3 +145,44 @@ def digest(*parts: object) -> str:
         sha.update(json.dumps(part, sort_keys=True, default=str).encode())
         sha.update(b"\0")
     return sha.hexdigest()[:16]
+
+
+def save_module(path: str | Path, module: object) -> None:
+    """Write the weights and buffers of a torch module as safetensors."""
+    save_tensors(path, {name: value.detach().cpu() for name, value in module.state_dict().items()})
+
+
+def load_module(path: str | Path, module: object) -> object:
+    """Read weights into a torch module, strictly; PnlocError where the file is missing or does not fit."""
+    try:
+        module.load_state_dict(load_tensors(path))
+    except RuntimeError as error:
+        raise PnlocError(f"{path}: does not fit the model ({str(error).splitlines()[0]})") from None
+    return module
+
+
+def save_tensors(path: str | Path, tensors: dict, metadata: dict[str, str] | None = None) -> None:
+    """Write torch tensors by name, atomically, as safetensors.
+
+    A full disk raises PnlocError and leaves the older file as it was.
+    """
+    from safetensors.torch import save_file  # torch takes a second to import: not for every command
+
+    with atomic(path) as temporary:
+        try:
+            whole = {name: value.contiguous() for name, value in tensors.items()}
+            save_file(whole, str(temporary), metadata)
+        except SafetensorError as error:
+            raise unwritable(path, error) from None
+
+
+def load_tensors(path: str | Path) -> dict:
+    """Torch tensors by name from a safetensors file; PnlocError where it is missing or broken."""
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(str(path))
+    except FileNotFoundError:
+        raise PnlocError(f"{path}: no such file") from None
+    except (SafetensorError, OSError) as error:
+        raise PnlocError(f"{path}: not readable as safetensors ({error})") from None

@@ -1,32 +1,174 @@
-"""A trained localizer as one keeps it in a folder, and one image file in its hands: detector, word vectors and cross-attention together."""
+"""Save, load and run a trained localizer on one image file.
+
+Image file -> square input -> detector -> regions -> attention over the regions -> boxes. Nothing on
+that way reads a report; what does says so: `phrase_attention`, `report_attention`,
+`rank_with_report` and `Localizer.ground`, which take phrases as places (pnloc.model.PLACES).
+"""
 
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import torch
 
-from pnloc.boxes import fuse, group
+from pnloc.boxes import fuse, group, select, union_iou
 from pnloc.config import DetectorConfig, ModelConfig, RegionConfig
+from pnloc.detector import Detector
 from pnloc.errors import PnlocError
-from pnloc.files import read_json, write_json
+from pnloc.files import load_module, load_tensors, read_json, save_module, write_json
 from pnloc.images import Letterbox, load
-from pnloc.localize import Choice, image_mass, name_vectors, phrase_mass, pick
-from pnloc.model import PNEUMONIA, CrossAttention
+from pnloc.model import PLACES, PNEUMONIA, Batch, CrossAttention
+from pnloc.parallel import device
 from pnloc.regions import Regions, extract, feature_size
-from pnloc.reports.phrases import ASSERTED, CELLS, padded, phrases
-from pnloc.reports.words import WordVectors
-from pnloc.train import device, load_module, save_module
 
-if TYPE_CHECKING:
-    from pnloc.detector import Detector
+Boxes = list[tuple[np.ndarray, np.ndarray]]  # of each image: boxes [n, 4], scores [n], best first
+SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.85)  # relative thresholds that are tried
+MOST = (1, 2, 3, 4)  # maximum numbers of boxes that are tried
 
 
 @dataclass(frozen=True)
-class Look:
-    """What the detector saw in one image file: the square input uint8 [S, S], its regions, and the way back to the file's pixels."""
+class Choice:
+    """How region scores become boxes, tuned on validation images (`best_choice`).
+
+    Of the boxes left by non-maximum suppression, at most `most` whose score is at least `share` of
+    the best one's; `grouped` scores overlapping regions together and averages their boxes.
+    """
+
+    share: float = 0.5
+    most: int = 2
+    grouped: bool = True
+
+
+def make_batch(
+    regions: Regions,
+    words: np.ndarray | None = None,
+    phrases: np.ndarray | None = None,
+    labels: np.ndarray | None = None,
+    weights: np.ndarray | None = None,
+) -> Batch:
+    """A Batch on the device from regions of B images and arrays [B, W], [B, P, K], [B, A], [B, A].
+
+    Arrays left out are empty.
+    """
+    where, none = device(), np.zeros((len(regions), 0))
+    words, labels, weights = (none if a is None else a for a in (words, labels, weights))
+    phrases = np.zeros((len(regions), 0, len(PLACES))) if phrases is None else phrases
+    return Batch(
+        regions.features.to(where).float(),
+        regions.scores.clamp_min(1e-4).log().to(where),
+        regions.valid.to(where),
+        regions.centres.to(where),
+        torch.as_tensor(words, dtype=torch.int64, device=where),
+        torch.as_tensor(phrases, dtype=torch.float32, device=where),
+        torch.as_tensor(labels, dtype=torch.float32, device=where),
+        torch.as_tensor(weights, dtype=torch.float32, device=where),
+    )
+
+
+@torch.no_grad()
+def image_attention(model: CrossAttention, regions: Regions) -> tuple[np.ndarray, np.ndarray]:
+    """From images alone: the pneumonia's beta [N, R], and the attributes' probabilities [N, A]."""
+    beta, logits = model.image_only(make_batch(regions))
+    return beta[:, 0].cpu().numpy(), torch.sigmoid(logits).cpu().numpy()
+
+
+@torch.no_grad()
+def phrase_attention(model: CrossAttention, regions: Regions, phrases: np.ndarray) -> np.ndarray:
+    """gamma [N, P, R] of each phrase [N, P, K] of an image's report; 0 for padding."""
+    return model.phrase_attention(make_batch(regions, phrases=phrases))[0].cpu().numpy()
+
+
+def report_attention(model: CrossAttention, regions: Regions, phrases: np.ndarray) -> np.ndarray:
+    """The greatest gamma of a report's phrases [N, P, K]: [N, R]; beta where it has no phrase."""
+    gamma, some = phrase_attention(model, regions, phrases), phrases.any((1, 2))
+    return np.where(some[:, None], gamma.max(1, initial=0.0), image_attention(model, regions)[0])
+
+
+def normalized_scores(regions: Regions) -> np.ndarray:
+    """The detector's scores [N, R], normalised to sum to 1 per image."""
+    scores = regions.scores.numpy()
+    return scores / np.maximum(scores.sum(1, keepdims=True), 1e-9)
+
+
+def rank_regions(regions: Regions, attention: np.ndarray, grouped: bool) -> np.ndarray:
+    """Scores [N, R] to rank regions by, from attention over them [N, R]; 0 for padding.
+
+    grouped: the attention of overlapping regions times the detector's score (pnloc.boxes.group);
+    else the attention itself. Raises FloatingPointError where a score is not finite.
+    """
+    scores = np.where(regions.valid.numpy(), attention, 0.0).astype(np.float64)
+    if grouped:
+        for row, n in enumerate(regions.valid.sum(1).tolist()):
+            boxes, own = regions.boxes[row, :n].numpy(), regions.scores[row, :n].numpy()
+            scores[row, :n] = group(boxes, attention[row, :n], own)
+    if not np.isfinite(scores).all():
+        count = (~np.isfinite(scores)).any(1).sum()
+        raise FloatingPointError(f"{count} images have region scores that are not finite")
+    return scores
+
+
+def rank_with_report(
+    model: CrossAttention, regions: Regions, phrases: np.ndarray, grouped: bool
+) -> np.ndarray:
+    """Scores [N, R] to rank regions by, from the phrases [N, P, K] of each image's report.
+
+    Each phrase ranks the regions by its gamma, the best one scoring 1; a region gets the greatest
+    score that any phrase gives it, so that a report of two places gets a box for each. Without a
+    phrase the image alone decides.
+    """
+    gamma = phrase_attention(model, regions, phrases)
+    alone = rank_regions(regions, image_attention(model, regions)[0], grouped)
+    scores = np.zeros_like(alone)
+    for number in range(phrases.shape[1]):
+        own = rank_regions(regions, gamma[:, number], grouped)
+        scores = np.maximum(scores, own / own.max(1, keepdims=True).clip(1e-12))
+    return np.where(phrases.any((1, 2))[:, None], scores, alone)
+
+
+def boxes_of(regions: Regions, scores: np.ndarray, choice: Choice) -> Boxes:
+    """Boxes (pixels of the square input) and scores per image, from scores of its regions [N, R].
+
+    Where regions are grouped, a box is the mean of its group by score (pnloc.boxes.fuse).
+    """
+    result = []
+    for row, n in enumerate(regions.valid.sum(1).tolist()):
+        boxes, own = regions.boxes[row, :n].numpy().astype(np.float64), scores[row, :n]
+        chosen = select(boxes, own, choice.share, choice.most)
+        result.append((fuse(boxes, own, chosen) if choice.grouped else boxes[chosen], own[chosen]))
+    return result
+
+
+def pick(regions: Regions, attention: np.ndarray, choice: Choice) -> Boxes:
+    """Boxes and scores per image from attention over its regions [N, R]."""
+    return boxes_of(regions, rank_regions(regions, attention, choice.grouped), choice)
+
+
+def best_choice(
+    regions: Regions, scores: np.ndarray, truth: list[np.ndarray], grouped: bool
+) -> tuple[Choice, float]:
+    """The choice with the greatest mean union IoU with the true boxes of N images, and that IoU."""
+    return best_of(boxes_of(regions, scores, Choice(0.0, max(MOST), grouped)), truth, grouped)
+
+
+def best_of(
+    candidates: Boxes, truth: list[np.ndarray], grouped: bool = True
+) -> tuple[Choice, float]:
+    """The same for ranked boxes of each image: a choice keeps the first few of them."""
+    choices = [Choice(share, most, grouped) for share, most in product(SHARES, MOST)]
+    values = np.zeros((len(candidates), len(choices)))
+    for row, ((boxes, own), true) in enumerate(zip(candidates, truth, strict=True)):
+        unions = [union_iou(boxes[:n], true) for n in range(min(len(boxes), max(MOST)) + 1)]
+        least = own.max(initial=0.0)
+        values[row] = [unions[min(c.most, (own >= c.share * least).sum())] for c in choices]
+    means = values.mean(0)
+    return choices[int(np.argmax(means))], float(means.max())
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """One image file as the detector sees it: square input uint8 [S, S], regions, way back."""
 
     picture: np.ndarray
     regions: Regions
@@ -35,21 +177,19 @@ class Look:
 
 @dataclass(frozen=True)
 class Localizer:
-    """A trained detector with a cross-attention on top, as one saves and loads it."""
+    """A trained detector with a cross-attention on top; `names` are those of the attributes."""
 
-    detector: "Detector"
+    detector: Detector
     model: CrossAttention
     names: tuple[str, ...]
-    vectors: WordVectors
     choice: Choice
     regions: RegionConfig
 
     def save(self, folder: str | Path, **facts: object) -> None:
-        """Write detector.safetensors, model.safetensors, words.safetensors and config.json; `facts` join the latter."""
+        """Write detector.safetensors, model.safetensors and config.json, which `facts` join."""
         folder = Path(folder)
         save_module(folder / "detector.safetensors", self.detector)
         save_module(folder / "model.safetensors", self.model)
-        self.vectors.save(folder / "words.safetensors")
         config = {
             "detector": asdict(self.detector.config),
             "regions": asdict(self.regions),
@@ -61,93 +201,70 @@ class Localizer:
 
     @staticmethod
     def load(folder: str | Path) -> "Localizer":
-        """Read what `save` wrote; `folder` may also be the run's folder that holds `checkpoint/`."""
+        """Read what `save` wrote; `folder` may also be a run's, which holds `checkpoint/`."""
         folder = Path(folder)
         if (folder / "checkpoint" / "config.json").exists():
             folder = folder / "checkpoint"
-        if not (folder / "config.json").exists():
-            raise PnlocError(
-                f"{folder}: no checkpoint here (no config.json); train one with `python -m pnloc train`"
-            )
-        from pnloc.detector import Detector
-
-        config = read_json(folder / "config.json")
+        path = folder / "config.json"
+        if not path.exists():
+            advice = "(no config.json); train one with `python -m pnloc train`"
+            raise PnlocError(f"{folder}: no checkpoint here {advice}")
+        config, weights = read_json(path), load_tensors(folder / "model.safetensors")
         try:
             sizes = config["detector"]
-            sizes |= {key: tuple(map(tuple, sizes[key])) for key in ("anchor_sizes",)}
-            sizes |= {"aspect_ratios": tuple(sizes["aspect_ratios"])}
+            sizes["anchor_sizes"] = tuple(map(tuple, sizes["anchor_sizes"]))
+            sizes["aspect_ratios"] = tuple(sizes["aspect_ratios"])
             detector = Detector(DetectorConfig(**sizes))
             regions, choice = RegionConfig(**config["regions"]), Choice(**config["choice"])
             names, attention = tuple(config["names"]), ModelConfig(**config["model"])
+            features = feature_size(detector.config.pyramid)
+            model = CrossAttention(features, weights["vectors"], weights["names"], attention)
         except (KeyError, TypeError) as error:
-            raise PnlocError(
-                f"{folder / 'config.json'}: not a checkpoint of this version ({error})"
-            ) from None
-        vectors = WordVectors.load(folder / "words.safetensors")
-        features = feature_size(detector.config.pyramid)
-        model = CrossAttention(
-            features, torch.from_numpy(vectors.vectors), name_vectors(names, vectors), attention
-        )
+            raise PnlocError(f"{path}: not a checkpoint of this version ({error})") from None
         load_module(folder / "detector.safetensors", detector)
         load_module(folder / "model.safetensors", model)
-        where = device()
-        return Localizer(
-            detector.to(where, memory_format=torch.channels_last).eval(),
-            model.to(where).eval(),
-            names,
-            vectors,
-            choice,
-            regions,
-        )
+        detector = detector.to(device(), memory_format=torch.channels_last).eval()
+        return Localizer(detector, model.to(device()).eval(), names, choice, regions)
 
-    def look(self, path: str | Path) -> Look:
-        """Decode an image file and run the detector on it: the costly part, once for boxes and for a report's phrases."""
+    def propose(self, path: str | Path) -> Proposals:
+        """Decode an image file and run the detector on it: the costly part, once per image."""
         picture, letterbox = load(path, self.detector.config.side)
-        return Look(picture, extract(self.detector, picture[None], self.regions), letterbox)
+        return Proposals(picture, extract(self.detector, picture[None], self.regions), letterbox)
 
-    def __call__(self, image: str | Path | Look) -> tuple[pd.DataFrame, pd.Series]:
-        """One image (a file, or what `look` saw in it) -> boxes (x1, y1, x2, y2 in its own pixels, score) and attribute probabilities.
+    def __call__(self, image: str | Path | Proposals) -> tuple[pd.DataFrame, pd.Series]:
+        """One image -> boxes (x1, y1, x2, y2 in its own pixels, score), attribute probabilities.
 
-        A box's score is the probability of a pneumonia times the box's share of the best region's score.
+        A box's score is the probability of a pneumonia times the box's share of the best score.
         """
-        seen = image if isinstance(image, Look) else self.look(image)
-        regions, letterbox = seen.regions, seen.letterbox
-        mass, probabilities = image_mass(self.model, regions)
-        boxes, scores = pick(regions, mass, self.choice)[0]
+        image = image if isinstance(image, Proposals) else self.propose(image)
+        attention, probabilities = image_attention(self.model, image.regions)
+        boxes, scores = pick(image.regions, attention, self.choice)[0]
         best = scores.max(initial=0.0)
         relative = scores / best if best > 0 else scores
-        table = pd.DataFrame(letterbox.inverse(boxes), columns=["x1", "y1", "x2", "y2"])
+        table = pd.DataFrame(image.letterbox.inverse(boxes), columns=["x1", "y1", "x2", "y2"])
         table["score"] = relative * probabilities[0, self.names.index(PNEUMONIA)]
         return table, pd.Series(probabilities[0], index=list(self.names))
 
-    def ground(self, image: str | Path | Look, report: str) -> pd.DataFrame:
-        """Where the phrases of a report lie in its image: phrase, assertion, x1, y1, x2, y2 (pixels of the file), score.
+    def ground(self, image: str | Path | Proposals, phrases: list) -> pd.DataFrame:
+        """Where phrases (pnloc.reports.phrases.Phrase) lie in their image, a row each, in pixels.
 
-        One row per finding of the opacity family, two where it is on both sides. Only what the report asserts, hedged or not, gets a
-        box: the mean (pnloc.boxes.fuse) of the regions around the one whose group (regions of IoU 0.5 and more) has the most of the phrase's
-        attention gamma times the detector's score; the score is the group's share of gamma, 0 to 1.
+        Only an asserted phrase, hedged or not, gets a box: the mean (pnloc.boxes.fuse) of the
+        regions around the one whose group (IoU at least 0.5) has most of the phrase's gamma times
+        the detector's score; `score` is the group's share of gamma, 0 to 1.
         """
-        seen = image if isinstance(image, Look) else self.look(image)
-        regions, letterbox = seen.regions, seen.letterbox
-        said = phrases(report)
-        asserted = [p for p in said if p.assertion in ASSERTED]
-        places = padded(
-            [np.array([p.cells for p in asserted], dtype=np.float32).reshape(-1, len(CELLS))]
-        )
-        gamma = iter(phrase_mass(self.model, regions, places)[0])
-        n = int(regions.valid[0].sum())
-        boxes, scores = (
-            regions.boxes[0, :n].numpy().astype(np.float64),
-            regions.scores[0, :n].numpy(),
-        )
+        image = image if isinstance(image, Proposals) else self.propose(image)
+        regions, n = image.regions, int(image.regions.valid[0].sum())
+        cells = np.array([p.cells for p in phrases], dtype=np.float32).reshape(-1, len(PLACES))
+        gamma = phrase_attention(self.model, regions, cells[None])[0, :, :n]
+        boxes = regions.boxes[0, :n].numpy().astype(np.float64)
+        scores = regions.scores[0, :n].numpy()
         rows = []
-        for phrase in said:
+        for phrase, attention in zip(phrases, gamma, strict=True):
             place = (float("nan"),) * 5
-            if phrase.assertion in ASSERTED and n:
-                mass = next(gamma)[:n]
-                grouped = group(boxes, mass, scores)
+            if phrase.asserted and n:
+                grouped = group(boxes, attention, scores)
                 best = int(np.argmax(grouped))
-                share = group(boxes, mass, np.ones(n))[best]
-                place = (*letterbox.inverse(fuse(boxes, grouped, [best]))[0], share)
+                share = group(boxes, attention, np.ones(n))[best]
+                place = (*image.letterbox.inverse(fuse(boxes, grouped, [best]))[0], share)
             rows.append((phrase.text, phrase.assertion, *place))
         return pd.DataFrame(rows, columns=["phrase", "assertion", "x1", "y1", "x2", "y2", "score"])

@@ -11,7 +11,7 @@ v_r in R^D is a region, t_w in R^D a word, q_a in R^D the query of an attribute;
     phrase to image gamma_pr = beta_0r sum_{k in p} pi_rk / sum_r' beta_0r' sum_{k in p} pi_r'k
 
 s_r is the detector's score of the region, lambda >= 0 is learned. The first attribute, beta_0, is the pneumonia itself: gamma is what Bayes' rule
-makes of it once a phrase has said in which of the six places (pnloc.reports.phrases.CELLS) the opacity lies. The
+makes of it once a phrase has said in which of the six PLACES the opacity lies. The
 cross-attention follows Gupta et al. 2020 and Wei et al. 2020; widths, temperatures, the detector's score as
 a prior and the places are ours (book, Fidelity).
 """
@@ -25,8 +25,16 @@ from torch import Tensor, nn
 from pnloc.config import ModelConfig
 
 PNEUMONIA = "pneumonia"
-# Where the six places of pnloc.reports.phrases.CELLS lie to begin with, x and y relative to the picture; the right lung is on its left.
-PLACES = ((0.30, 0.28), (0.28, 0.48), (0.28, 0.68), (0.70, 0.28), (0.72, 0.48), (0.72, 0.68))
+# The six places of the lungs, side and zone, and where their middles start: x and y relative to the
+# picture, on whose left the right lung is.
+PLACES = {
+    ("right", "upper"): (0.30, 0.28),
+    ("right", "middle"): (0.28, 0.48),
+    ("right", "lower"): (0.28, 0.68),
+    ("left", "upper"): (0.70, 0.28),
+    ("left", "middle"): (0.72, 0.48),
+    ("left", "lower"): (0.72, 0.68),
+}
 SPREAD = 0.12  # and how far they reach (standard deviation)
 
 
@@ -80,7 +88,7 @@ class CrossAttention(nn.Module):
         self.classifier = nn.Parameter(torch.zeros(len(names), width))
         self.bias = nn.Parameter(torch.zeros(len(names)))
         self.prior = nn.Parameter(torch.tensor(1.0))
-        self.middles = nn.Parameter(torch.tensor(PLACES))
+        self.middles = nn.Parameter(torch.tensor(list(PLACES.values())))
         self.spreads = nn.Parameter(torch.full((len(PLACES), 2), SPREAD).log())
         self.places = nn.Parameter(torch.zeros(len(PLACES), width))
 

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from pnloc.boxes import iou
 from pnloc.config import RegionConfig
-from pnloc.progress import bar
-from pnloc.train import autocast, load_tensors, save_tensors
+from pnloc.files import load_tensors, save_tensors
+from pnloc.parallel import autocast, bar
 
 if (
     TYPE_CHECKING

@@ -21,14 +21,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
 from torch import Tensor, nn
 
-from pnloc import processes
+from pnloc import parallel
 from pnloc.errors import PnlocError
-from pnloc.files import atomic, digest, unwritable
-from pnloc.progress import bar
+from pnloc.files import digest, load_tensors, save_tensors
 
 Losses = dict[str, Tensor]
 Watcher = Callable[[str, pd.DataFrame], None]  # is given the title and the history so far
@@ -56,69 +54,9 @@ class Schedule:
             raise PnlocError(f"nothing to train on: {self.epochs} epochs of {self.steps} batches")
 
 
-def device() -> torch.device:
-    """This process's accelerator where there is one, else the CPU."""
-    return processes.device()
-
-
-def autocast(where: torch.device) -> torch.autocast:
-    """bfloat16 where the hardware computes it natively; elsewhere float32.
-
-    GPU: from compute capability 8.0 on; what older ones emulate is slower than float32. CPU: x86 with AVX-512 BF16 or AMX
-    (whose bf16 tiles oneDNN uses by itself). ARM is left at float32: not measured.
-    """
-    if where.type == "cuda":
-        return torch.autocast(
-            "cuda", torch.bfloat16, enabled=torch.cuda.is_bf16_supported(including_emulation=False)
-        )
-    known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return torch.autocast(
-        "cpu", torch.bfloat16, enabled=bool(known.get("avx512_bf16") or known.get("amx_bf16"))
-    )
-
-
 def generator(*seed: int) -> np.random.Generator:
     """A NumPy generator for a tuple of non-negative integers such as (seed, stage, epoch)."""
     return np.random.default_rng(list(seed))
-
-
-def save_module(path: str | Path, module: nn.Module) -> None:
-    """Write a module's weights and buffers as safetensors."""
-    save_tensors(path, {name: value.detach().cpu() for name, value in module.state_dict().items()})
-
-
-def load_module(path: str | Path, module: nn.Module) -> nn.Module:
-    """Read weights into `module`, strictly; a file that is missing or does not fit raises PnlocError."""
-    try:
-        module.load_state_dict(load_tensors(path))
-    except RuntimeError as error:
-        raise PnlocError(f"{path}: does not fit the model ({str(error).splitlines()[0]})") from None
-    return module
-
-
-def save_tensors(
-    path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None
-) -> None:
-    """Write tensors atomically as safetensors; a full disk raises PnlocError and leaves the older file as it was."""
-    with atomic(path) as temporary:
-        try:
-            save_file(
-                {name: value.contiguous() for name, value in tensors.items()},
-                str(temporary),
-                metadata,
-            )
-        except SafetensorError as error:
-            raise unwritable(path, error) from None
-
-
-def load_tensors(path: str | Path) -> dict[str, Tensor]:
-    """Read a safetensors file; a missing or broken one raises PnlocError with its name."""
-    try:
-        return load_file(str(path))
-    except FileNotFoundError:
-        raise PnlocError(f"{path}: no such file") from None
-    except (SafetensorError, OSError) as error:
-        raise PnlocError(f"{path}: not readable as safetensors ({error})") from None
 
 
 @contextmanager
@@ -155,8 +93,7 @@ def fit(
     fingerprint: str,
     seed: int,
     title: str = "training",
-    share: Callable[[object], tuple[object, float]] | None = None,
-    encoders: tuple[nn.Module, ...] = (),
+    shared: bool = False,
     validation: Callable[[], float] | None = None,
 ) -> pd.DataFrame:
     """Train `module` in place and return its history: epoch, the mean of each loss term and of their sum, and the validation loss.
@@ -169,9 +106,7 @@ def fit(
     validation() gives a loss on images that are not trained on; it is called after each epoch, with the module at rest (`eval`) and without
     gradients. The module ends with the weights of the epoch in which it was lowest, and `schedule.patience` says when to stop.
 
-    With several processes (pnloc.processes): share(batch) gives this process's part of a batch and the part's share
-    of the batch's losses, which must be means. Without it every process computes the losses of the whole batch, having encoded
-    its part of the rows in each of `encoders`.
+    shared: the losses are means over the rows of a batch, a tuple of columns; several processes (pnloc.parallel) then take a part each.
     """
     folder = Path(folder)
     fingerprint = digest(fingerprint, asdict(schedule), seed)
@@ -182,12 +117,16 @@ def fit(
     done, best = _resume(module, optimizer, folder, fingerprint) or (Progress(), {})
     _replay(cycle, len(done.history) * schedule.steps + done.step)
     resumed = done.step > 0  # then the random numbers have been restored, too
-    processes.same_start(module)
-    processes.wait()  # all have read the checkpoint before one is written
+    several = shared and parallel.count() > 1
+    if several:
+        losses = parallel.replicate(module, losses)
+        parallel.wait()  # all have read the checkpoint before one is written
     saved = time.monotonic()
     module.train()
-    with processes.whole_batch(module, *encoders), _stoppable() as stop:
-        for epoch in bar(range(len(done.history), schedule.epochs), desc=title, unit="epoch"):
+    with _stoppable() as stop:
+        for epoch in parallel.bar(
+            range(len(done.history), schedule.epochs), desc=title, unit="epoch"
+        ):
             if schedule.patience and done.waited() >= schedule.patience:
                 break
             if not resumed:
@@ -196,7 +135,7 @@ def fit(
             with closing(_ahead(islice(batches(epoch), done.step, None))) as coming:
                 for batch in coming:
                     try:
-                        terms = _step(module, optimizer, losses, batch, share)
+                        terms = _step(module, optimizer, losses, batch, several)
                     except FloatingPointError as error:
                         kept = f"{folder} keeps the last good state"
                         raise PnlocError(
@@ -247,10 +186,7 @@ def _measure(module: nn.Module, validation: Callable[[], float], title: str, epo
     with torch.no_grad():
         value = torch.tensor([float(validation())], dtype=torch.float64)
     module.train()
-    where = next(module.parameters()).device
-    if processes.count() > 1:
-        value = value.to(where, torch.float32)
-        processes.average([value])
+    value = parallel.agree(value)
     if not torch.isfinite(value).all():
         raise PnlocError(f"{title}: the validation loss is not finite, in epoch {epoch}")
     return float(value)
@@ -261,26 +197,21 @@ def _step(
     optimizer: torch.optim.Optimizer,
     losses: Callable[[object], Losses],
     batch: object,
-    share: Callable[[object], tuple[object, float]] | None,
+    several: bool,
 ) -> dict[str, float]:
     """One step of the optimizer; the values of the loss terms and, as 'loss', of their sum, over the whole batch.
 
     Raises FloatingPointError, before a weight has changed, where a value is not finite.
     """
-    weight = 1.0
-    if share is not None and processes.count() > 1:
-        batch, weight = share(batch)
-        weight *= processes.count()  # the mean over processes is then the mean over the batch
-    terms = losses(batch)
+    terms = losses(parallel.part(batch) if several else batch)
     terms = {**terms, "loss": torch.stack(list(terms.values())).sum()}
-    values = torch.stack([value.detach().float() for value in terms.values()]) * weight
-    processes.average([values])
+    values = torch.stack([value.detach().float() for value in terms.values()])
+    values = parallel.mean(values) if several else values
     if not torch.isfinite(values[-1]):
         said = {name: round(float(value), 4) for name, value in zip(terms, values, strict=True)}
         raise FloatingPointError(f"loss is not finite ({said})")
     optimizer.zero_grad(set_to_none=True)
-    (terms["loss"] if weight == 1.0 else terms["loss"] * weight).backward()
-    processes.average_gradients(module)
+    terms["loss"].backward()
     norm = nn.utils.clip_grad_norm_(module.parameters(), 5.0)
     if not torch.isfinite(norm):
         raise FloatingPointError("gradient is not finite")
@@ -347,7 +278,7 @@ def _checkpoint(
     best: dict[str, Tensor],
 ) -> None:
     """Write weights, the best ones so far, optimizer state, random numbers and progress into one file, in the main process."""
-    if not processes.main():
+    if not parallel.main():
         return
     tensors = {
         f"module.{name}": value.detach().cpu() for name, value in module.state_dict().items()
@@ -369,7 +300,7 @@ def _resume(
     module: nn.Module, optimizer: torch.optim.Optimizer, folder: Path, key: str
 ) -> tuple[Progress, dict[str, Tensor]] | None:
     """Load the last checkpoint of the same fingerprint, if there is one, with its random numbers; returns the best weights so far, too."""
-    if processes.main():
+    if parallel.main():
         for left in folder.glob(
             f".{Path(STATE).stem}-*"
         ):  # half a file, of a process killed while it wrote

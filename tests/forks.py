@@ -9,7 +9,7 @@ from pathlib import Path
 
 CONTEXT = get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["pytest", "accelerate", "pnloc.detector", "pnloc.localize", "pnloc.baselines.classifier"]
+    ["pytest", "accelerate", "pnloc.detector", "pnloc.training", "pnloc.baselines.classifier"]
 )
 
 
@@ -66,9 +66,9 @@ def together(
 def _reporting(work: Callable, folder: Path, rank: int, *arguments: object) -> None:
     try:
         work(folder, *arguments)
-        from pnloc import processes
+        from pnloc import parallel
 
-        processes.wait()  # who ends first would cut the connection of those who are still making it
+        parallel.wait()  # who ends first would cut the connection of those who are still making it
     except BaseException:
         (folder / f"failed-{rank}").write_text(traceback.format_exc())
         raise

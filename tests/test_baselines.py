@@ -9,7 +9,7 @@ from pnloc.baselines import classifier as baselines
 from pnloc.baselines import heatmaps, priors
 from pnloc.baselines.heatmaps import HeatChoice, boxes_of
 from pnloc.boxes import area, fixed_pair
-from pnloc.reports.phrases import CELLS, asserted_places, padded
+from pnloc.reports.phrases import PLACES, asserted_places, padded
 
 # Per side three boxes one above the other (upper, middle, lower), the right lung on the left of the picture.
 TRAINING = np.array([[x, y, x + 0.2, y + 0.2] for x in (0.2, 0.6) for y in (0.2, 0.4, 0.6)])
@@ -45,7 +45,7 @@ def test_the_heat_map_is_the_share_of_training_boxes_at_each_place():
 
 def test_each_place_has_the_median_of_the_training_boxes_there():
     found = priors.place_boxes(np.concatenate([TRAINING, TRAINING + 0.01, TRAINING - 0.01]))
-    assert found == pytest.approx(TRAINING) and len(found) == len(CELLS)
+    assert found == pytest.approx(TRAINING) and len(found) == len(PLACES)
 
 
 def test_a_place_without_training_boxes_takes_its_third_of_its_side():

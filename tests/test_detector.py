@@ -10,10 +10,11 @@ from pnloc.baselines.classifier import Classifier
 from pnloc.baselines.heatmaps import class_activation, grad_cam, heat_boxes, probabilities
 from pnloc.boxes import iou
 from pnloc.config import FINDINGS, DetectorConfig, RegionConfig
-from pnloc.detector import finding_loss, train_detector, union_mask
+from pnloc.detector import finding_loss, union_mask
 from pnloc.errors import PnlocError
 from pnloc.inputs import augment, normalize
 from pnloc.regions import Regions, components, extract, feature_size, mask_mean
+from pnloc.training import train_detector
 
 SMALL = DetectorConfig(
     side=96, width=16, pyramid=16, epochs=25, batch=8, anchor_sizes=((16.0, 24.0), (36.0, 52.0))

@@ -12,13 +12,13 @@ from experiments import text_gain as experiment
 from experiments.arms import Arm, Pairs
 from experiments.plans import ABLATIONS, PLANS
 from experiments.pooling import COLUMNS
-from pnloc import choices
+from pnloc import localizer as choices
 from pnloc.cli import main
 from pnloc.errors import PnlocError
 from pnloc.files import read_json
-from pnloc.localize import Choice, boxes_of
+from pnloc.localizer import Choice, boxes_of
 from pnloc.regions import Regions
-from pnloc.reports.phrases import CELLS, asserted_places
+from pnloc.reports.phrases import PLACES, asserted_places
 from pnloc.reports.words import WordVectors
 from pnloc.run import comparators, trained
 
@@ -97,7 +97,7 @@ def test_swapped_sides_are_the_other_sides_and_nothing_else():
 def test_swapped_sides_are_read_as_the_other_sides():
     text = "Patchy opacity in the right lower lobe. Focal consolidation in the left upper zone."
     found = {tuple(p) for p in asserted_places(arms.swap_sides(text))}
-    mirrored = {tuple(np.roll(p, len(CELLS) // 2)) for p in asserted_places(text)}
+    mirrored = {tuple(np.roll(p, len(PLACES) // 2)) for p in asserted_places(text)}
     assert found == mirrored and found != {tuple(p) for p in asserted_places(text)}
 
 

@@ -11,13 +11,14 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pnloc import detector as detection
-from pnloc import losses, processes
+from pnloc import losses, parallel
 from pnloc.config import DetectorConfig, ModelConfig, RegionConfig
-from pnloc.detector import Detector, train_detector, union_mask
-from pnloc.localize import image_mass, train_localizer
+from pnloc.detector import Detector, union_mask
+from pnloc.localizer import image_attention
 from pnloc.model import Batch, CrossAttention
 from pnloc.regions import Regions, extract
 from pnloc.reports.words import WordVectors
+from pnloc.training import train_detector, train_localizer
 
 TINY = DetectorConfig(
     side=64,
@@ -118,7 +119,7 @@ def both(monkeypatch):
     def results(work):
         found = []
         for where in ("cpu", "cuda"):
-            monkeypatch.setattr(processes, "device", lambda where=where: torch.device(where))
+            monkeypatch.setattr(parallel, "device", lambda where=where: torch.device(where))
             found.append(work(where))
         return found
 
@@ -187,7 +188,7 @@ def test_an_attention_trained_on_the_gpu_says_what_that_of_the_cpu_says(both, tm
             folder=tmp_path / where,
             fingerprint="g",
         )
-        return history, image_mass(model, regions)
+        return history, image_attention(model, regions)
 
     (history, (beta, attributes)), (other, (gamma, others)) = both(train)
     assert np.allclose(history, other, atol=1e-3)

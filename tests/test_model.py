@@ -8,8 +8,8 @@ import torch
 
 from pnloc import losses
 from pnloc.config import ModelConfig
-from pnloc.localize import stretches, supervision
 from pnloc.model import Batch, CrossAttention, ImageDropout
+from pnloc.training import stretches, supervision
 
 STUDIES, REGIONS, WORDS, PHRASES, ATTRIBUTES, FEATURES = 4, 5, 3, 2, 2, 6
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from pnloc.reports.phrases import CELLS, MOST, asserted_places, padded, phrases, places
+from pnloc.reports.phrases import MOST, PLACES, asserted_places, padded, phrases, places
 
 
 def named(cells) -> set[str]:
-    return {f"{side} {zone}" for (side, zone), here in zip(CELLS, cells, strict=True) if here}
+    return {f"{side} {zone}" for (side, zone), here in zip(PLACES, cells, strict=True) if here}
 
 
 def said(text: str) -> list[set[str]]:
@@ -23,7 +23,7 @@ def said(text: str) -> list[set[str]]:
         ("Bibasilar opacities.", [{"right lower"}, {"left lower"}]),
         ("Lingular opacity.", [{"left middle", "left lower"}]),
         ("Retrocardiac consolidation.", [{"left lower"}]),
-        ("Possible pneumonia.", [{f"{s} {z}" for s, z in CELLS}]),
+        ("Possible pneumonia.", [{f"{s} {z}" for s, z in PLACES}]),
         ("No consolidation.", []),
         ("", []),
     ],
@@ -52,7 +52,7 @@ def test_every_finding_has_a_phrase_whatever_its_assertion():
 
 
 def test_a_report_keeps_no_more_than_a_few_phrases():
-    text = " ".join(f"Opacity in the {s} {z} lung." for s, z in CELLS)
+    text = " ".join(f"Opacity in the {s} {z} lung." for s, z in PLACES)
     assert len(asserted_places(text)) == MOST
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchvision.models import ResNet18_Weights, resnet18
 
-from pnloc import pretrained
+from pnloc import detector as pretrained
 from pnloc.config import preset
 from pnloc.detector import NarrowResNet
 from pnloc.errors import PnlocError

@@ -13,11 +13,11 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from pnloc import progress
+from pnloc import parallel as progress
 from pnloc.view.notebook import live_curves
 
 ROOT = Path(__file__).parents[1]
-CODE = "from pnloc.progress import bar\nfor _ in bar(range(3), desc='told'):\n    pass"
+CODE = "from pnloc.parallel import bar\nfor _ in bar(range(3), desc='told'):\n    pass"
 
 
 class Kernel:

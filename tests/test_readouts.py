@@ -10,7 +10,7 @@ from PIL import Image
 from scipy.special import logit
 
 from pnloc.images import Letterbox
-from pnloc.localize import Choice
+from pnloc.localizer import Choice
 from pnloc.regions import Regions
 from pnloc.run.severity import ensemble as looks
 from pnloc.run.severity import readouts

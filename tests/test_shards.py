@@ -8,10 +8,10 @@ import torch
 
 from pnloc.config import DetectorConfig, ModelConfig, RegionConfig
 from pnloc.errors import PnlocError
-from pnloc.localize import train_localizer
 from pnloc.regions import Regions, feature_size
 from pnloc.reports.words import WordVectors
 from pnloc.run.feature_store import NAMES, Chosen, Shards, build, join, load
+from pnloc.training import train_localizer
 
 COUNT = 23
 

@@ -17,17 +17,18 @@ from safetensors import safe_open
 from pnloc import cli, files, train
 from pnloc.config import DetectorConfig, ModelConfig
 from pnloc.errors import PnlocError
-from pnloc.localize import train_localizer
+from pnloc.files import load_tensors, save_module
 from pnloc.regions import Regions
 from pnloc.reports.words import WordVectors
-from pnloc.train import STATE, load_tensors, save_module
+from pnloc.train import STATE
+from pnloc.training import train_localizer
 
 KILLS = 20
 
 
 def detector(folder):
     """A small RetinaNet as the package trains it: channels last, batch normalization, bfloat16 where there is such."""
-    from pnloc.detector import train_detector
+    from pnloc.training import train_detector
 
     rng = np.random.default_rng(1)
     images = rng.integers(1, 200, (24, 32, 32), dtype=np.uint8)
@@ -316,12 +317,12 @@ def test_a_value_that_is_not_finite_ends_the_run_and_keeps_the_step_before(
             )  # the root's slope at 0 is infinite
         return terms
 
-    from pnloc import localize
+    from pnloc import training
 
-    real, calls = localize.total, []
+    real, calls = training.total, []
     monkeypatch.setattr(train, "EVERY", 0.0)
     with monkeypatch.context() as patch:
-        patch.setattr(localize, "total", spoiled)
+        patch.setattr(training, "total", spoiled)
         with pytest.raises(
             PnlocError, match=f"text attention: the {what} is not finite.* epoch 1, step 3; .*keeps"
         ):

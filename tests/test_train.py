@@ -8,7 +8,8 @@ from torch import nn
 
 from pnloc import train
 from pnloc.errors import PnlocError
-from pnloc.train import Schedule, fit, load_module, load_tensors, save_module
+from pnloc.files import load_module, load_tensors, save_module
+from pnloc.train import Schedule, fit
 
 
 def run(folder, epochs_allowed=None, seed=3, spoil=False):

@@ -1,7 +1,7 @@
 """What the localizer is compared with: an image-label classifier, the box prior, the best proposal.
 
 Heat maps of the classifier are in pnloc.baselines.heatmaps, other priors in pnloc.baselines.priors. The image-label attention is the localizer itself, trained
-without text (pnloc.localize.train_localizer).
+without text (pnloc.training.train_localizer).
 """
 
 from copy import deepcopy
@@ -14,12 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pnloc import processes
 from pnloc.boxes import fixed_pair, iou
 from pnloc.config import FittingConfig
 from pnloc.inputs import augment, normalize
+from pnloc.parallel import autocast, device
 from pnloc.regions import Regions
-from pnloc.train import Losses, Schedule, autocast, device, fit, generator
+from pnloc.train import Losses, Schedule, fit, generator
 
 if TYPE_CHECKING:
     from pnloc.detector import Detector
@@ -123,7 +123,7 @@ def train_classifier(
         fingerprint=fingerprint,
         seed=seed,
         title=title,
-        share=processes.share,
+        shared=True,
         validation=validation if len(held[0]) else None,
     )
     return model, history

@@ -16,12 +16,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pnloc.config import FittingConfig, ModelConfig
-from pnloc.localize import make_batch, name_vectors
+from pnloc.localizer import make_batch
 from pnloc.losses import matching
 from pnloc.model import PNEUMONIA, Batch, CrossAttention
+from pnloc.parallel import device
 from pnloc.regions import Regions
 from pnloc.reports.words import WordVectors
-from pnloc.train import Losses, Schedule, device, fit, generator
+from pnloc.train import Losses, Schedule, fit, generator
+from pnloc.training import name_vectors
 
 PROMPT = ("opacity", "consolidation", "pneumonia")
 MARGIN = 0.2  # of the ranking loss, between cosines

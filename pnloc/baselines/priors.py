@@ -8,7 +8,7 @@ import numpy as np
 
 from pnloc.baselines.heatmaps import coverage
 from pnloc.boxes import area, as_boxes, fixed_pair
-from pnloc.reports.phrases import CELLS
+from pnloc.model import PLACES
 
 WHOLE_IMAGE = np.array([[0.0, 0.0, 1.0, 1.0]])
 GRID = 128
@@ -31,20 +31,20 @@ def heat_map(training: np.ndarray, cells: int = GRID) -> np.ndarray:
 
 
 def place_boxes(training: np.ndarray) -> np.ndarray:
-    """For each of the six places of the lungs (pnloc.reports.phrases.CELLS) a box [6, 4]: the median of the training boxes that lie there.
+    """For each of the six places of the lungs (pnloc.model.PLACES) a box [6, 4]: the median of the training boxes that lie there.
 
     A box lies on the side, and in the third of the height of `whole_lungs`, that its centre is in; the right lung is on the left of the
     picture. A place without boxes takes its third of the box of its side (`pnloc.boxes.fixed_pair`). Without boxes at all [6, 4] of NaN.
     """
     training = as_boxes(training)
     if len(training) == 0:
-        return np.full((len(CELLS), 4), np.nan)
+        return np.full((len(PLACES), 4), np.nan)
     top, bottom = whole_lungs(training)[0, [1, 3]]
     sides = fixed_pair(training)
     x, y = (training[:, 0] + training[:, 2]) / 2, (training[:, 1] + training[:, 3]) / 2
     third = np.clip((3 * (y - top) / max(bottom - top, 1e-9)).astype(int), 0, 2)
     found = []
-    for number in range(len(CELLS)):
+    for number in range(len(PLACES)):
         side, zone = divmod(number, 3)
         here = training[((x >= 0.5) == bool(side)) & (third == zone)]
         if len(here):
@@ -63,7 +63,7 @@ def report_boxes(places: np.ndarray, by_place: np.ndarray, sides: np.ndarray) ->
     atlas; here they come from training boxes.
     """
     found = []
-    for place in np.asarray(places).reshape(-1, len(CELLS)):
+    for place in np.asarray(places).reshape(-1, len(PLACES)):
         for side in range(2):
             cells = np.flatnonzero(place[3 * side : 3 * side + 3]) + 3 * side
             if len(cells) == 3:

@@ -15,11 +15,12 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FasterRCNN, FastRCNNPredictor, TwoMLPHead
 from torchvision.ops import MultiScaleRoIAlign
 
-from pnloc import processes
 from pnloc.config import FittingConfig
-from pnloc.detector import Detector, balanced
+from pnloc.detector import Detector
 from pnloc.inputs import normalize
-from pnloc.train import Losses, Schedule, autocast, device, fit
+from pnloc.parallel import autocast, device
+from pnloc.train import Losses, Schedule, fit
+from pnloc.training import balanced
 
 OVERLAP = 0.3  # IoU from which on the lesser of two detections of Faster R-CNN is dropped
 MOST = 20  # detections per image
@@ -149,7 +150,7 @@ def train_supervised(
         fingerprint=fingerprint,
         seed=seed,
         title=title,
-        share=processes.share,
+        shared=True,
         validation=validation if len(held[0]) else None,
     )
 

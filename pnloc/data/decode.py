@@ -17,7 +17,7 @@ from pnloc.data.records import BOX_COLUMNS, QUARANTINE_COLUMNS, Records, drop_pa
 from pnloc.errors import PnlocError
 from pnloc.files import unwritable
 from pnloc.images import Letterbox
-from pnloc.progress import bar
+from pnloc.parallel import bar
 
 PIECE = 1024  # images that are moved at once
 

@@ -19,7 +19,7 @@ from scipy.fft import dctn
 from pnloc.data.readers import decode
 from pnloc.errors import PnlocError
 from pnloc.images import Letterbox
-from pnloc.progress import bar
+from pnloc.parallel import bar
 
 SIDE, FREQUENCIES = 32, 16
 DECODED = 4 * SIDE  # the side at which files are decoded for their thumbnail

@@ -1,6 +1,6 @@
 """Phrases: what a report asserts of an opacity, as places that a region can agree with.
 
-A phrase is one finding of a report. Its place is a set of the six CELLS of the two lungs: 'right lower lobe' is one cell,
+A phrase is one finding of a report. Its place is a set of the six PLACES of the two lungs: 'right lower lobe' is one cell,
 'left lung' three, 'at both bases' two phrases of one cell each, an opacity without a place all six.
 """
 
@@ -9,12 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pnloc.model import PLACES
 from pnloc.reports.findings import Finding, findings
 from pnloc.reports.sentences import Splitter
 
-CELLS: tuple[tuple[str, str], ...] = tuple(
-    (side, zone) for side in ("right", "left") for zone in ("upper", "middle", "lower")
-)
 # Zones beside the three thirds: where they lie among these.
 _ZONES = {
     "upper": ("upper",),
@@ -33,15 +31,20 @@ _NOUN = re.compile(
 
 @dataclass(frozen=True)
 class Phrase:
-    """A finding: its words, assertion, and the cells [6] (0 or 1) that its place allows; see CELLS."""
+    """A finding: its words, assertion, and the cells [6] (0 or 1) that its place allows; see PLACES."""
 
     text: str
     assertion: str
     cells: tuple[float, ...]
 
+    @property
+    def asserted(self) -> bool:
+        """Whether the report asserts it, hedged or not."""
+        return self.assertion in ASSERTED
+
 
 def _cells(sides: set[str], zones: set[str]) -> tuple[float, ...]:
-    return tuple(float(side in sides and zone in zones) for side, zone in CELLS)
+    return tuple(float(side in sides and zone in zones) for side, zone in PLACES)
 
 
 def places(attributes: frozenset[str] | set[str]) -> list[tuple[float, ...]]:
@@ -88,13 +91,13 @@ def asserted_places(text: str, splitter: Splitter | None = None, most: int = MOS
         for p in found
         if not any(q != p and all(a >= b for a, b in zip(p, q, strict=True)) for q in found)
     ]
-    return np.array(sorted(kept, reverse=True)[:most], dtype=np.float32).reshape(-1, len(CELLS))
+    return np.array(sorted(kept, reverse=True)[:most], dtype=np.float32).reshape(-1, len(PLACES))
 
 
 def padded(lists: list[np.ndarray]) -> np.ndarray:
     """Places of N reports as one array [N, P, 6], padded with places that allow no cell."""
     width = max((len(p) for p in lists), default=0)
-    array = np.zeros((len(lists), width, len(CELLS)), dtype=np.float32)
+    array = np.zeros((len(lists), width, len(PLACES)), dtype=np.float32)
     for row, found in enumerate(lists):
         array[row, : len(found)] = found
     return array

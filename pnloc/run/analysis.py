@@ -12,7 +12,7 @@ from pnloc.config import BASELINES
 from pnloc.evaluation import calibration
 from pnloc.evaluation.bootstrap import by_patient, interval, patient_index, weights
 from pnloc.files import read_csv, write_table
-from pnloc.localize import image_mass, make_batch
+from pnloc.localizer import image_attention, make_batch
 from pnloc.run import comparators
 from pnloc.run import predictions as predict
 from pnloc.run.run import Run
@@ -223,7 +223,7 @@ def word_attention(run: Run, row: int, most: int = 6) -> list[tuple[str, np.ndar
 def attribute_attention(run: Run, row: int, most: int = 6) -> list[tuple[str, float, np.ndarray]]:
     """The attributes that the image of a study of the pairs is given with the greatest probability, that, and their attention beta [R]; no word is read."""
     model, regions = run.localizer(True)[0], run.regions(run.sets.pairs).rows([row])
-    probabilities = image_mass(model, regions)[1][0]
+    probabilities = image_attention(model, regions)[1][0]
     beta = model.image_only(make_batch(regions))[0][0].cpu().numpy()
     return [
         (NAMES[k], float(probabilities[k]), beta[k])

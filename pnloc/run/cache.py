@@ -21,15 +21,14 @@ from pathlib import Path
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from pnloc import processes
+from pnloc import parallel
 from pnloc.files import copy, digest, read_csv, read_json, write_json, write_table
 from pnloc.run.provenance import environment
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("pnloc", "experiments")
 PLUMBING = frozenset(
-    f"pnloc.{name}"
-    for name in ("errors", "files", "access", "parallel", "config", "processes", "progress")
+    f"pnloc.{name}" for name in ("errors", "files", "access", "parallel", "config")
 )
 STAGES = frozenset(f"pnloc.run.{name}" for name in ("cache", "provenance", "run", "sets"))
 TIMING = ["stage", "seconds", "peak_mib"]
@@ -130,12 +129,12 @@ class Cache:
         key = digest(name, *plain, inspect.getsource(make), source_digest(*sorted(set(modules))))
         folder = self.root / "cache" / f"{name}-{key}"
         whole = folder / "done.json"
-        if not together and not processes.main():
+        if not together and not parallel.main():
             while not whole.exists():
                 time.sleep(0.2)
             return folder, key
-        with self._turn(name) if processes.main() and not whole.exists() else nullcontext():
-            if processes.agree(not whole.exists()) if together else not whole.exists():
+        with self._turn(name) if parallel.main() and not whole.exists() else nullcontext():
+            if parallel.agree(not whole.exists()) if together else not whole.exists():
                 self._make(name, folder, key, make, together)
         return folder, key
 
@@ -150,14 +149,14 @@ class Cache:
         """Run a stage, in this process or, `together`, in all."""
         folder.mkdir(parents=True, exist_ok=True)
         started = time.perf_counter()
-        with nullcontext() if together else processes.alone():
+        with nullcontext() if together else parallel.alone():
             noted = make(folder, key) or {}
         if together:
-            processes.wait()
-        if processes.main():
+            parallel.wait()
+        if parallel.main():
             self._finish(name, folder, key, noted, time.perf_counter() - started)
         if together:
-            processes.wait()
+            parallel.wait()
         self.ran.append(name)
 
     @contextmanager

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pnloc import processes
+from pnloc import parallel
 from pnloc.errors import PnlocError
 from pnloc.files import read_json, write_json
-from pnloc.progress import bar
+from pnloc.parallel import bar
 from pnloc.regions import Regions
 
 LENGTH = (
@@ -47,12 +47,12 @@ def build(
     folder = Path(folder)
     pieces = [slice(start, min(start + length, count)) for start in range(0, max(count, 1), length)]
     paths = [folder / _FOLDER / f"{number:05d}.safetensors" for number in range(len(pieces))]
-    mine = range(processes.index(), len(pieces), processes.count())
+    mine = range(parallel.index(), len(pieces), parallel.count())
     for number in bar(mine, desc="shards", unit="shard", shown=len(mine) > 1):
         if not paths[number].exists():
             make(pieces[number]).save(paths[number])
-    processes.wait()
-    if processes.main():
+    parallel.wait()
+    if parallel.main():
         if count <= small:
             join([(Regions.load(path), None) for path in paths]).save(folder / _WHOLE)
             for path in (folder / _FOLDER).iterdir():
@@ -67,7 +67,7 @@ def build(
                 folder / _INDEX,
                 {"images": count, "length": length, "files": [p.name for p in paths]},
             )
-    processes.wait()
+    parallel.wait()
 
 
 def load(folder: str | Path) -> "Regions | Shards":

@@ -13,11 +13,10 @@ import pandas as pd
 
 from pnloc.baselines import heatmaps, priors
 from pnloc.boxes import union_iou
-from pnloc.choices import MOST, SHARES
 from pnloc.evaluation import bootstrap
 from pnloc.evaluation import localization as metrics
 from pnloc.files import read_csv, write_table
-from pnloc.localize import Choice, detector_mass, pick
+from pnloc.localizer import MOST, SHARES, Choice, normalized_scores, pick
 from pnloc.run import comparators, members
 from pnloc.run.cache import lay_out
 from pnloc.run.comparators import Found
@@ -64,7 +63,7 @@ def found(run: Run) -> dict[str, Found]:
         members.folds(run),
         run.sets.true_boxes(name),
     )
-    likely, mass = regions.image.numpy(), detector_mass(regions)
+    likely, mass = regions.image.numpy(), normalized_scores(regions)
     maps = comparators.mask_maps(regions, run.preset.detector.side)
     ways = {
         "detector-top": [pick(regions, mass, Choice(1.0, 1))],

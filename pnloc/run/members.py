@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from pnloc.files import load_module, save_module
+from pnloc.parallel import device
 from pnloc.regions import Regions, extract
 from pnloc.run import feature_store as shards
 from pnloc.run.run import Run
-from pnloc.train import device, load_module, save_module
 
 if TYPE_CHECKING:
     from pnloc.detector import Detector
@@ -30,7 +31,7 @@ def stage(run: Run, title: str, rows: np.ndarray, seed: int) -> tuple[Path, str]
     """A further detector, trained as the run's own but with another seed or on other images."""
 
     def make(folder: Path, key: str) -> None:
-        from pnloc.detector import train_detector
+        from pnloc.training import train_detector
 
         data = run.detector_data(rows)
         detector, _ = train_detector(
@@ -39,7 +40,7 @@ def stage(run: Run, title: str, rows: np.ndarray, seed: int) -> tuple[Path, str]
         save_module(folder / "detector.safetensors", detector)
 
     inputs = (*run.detector_inputs, rows.tolist(), seed)
-    return run.cache.stage(title, *inputs, make=make, code=("pnloc.detector",))
+    return run.cache.stage(title, *inputs, make=make, code=("pnloc.training",))
 
 
 def trained(run: Run, title: str, rows: np.ndarray, seed: int) -> "Detector":

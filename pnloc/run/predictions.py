@@ -13,17 +13,17 @@ import pandas as pd
 from pnloc.baselines import classifier as baselines
 from pnloc.baselines.heatmaps import HeatChoice
 from pnloc.boxes import union_iou
-from pnloc.choices import best_choice
 from pnloc.config import BASELINES
 from pnloc.files import read_csv, write_table
-from pnloc.localize import (
+from pnloc.localizer import (
     Choice,
+    best_choice,
     boxes_of,
-    detector_mass,
-    image_mass,
-    region_scores,
-    report_mass,
-    report_scores,
+    image_attention,
+    normalized_scores,
+    rank_regions,
+    rank_with_report,
+    report_attention,
 )
 from pnloc.run import comparators, trained
 from pnloc.run.cache import lay_out
@@ -51,11 +51,11 @@ def mass(run: Run, name: str, rows: np.ndarray, method: str, seed: int | None = 
     """A method's mass over the regions [n, R] of some rows of a set; with the attention of the run's own seed or of another."""
     regions = run.regions(name).rows(rows)
     if method == "detector":
-        return detector_mass(regions)
+        return normalized_scores(regions)
     model, _ = run.localizer(method != "image-label-attention", seed)
     if method == "report-given":
-        return report_mass(model, regions, run.sets.phrases(name)[rows])
-    return image_mass(model, regions)[0]
+        return report_attention(model, regions, run.sets.phrases(name)[rows])
+    return image_attention(model, regions)[0]
 
 
 def scores(
@@ -64,10 +64,10 @@ def scores(
     """What a method ranks the regions of some rows of a set by [n, R], with or without the grouping step."""
     regions = run.regions(name).rows(rows)
     if method == "report-given":
-        return report_scores(
+        return rank_with_report(
             run.localizer(True, seed)[0], regions, run.sets.phrases(name)[rows], grouped
         )
-    return region_scores(regions, mass(run, name, rows, method, seed), grouped)
+    return rank_regions(regions, mass(run, name, rows, method, seed), grouped)
 
 
 def choose(
@@ -198,7 +198,9 @@ def likely(run: Run, name: str, rows: np.ndarray, method: str) -> np.ndarray:
     regions = run.regions(name).rows(rows)
     if method == "detector":
         return regions.image.numpy()
-    probability = image_mass(run.localizer(method != "image-label-attention")[0], regions)[1][:, 0]
+    probability = image_attention(run.localizer(method != "image-label-attention")[0], regions)[1][
+        :, 0
+    ]
     if method == "report-given":
         said = run.sets.phrases(name)[rows]
         probability = (probability + (said.any((1, 2)) if said.size else 0.0)) / 2

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pnloc import __version__, processes
+from pnloc import __version__, parallel
 from pnloc.files import digest
 
 PACKAGES = (
@@ -51,7 +51,7 @@ def environment() -> dict[str, object]:
     """Versions of Python, of this package and of those that its numbers depend on; machine, processes, commit."""
     import torch
 
-    where = processes.device()
+    where = parallel.device()
     return {
         "pnloc": __version__,
         "commit": commit(),
@@ -62,7 +62,7 @@ def environment() -> dict[str, object]:
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "processors": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "processes": processes.count(),
+        "processes": parallel.count(),
     }
 
 

@@ -16,8 +16,7 @@ from pnloc.evaluation import bootstrap
 from pnloc.evaluation import localization as metrics
 from pnloc.evaluation.bootstrap import holm
 from pnloc.files import read_csv, write_table
-from pnloc.localize import Choice, image_mass
-from pnloc.localizer import Localizer
+from pnloc.localizer import Choice, Localizer, image_attention
 from pnloc.run import members, seeds
 from pnloc.run import predictions as predict
 from pnloc.run.cache import lay_out
@@ -142,7 +141,9 @@ def attributes(run: Run) -> pd.DataFrame:
     """
     rows = run.sets.rows(run.sets.pairs, "test")
     _, labels, weights = (a[rows] for a in run.sets.supervision(run.sets.pairs))
-    probabilities = image_mass(run.localizer(True)[0], run.regions(run.sets.pairs).rows(rows))[1]
+    probabilities = image_attention(run.localizer(True)[0], run.regions(run.sets.pairs).rows(rows))[
+        1
+    ]
     patients = run.sets.records(run.sets.pairs).images["patient"].to_numpy()[rows]
     found = []
     for column, name in enumerate(NAMES):
@@ -280,17 +281,13 @@ def checkpoint(run: Run) -> Localizer:
     """Write `checkpoint/` (detector, model, words, config.json) and return the localizer that it holds."""
     model, _ = run.localizer(True)
     found = Localizer(
-        run.detector,
-        model,
-        NAMES,
-        run.sets.vectors,
-        predict.choose(run, "text-attention")[0],
-        run.preset.regions,
+        run.detector, model, NAMES, predict.choose(run, "text-attention")[0], run.preset.regions
     )
     config = run.preset.as_dict()
     found.save(
         run.root / "checkpoint", preset=run.preset.name, seed=run.seed, model=config["model"]
     )
+    run.sets.vectors.save(run.root / "checkpoint" / "words.safetensors")
     return found
 
 

@@ -12,20 +12,20 @@ import numpy as np
 import pandas as pd
 import torch
 
-from pnloc import processes
+from pnloc import parallel
 from pnloc.baselines.classifier import Classifier, train_classifier
 from pnloc.config import Preset, preset, title
 from pnloc.data import readers as datasets
 from pnloc.errors import PnlocError
-from pnloc.files import digest, read_csv, write_json, write_table
-from pnloc.localize import name_vectors, train_localizer
+from pnloc.files import digest, load_module, read_csv, save_module, write_json, write_table
 from pnloc.model import CrossAttention
+from pnloc.parallel import device
 from pnloc.regions import Regions, extract
 from pnloc.reports import phrases
 from pnloc.run import feature_store as shards
 from pnloc.run.cache import Cache
 from pnloc.run.sets import NAMES, Sets
-from pnloc.train import device, load_module, save_module
+from pnloc.training import name_vectors, train_localizer
 
 if TYPE_CHECKING:  # what takes long to import is imported by the stage that needs it
     from pnloc.detector import Detector
@@ -66,7 +66,7 @@ class Run:
         self.sets = Sets(configuration, data, seed, self.cache)
         self.regions = lru_cache(None)(self._regions)
         self.localizer = lru_cache(None)(self._localizer)
-        if processes.main():
+        if parallel.main():
             write_json(root / "config.json", {**configuration.as_dict(), "seed": seed})
 
     def title(self, role: str) -> str:
@@ -87,7 +87,7 @@ class Run:
         )
 
     def detector_data(self, rows: np.ndarray) -> dict:
-        """Images, boxes and findings of some rows of the detector's set, as pnloc.detector.train_detector takes them."""
+        """Images, boxes and findings of some rows of the detector's set, as pnloc.training.train_detector takes them."""
         name = self.title(self.preset.roles.detector)
         boxes, known = self.sets.true_boxes(name), self.sets.findings(name)
         found = None if known is None else known[rows]
@@ -103,7 +103,7 @@ class Run:
         inputs = (*self.detector_inputs, self.seed)
 
         def make(folder: Path, key: str) -> None:
-            from pnloc.detector import train_detector
+            from pnloc.training import train_detector
 
             rows = self.sets.rows(name, "train")
             data = self.detector_data(rows)
@@ -118,7 +118,7 @@ class Run:
             write_table(folder / "history.csv", history)
 
         return self.cache.stage(
-            "detector", *inputs, make=make, code=("pnloc.detector",), together=processes.shared()
+            "detector", *inputs, make=make, code=("pnloc.training",), together=parallel.shared()
         )
 
     @cached_property
@@ -164,7 +164,7 @@ class Run:
             if name != self.sets.pairs:
                 tokens, places = (
                     np.full((len(rows), 0), -1),
-                    np.zeros((len(rows), 0, len(phrases.CELLS)), np.float32),
+                    np.zeros((len(rows), 0, len(phrases.PLACES)), np.float32),
                 )
             parts.append(((self.regions(name), rows), tokens, places, labels, weights))
         regions = shards.join([p[0] for p in parts])
@@ -201,13 +201,7 @@ class Run:
             save_module(folder / "model.safetensors", model)
             write_table(folder / "history.csv", history)
 
-        return self.cache.stage(
-            title,
-            *inputs,
-            make=make,
-            code=(train_localizer, "pnloc.run.sets"),
-            together=processes.shared(),
-        )
+        return self.cache.stage(title, *inputs, make=make, code=(train_localizer, "pnloc.run.sets"))
 
     def _localizer(
         self, text: bool, seed: int | None = None
@@ -248,11 +242,11 @@ class Run:
             *inputs,
             make=make,
             code=(train_classifier, "pnloc.run.sets"),
-            together=processes.shared(),
+            together=parallel.shared(),
         )
 
     def train(self) -> None:
-        """Make every stage that several processes can share: detector, regions, both localizers, classifier."""
+        """Make every stage that several processes can share: detector, regions, classifier; and both localizers."""
         roles = self.preset.roles
         only_boxes = {self.title(roles.detector)} - {
             self.title(r) for r in (*roles.localization, roles.severity)

@@ -8,7 +8,7 @@ import pandas as pd
 from pnloc.boxes import union_iou
 from pnloc.evaluation import bootstrap
 from pnloc.files import read_csv, write_table
-from pnloc.localize import Choice, boxes_of
+from pnloc.localizer import Choice, boxes_of
 from pnloc.run.cache import lay_out
 from pnloc.run.comparators import boxed_rows, kinds
 from pnloc.run.predictions import choose, scores

@@ -19,14 +19,13 @@ from pnloc.data import duplicates
 from pnloc.data import readers as datasets
 from pnloc.data.records import Records, drop_patients
 from pnloc.errors import PnlocError
-from pnloc.files import digest, read_json, write_json, write_table
+from pnloc.files import digest, load_tensors, read_json, save_tensors, write_json, write_table
 from pnloc.images import Letterbox
-from pnloc.localize import pad_words, supervision
 from pnloc.model import PNEUMONIA
 from pnloc.reports import phrases, sentences, words
 from pnloc.run.cache import Cache, tree_digest
 from pnloc.run.provenance import data_digest
-from pnloc.train import load_tensors, save_tensors
+from pnloc.training import pad_words, supervision
 
 NAMES = (PNEUMONIA, *reports.ATTRIBUTES)
 TABLES = ("images", "boxes", "reports", "scores", "quarantine")

@@ -13,19 +13,18 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from pnloc import processes
+from pnloc import parallel
 from pnloc.baselines import grounding, heatmaps, weak
 from pnloc.baselines.classifier import train_classifier
 from pnloc.baselines.heatmaps import HeatChoice
-from pnloc.choices import best_choice, best_of
 from pnloc.config import BASELINES, FROM_BOXES, FROM_LABELS, FROM_PAIRS, FittingConfig
 from pnloc.errors import PnlocError
-from pnloc.files import read_csv, write_table
-from pnloc.localize import Choice, detector_mass, pick, region_scores
+from pnloc.files import load_module, read_csv, save_module, write_table
+from pnloc.localizer import Choice, best_choice, best_of, normalized_scores, pick, rank_regions
+from pnloc.parallel import device
 from pnloc.regions import extract
 from pnloc.run import comparators
 from pnloc.run.comparators import Found, boxed_rows, kinds
-from pnloc.train import device, load_module, save_module
 
 if TYPE_CHECKING:
     from pnloc.run.run import Run
@@ -108,7 +107,12 @@ def stage(run: "Run", method: str) -> tuple[Path, str]:
         save_module(folder / "model.safetensors", model)
         write_table(folder / "history.csv", history)
 
-    return run.cache.stage(f"baseline-{method}", *inputs, make=make, together=processes.shared())
+    return run.cache.stage(
+        f"baseline-{method}",
+        *inputs,
+        make=make,
+        together=parallel.shared() and method not in FROM_PAIRS,
+    )
 
 
 def _config(run: "Run", method: str) -> FittingConfig:
@@ -233,7 +237,7 @@ def choose(run: "Run", method: str) -> tuple["Choice | HeatChoice", float]:
     made = _before_choice(run, name, rows, method)
     if isinstance(made, tuple):
         regions, mass, _ = made
-        return best_choice(regions, region_scores(regions, mass, True), truth, True)
+        return best_choice(regions, rank_regions(regions, mass, True), truth, True)
     return best_of(made, truth)
 
 
@@ -270,13 +274,13 @@ def _before_choice(run: "Run", name: str, rows: np.ndarray, method: str) -> "Fou
         return detect(trained, run.sets.pixels(name)[rows])
     if method == "supervised":
         regions = extract(trained, run.sets.pixels(name)[rows], run.preset.regions)
-        return regions, detector_mass(regions), regions.image.numpy()
+        return regions, normalized_scores(regions), regions.image.numpy()
     regions = run.regions(name).rows(rows)
     return regions, *grounding.prompt_mass(trained, regions, run.sets.vectors)
 
 
 def _chosen(made: "Found | tuple", choice: Choice) -> Found:
-    """Boxes by a choice: of detections those whose score is a share of the best one's, of regions as pnloc.localize.pick."""
+    """Boxes by a choice: of detections those whose score is a share of the best one's, of regions as pnloc.localizer.pick."""
     if isinstance(made, tuple):
         regions, mass, _ = made
         return pick(regions, mass, choice)

@@ -13,8 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from pnloc.errors import PnlocError
-from pnloc.processes import cores
-from pnloc.progress import attended
+from pnloc.parallel import attended
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,8 +92,9 @@ def limit_threads() -> None:
     """Let torch use the processors that are really there; OMP_NUM_THREADS, where set, has the last word."""
     if not os.environ.get("OMP_NUM_THREADS"):
         import torch
+        from joblib import cpu_count  # within the quota of a control group
 
-        torch.set_num_threads(min(torch.get_num_threads(), cores()))
+        torch.set_num_threads(min(torch.get_num_threads(), cpu_count()))
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from pnloc.data.demo.layouts import Shot
 from pnloc.data.demo.rates import POOLS, RATES, Rates, SetRates
 from pnloc.errors import PnlocError
 from pnloc.files import write_json, write_table
-from pnloc.progress import bar
+from pnloc.parallel import bar
 
 SETS = ("rsna", "mimic", "chestxray8", "covid")
 POOL_NAMES = ("train", "validate", "test")

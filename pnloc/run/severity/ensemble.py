@@ -14,13 +14,14 @@ import torch.nn.functional as F
 from scipy.special import logit
 
 from pnloc.boxes import as_boxes
+from pnloc.files import load_module, load_tensors, save_module, save_tensors
 from pnloc.images import Letterbox
-from pnloc.localize import Choice, detector_mass, pick
+from pnloc.localizer import Choice, normalized_scores, pick
+from pnloc.parallel import device
 from pnloc.regions import Regions, extract, mask_mean
 from pnloc.run import members
 from pnloc.run.run import Run
 from pnloc.run.severity import lungs
-from pnloc.train import device, load_module, load_tensors, save_module, save_tensors
 
 if TYPE_CHECKING:
     from pnloc.detector import Detector
@@ -159,7 +160,9 @@ def detected_area(regions: Regions, choice: Choice, side: int) -> np.ndarray:
             / side**2
             * (best.max() if len(best) else 0.0)
             for (boxes, _), best in zip(
-                pick(regions, detector_mass(regions), choice), regions.scores.numpy(), strict=True
+                pick(regions, normalized_scores(regions), choice),
+                regions.scores.numpy(),
+                strict=True,
             )
         ]
     )

@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from pnloc.images import read_gray
-from pnloc.localize import Choice
+from pnloc.localizer import Choice
 from pnloc.run.run import Run
 from pnloc.run.severity import ensemble as looks
 

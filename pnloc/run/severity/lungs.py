@@ -16,8 +16,8 @@ from scipy import ndimage
 from torch import Tensor, nn
 
 from pnloc.inputs import normalize
-from pnloc.progress import bar
-from pnloc.train import Losses, Schedule, autocast, device, fit, generator
+from pnloc.parallel import autocast, bar, device
+from pnloc.train import Losses, Schedule, fit, generator
 
 SIDES = ("right", "left")
 INPUT = 96  # pixels of the network's square input; its masks have half of them

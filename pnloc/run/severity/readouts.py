@@ -17,7 +17,7 @@ from pnloc.baselines import heatmaps
 from pnloc.data import duplicates
 from pnloc.data import readers as datasets
 from pnloc.evaluation import severity
-from pnloc.localize import Choice, image_mass, pick
+from pnloc.localizer import Choice, image_attention, pick
 from pnloc.run import members
 from pnloc.run.run import Run
 from pnloc.run.sets import NAMES
@@ -107,7 +107,7 @@ def attended(
     """
     regions, side, found = run.regions(name).rows(rows), run.preset.detector.side, {}
     for arm, method in (("text", "text-attention"), ("labels only", "image-label-attention")):
-        mass, chances = image_mass(run.localizer(arm == "text")[0], regions)
+        mass, chances = image_attention(run.localizer(arm == "text")[0], regions)
         boxes = [b / side for b, _ in pick(regions, mass, choices[method])]
         area = looks.in_lungs(looks.covered(boxes, here.boxes), here.boxes)
         found["attended area" + ("" if arm == "text" else f" ({arm})")] = area * chances[:, 0]

@@ -9,7 +9,7 @@ from pnloc.boxes import iou
 from pnloc.data import covid19
 from pnloc.evaluation import severity
 from pnloc.files import write_table
-from pnloc.localize import Choice
+from pnloc.localizer import Choice
 from pnloc.run.run import Run
 from pnloc.run.severity import ensemble as looks
 from pnloc.run.severity import lungs, readouts

@@ -17,13 +17,13 @@ from pnloc.baselines import heatmaps
 from pnloc.evaluation.severity import box_area, expected_severity
 from pnloc.files import read_csv
 from pnloc.images import Letterbox, load
-from pnloc.localize import Choice, make_batch, pad_words
-from pnloc.localizer import Localizer
+from pnloc.localizer import Choice, Localizer, make_batch
 from pnloc.regions import Regions
-from pnloc.reports.phrases import ASSERTED, CELLS, Phrase, padded, phrases
+from pnloc.reports.phrases import ASSERTED, PLACES, Phrase, padded, phrases
 from pnloc.run import comparators
 from pnloc.run import predictions as predict
 from pnloc.run.run import Run
+from pnloc.training import pad_words
 
 if TYPE_CHECKING:
     from pnloc.baselines.classifier import Classifier
@@ -105,7 +105,7 @@ def gather(run: Run, name: str, rows: list[int]) -> list[Study]:
     ]
     said = [distinct(phrases(text, run.sets.splitter)) for text in texts]
     places = padded(
-        [np.array([p.cells for p in s], dtype=np.float32).reshape(-1, len(CELLS)) for s in said]
+        [np.array([p.cells for p in s], dtype=np.float32).reshape(-1, len(PLACES)) for s in said]
     )
     model, _ = run.localizer(True)
     indices = pad_words([run.sets.vectors.index(w) for w in words], run.preset.words.most)
@@ -162,7 +162,7 @@ def read(
 
     Raises PnlocError, naming the file, where it cannot be read.
     """
-    seen = localizer.look(path)
+    seen = localizer.propose(path)
     regions, letterbox = seen.regions, seen.letterbox
     with torch.no_grad():
         beta = localizer.model.image_only(make_batch(regions))[0].cpu().numpy()

@@ -14,8 +14,7 @@ import pandas as pd
 from pnloc.baselines.heatmaps import heat_boxes
 from pnloc.errors import PnlocError
 from pnloc.images import Letterbox, size
-from pnloc.localize import Choice
-from pnloc.localizer import Localizer
+from pnloc.localizer import Choice, Localizer
 from pnloc.run.run import Run
 from pnloc.run.sets import NAMES
 from pnloc.view.explorer import studies, wordview

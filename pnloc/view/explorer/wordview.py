@@ -43,7 +43,7 @@ def ranked(boxes: np.ndarray, mass: np.ndarray, scores: np.ndarray) -> list[list
 
 
 def keep(order: list[list[float]], share: float, most: int) -> np.ndarray:
-    """The boxes [n, 4] that a threshold and a number leave of what `ranked` gave: those of pnloc.localize.pick, to a tenth of a pixel."""
+    """The boxes [n, 4] that a threshold and a number leave of what `ranked` gave: those of pnloc.localizer.pick, to a tenth of a pixel."""
     return np.array([box for relative, *box in order if relative >= share - 1e-6][:most]).reshape(
         -1, 4
     )
