@@ -194,7 +194,7 @@ def test_a_detector_learns_findings_where_it_is_asked_to(squares, tmp_path):
     asked = replace(SMALL, finding_weight=1.0, epochs=8)
     known = np.full((len(images), len(FINDINGS)), np.nan, dtype=np.float32)
     known[:, 0] = [len(b) == 0 for b in boxes]
-    with pytest.raises(PnlocError, match="none are given"):
+    with pytest.raises(PnlocError, match="there are none"):
         train_detector(images, boxes, asked, seed=0, folder=tmp_path / "none", fingerprint="t")
     model, history = train_detector(
         images, boxes, asked, findings=known, seed=0, folder=tmp_path, fingerprint="t"
