@@ -116,7 +116,7 @@ def test_no_image_of_a_credentialed_set_is_drawn_without_a_mark(name):
 def test_open_images_and_maps_over_many_images_are_drawn_beside_credentialed_ones():
     records("credentialed")
     assert kind(figure(access.tag(IMAGE, "open"))) == ""
-    assert kind(figure(np.array([[0.1, 0.1, 0.5, 0.5]]), figures.place_map)) == ""
+    assert kind(figure(np.eye(4), lambda heat, ax: figures.heat_map(heat, ax, "boxes"))) == ""
 
 
 def test_a_report_is_marked_in_its_html():

@@ -1,9 +1,10 @@
-"""Figures: tables and Axes in, Axes out. No metric is computed here and nothing is saved, but for `overlay`.
+"""Figures: each function draws a table or an image on an Axes and returns the Axes.
 
-One colour means one thing throughout: TRUTH, OURS (text attention), REPORT (report given), LABELS (image labels only),
-DETECTOR, CAM, PRIOR, CEILING; all from the colour-blind palette of seaborn.
+No metric is computed here, and nothing is saved but by `overlay`. Colours mean the same everywhere:
+TRUTH, OURS and the COLOURS of the methods, all from seaborn's palette for the colour-blind.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -18,8 +19,8 @@ from pnloc import access
 from pnloc.files import atomic
 
 _PALETTE = sns.color_palette("colorblind").as_hex()
-TRUTH, OURS = _PALETTE[2], _PALETTE[3]
-COLOURS = {
+TRUTH, OURS, GREY, DARK = _PALETTE[2], _PALETTE[3], "#777777", "#444444"
+COLOURS = {  # of the methods that figures show
     "text-attention": OURS,
     "report-given": _PALETTE[4],
     "image-label-attention": _PALETTE[1],
@@ -30,6 +31,9 @@ COLOURS = {
     "fixed-boxes": _PALETTE[7],
     "best-proposal": "#222222",
 }
+MARKERS = dict(zip(COLOURS, "osD^v<*XP", strict=True))
+DASHED = ("fixed-boxes", "best-proposal")  # neither localizes by itself
+BANDS = ("text-attention", "detector", "fixed-boxes")  # whose intervals are drawn
 NAMES = {
     "text-attention": "text attention (ours)",
     "report-given": "report given at test",
@@ -40,10 +44,6 @@ NAMES = {
     "supervised": "supervised RetinaNet (bound)",
     "fixed-boxes": "two fixed boxes, no image",
     "best-proposal": "best proposal (ceiling)",
-}
-MARKERS = dict(zip(NAMES, "osD^v<*XP", strict=True))
-# What stands in the tables and not in the figures.
-OTHERS = {
     "detector-mask": "detector's mask alone",
     "detector-top": "detector's best region alone",
     "cam": "CAM",
@@ -59,29 +59,30 @@ OTHERS = {
     "supervised-faster-rcnn": "supervised Faster R-CNN (bound)",
     "classifier": "classifier behind CAM",
 }
+_STYLE = {
+    "figure.dpi": 110,
+    "savefig.bbox": "tight",
+    "axes.titlesize": "medium",
+    "figure.constrained_layout.use": True,
+}
 
 
 def reader_name(method: str) -> str:
-    """The name of a method for a reader; one that ends in '-raw' ranks without the grouping step."""
+    """The title of a method; one that ends in '-raw' ranks without the grouping step."""
     plain = method.removesuffix("-raw")
-    return (NAMES | OTHERS).get(plain, plain) + (", ungrouped" if plain != method else "")
+    return NAMES.get(plain, plain) + (", ungrouped" if plain != method else "")
 
 
 def style() -> None:
-    """The look of every figure of the book."""
-    sns.set_theme(context="notebook", style="whitegrid", palette="colorblind")
-    plt.rcParams.update(
-        {
-            "figure.dpi": 110,
-            "savefig.bbox": "tight",
-            "axes.titlesize": "medium",
-            "figure.constrained_layout.use": True,
-        }
-    )
+    """The style of every figure of the book."""
+    sns.set_theme(context="notebook", style="whitegrid", palette="colorblind", rc=_STYLE)
+
+
+# Images ---------------------------------------------------------------------------------------
 
 
 def radiograph(image: np.ndarray, ax: Axes, title: str = "") -> Axes:
-    """A grey image [H, W], without axes; its access class (pnloc.access) goes with it."""
+    """A grey image [H, W] without axes; the drawn image carries its access class (pnloc.access)."""
     ax.imshow(image, cmap="gray", vmin=0, vmax=255).set_gid(access.of(image) or None)
     ax.set_axis_off()
     ax.set_title(title, fontsize=9)
@@ -89,75 +90,131 @@ def radiograph(image: np.ndarray, ax: Axes, title: str = "") -> Axes:
 
 
 def boxes(
-    found: np.ndarray,
+    corners: np.ndarray,
     ax: Axes,
     colour: str,
     scores: np.ndarray | None = None,
     dashed: bool = False,
     width: float = 2.0,
 ) -> Axes:
-    """Boxes [n, 4] (pixels of what the Axes show), with their scores where given."""
-    for row, (x1, y1, x2, y2) in enumerate(np.asarray(found).reshape(-1, 4)):
-        ax.add_patch(
-            Rectangle(
-                (x1, y1),
-                x2 - x1,
-                y2 - y1,
-                fill=False,
-                ec=colour,
-                lw=width,
-                ls="--" if dashed else "-",
-            )
-        )
+    """Boxes [n, 4] in pixels of the image on the Axes, labelled with their scores [n] if any."""
+    line = {"lw": width, "ls": "--" if dashed else "-"}
+    for row, (x1, y1, x2, y2) in enumerate(np.reshape(corners, (-1, 4))):
+        ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, ec=colour, **line))
         if scores is not None:
-            ax.text(
-                x1,
-                y1 - 2,
-                f"{scores[row]:.2f}",
-                color="white",
-                fontsize=7,
-                va="bottom",
-                backgroundcolor=colour,
-            )
+            label = {"color": "white", "fontsize": 7, "backgroundcolor": colour}
+            ax.text(x1, y1 - 2, f"{scores[row]:.2f}", va="bottom", **label)
     return ax
 
 
-def accuracy_curves(table: pd.DataFrame, ax: Axes, reference: pd.DataFrame | None = None) -> Axes:
-    """Accuracy against T(IoU) with 95% bands, for the methods in NAMES; `reference` adds published lines (T, value, line)."""
-    for method, label in NAMES.items():
-        rows = table[(table["method"] == method) & (table["metric"] == "acc")].sort_values(
-            "threshold"
-        )
-        if rows.empty:
-            continue
-        dashed = method in ("fixed-boxes", "best-proposal")
-        ax.plot(
-            rows["threshold"],
-            rows["value"],
-            color=COLOURS[method],
-            marker=MARKERS[method],
-            ms=5,
-            ls="--" if dashed else "-",
-            label=label,
-        )
-        if method in ("text-attention", "detector", "fixed-boxes"):
-            ax.fill_between(
-                rows["threshold"],
-                rows["low"],
-                rows["high"],
-                color=COLOURS[method],
-                alpha=0.15,
-                lw=0,
-            )
-    if reference is not None:
-        for (line, rows), dash in zip(
-            reference.groupby("line", sort=False),
-            (":", (0, (3, 1, 1, 1)), (0, (1, 3))),
-            strict=False,
-        ):
-            ax.plot(rows["threshold"], rows["value"], color="#777777", ls=dash, lw=1.5, label=line)
-    ax.set(xlabel="T(IoU)", ylabel="share of true boxes found", ylim=(0, 1.02), xlim=(0.08, 0.72))
+def attention(
+    image: np.ndarray,
+    corners: np.ndarray,
+    weights: np.ndarray,
+    ax: Axes,
+    title: str = "",
+    colour: str = OURS,
+) -> Axes:
+    """Attention over regions: boxes [n, 4], thicker and more opaque for larger weights [n]."""
+    radiograph(image, ax, title)
+    strengths = np.asarray(weights) / max(np.max(weights, initial=0), 1e-9)
+    for (x1, y1, x2, y2), strength in zip(corners, strengths.tolist(), strict=True):
+        if strength > 0.02:
+            line = {"ec": colour, "alpha": strength, "lw": 0.5 + 2.5 * strength}
+            ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, **line))
+    return ax
+
+
+def heat_map(heat: np.ndarray, ax: Axes, label: str) -> Axes:
+    """A map [h, w] of the unit square, with a labelled colour bar."""
+    drawn = ax.imshow(heat, cmap="cividis", extent=(0, 1, 1, 0))
+    ax.figure.colorbar(drawn, ax=ax, label=label, shrink=0.8)
+    ax.set(xlabel="x (relative)", ylabel="y (relative)")
+    ax.grid(visible=False)
+    return ax
+
+
+def overlay(image: np.ndarray, predictions: pd.DataFrame, path: str | Path) -> None:
+    """Write a PNG of an image [H, W] with its boxes (x1, y1, x2, y2, score), in its proportions."""
+    height, width = image.shape
+    inches = np.maximum(np.array([width, height]) * 900 / max(height, width), 60) / 100
+    figure = Figure(figsize=tuple(inches), dpi=100, layout="none")
+    ax = radiograph(image, figure.add_axes((0, 0, 1, 1)))
+    corners = predictions[["x1", "y1", "x2", "y2"]].to_numpy(float)
+    boxes(corners, ax, OURS, predictions["score"].to_numpy())
+    ax.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+    # The whole canvas, where the book's figures are cut to what is drawn.
+    with atomic(path) as temporary, plt.rc_context({"savefig.bbox": "standard"}):
+        figure.savefig(temporary, format="png")
+
+
+# Training -------------------------------------------------------------------------------------
+
+
+def history(table: pd.DataFrame, ax: Axes) -> Axes:
+    """Loss terms per epoch: columns epoch, loss (their sum) and one per term."""
+    for name in table.columns.drop("epoch"):
+        ax.plot(table["epoch"] + 1, table[name], label=name, lw=2.5 if name == "loss" else 1.5)
+    ax.set(xlabel="epoch", ylabel="loss (weighted terms)", ylim=(0, None))
+    ax.legend(fontsize=8, frameon=False)
+    return ax
+
+
+def fitting(table: pd.DataFrame, ax: Axes) -> Axes:
+    """Training and validation loss per epoch, with a ring at the best epoch.
+
+    Columns epoch, loss, validation.
+    """
+    table = table.set_index(table["epoch"] + 1)
+    ax.plot(table["loss"], color=GREY, ls="--", marker=".", label="training")
+    ax.plot(table["validation"], color=_PALETTE[0], marker=".", label="validation")
+    best = table["validation"].dropna().nsmallest(1)
+    ax.plot(best, "o", color=OURS, ms=8, mfc="none", mew=2, label="best")
+    ax.set(xlabel="epoch", ylabel="loss", xlim=(0.5, len(table) + 0.5))
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    return ax
+
+
+# Tables with intervals ------------------------------------------------------------------------
+
+
+def _whiskers(rows: pd.DataFrame, places: np.ndarray, ax: Axes, **look: object) -> None:
+    """Points at `value` with bars from `low` to `high`, if there are any, at heights `places`."""
+    ax.hlines(places, rows["low"], rows["high"], colors=look["color"], lw=2.5)
+    ax.scatter(rows["value"], places, s=32, zorder=3, **look)
+
+
+def _rows(names: Sequence[str], ax: Axes) -> None:
+    """Names on the vertical axis, the first on top."""
+    ax.set_yticks(range(len(names)), names, fontsize=9)
+    ax.invert_yaxis()
+    ax.grid(axis="y", visible=False)
+
+
+def _legend(ax: Axes) -> None:
     ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False)
+
+
+def accuracy_curves(table: pd.DataFrame, ax: Axes, reference: pd.DataFrame | None = None) -> Axes:
+    """Accuracy against the IoU threshold per method of COLOURS, with 95% bands for BANDS.
+
+    Columns method, metric, threshold, value, low, high; reference: threshold, value, line of
+    published results.
+    """
+    table = table[table["metric"] == "acc"].sort_values("threshold")
+    for method in [name for name in COLOURS if name in set(table["method"])]:
+        rows = table[table["method"] == method].set_index("threshold")
+        look = {"color": COLOURS[method], "ls": "--" if method in DASHED else "-"}
+        ax.plot(rows["value"], marker=MARKERS[method], ms=5, label=reader_name(method), **look)
+        if method in BANDS:
+            ax.fill_between(
+                rows.index, rows["low"], rows["high"], alpha=0.15, lw=0, color=look["color"]
+            )
+    lines = [] if reference is None else reference.groupby("line", sort=False)
+    for (line, rows), dash in zip(lines, (":", "-."), strict=False):
+        ax.plot(rows["threshold"], rows["value"], color=GREY, ls=dash, lw=1.5, label=line)
+    ax.set(xlabel="T(IoU)", ylabel="share of true boxes found", ylim=(0, 1.02), xlim=(0.08, 0.72))
+    _legend(ax)
     return ax
 
 
@@ -169,205 +226,77 @@ def intervals(
     colours: dict[str, str] | None = None,
     zero: bool = False,
 ) -> Axes:
-    """A forest plot: one row per value of column `label`, a point at `value` and a bar from `low` to `high`."""
-    names = list(table[label])
-    for place, row in enumerate(table.itertuples(index=False)):
-        name = getattr(row, label)
-        colour = (colours or {}).get(name, _PALETTE[0])
-        if np.isfinite(row.low):
-            ax.plot(
-                [row.low, row.high], [place, place], color=colour, lw=2.5, solid_capstyle="butt"
-            )
-        ax.plot(row.value, place, "o", color=colour, ms=6)
+    """A forest plot: a row per value of column `label`; columns value, low, high."""
+    looks = [(colours or {}).get(name, _PALETTE[0]) for name in table[label]]
+    _whiskers(table, np.arange(len(table)), ax, color=looks)
     if zero:
-        ax.axvline(0, color="#444444", lw=1)
-    ax.set_yticks(range(len(names)), [reader_name(n) for n in names], fontsize=9)
-    ax.invert_yaxis()
+        ax.axvline(0, color=DARK, lw=1)
+    _rows([reader_name(name) for name in table[label]], ax)
     ax.set_xlabel(xlabel)
-    ax.grid(axis="y", visible=False)
-    return ax
-
-
-def place_map(relative: np.ndarray, ax: Axes, cells: int = 64) -> Axes:
-    """How often each place of the picture lies in a box, from relative boxes [n, 4]; needs at least one box."""
-    centres = (np.arange(cells) + 0.5) / cells
-    inside = (relative[:, None, 0] <= centres) & (centres < relative[:, None, 2])
-    rows = (relative[:, None, 1] <= centres) & (centres < relative[:, None, 3])
-    share = (rows[:, :, None] & inside[:, None, :]).mean(0)
-    drawn = ax.imshow(share, cmap="cividis", extent=(0, 1, 1, 0))
-    ax.figure.colorbar(drawn, ax=ax, label="share of boxes", shrink=0.8)
-    ax.set(xlabel="x (relative)", ylabel="y (relative)")
-    ax.grid(visible=False)
-    return ax
-
-
-def attention(
-    image: np.ndarray,
-    found: np.ndarray,
-    weights: np.ndarray,
-    ax: Axes,
-    title: str = "",
-    colour: str = OURS,
-) -> Axes:
-    """Attention over regions: boxes [n, 4] drawn as opaque and as thick as their weights [n] are large."""
-    radiograph(image, ax, title)
-    top = max(float(np.max(weights, initial=0)), 1e-9)
-    for (x1, y1, x2, y2), weight in zip(found, weights, strict=True):
-        if weight > 0.02 * top:
-            strength = float(weight / top)
-            ax.add_patch(
-                Rectangle(
-                    (x1, y1),
-                    x2 - x1,
-                    y2 - y1,
-                    fill=False,
-                    ec=colour,
-                    alpha=strength,
-                    lw=0.5 + 2.5 * strength,
-                )
-            )
-    return ax
-
-
-def history(table: pd.DataFrame, ax: Axes) -> Axes:
-    """Loss terms per epoch."""
-    for name in [c for c in table.columns if c != "epoch"]:
-        ax.plot(table["epoch"] + 1, table[name], label=name, lw=2.5 if name == "loss" else 1.5)
-    ax.set(xlabel="epoch", ylabel="loss (weighted terms)", ylim=(0, None))
-    ax.legend(fontsize=8, frameon=False)
-    return ax
-
-
-def fitting(table: pd.DataFrame, ax: Axes) -> Axes:
-    """Training and validation loss per epoch of one method, and the epoch whose weights are kept; columns epoch, loss, validation."""
-    epochs = table["epoch"] + 1
-    ax.plot(epochs, table["loss"], color="#777777", ls="--", marker=".", label="training")
-    ax.plot(epochs, table["validation"], color=_PALETTE[0], marker=".", label="validation")
-    if table["validation"].notna().any():
-        best = table["validation"].idxmin()
-        ax.plot(
-            epochs[best],
-            table["validation"][best],
-            "o",
-            color=OURS,
-            ms=8,
-            mfc="none",
-            mew=2,
-            label="kept",
-        )
-    ax.set(xlabel="epoch", ylabel="loss", xlim=(0.5, len(table) + 0.5))
-    ax.xaxis.get_major_locator().set_params(integer=True)
-    return ax
-
-
-def reliability(curves: pd.DataFrame, ax: Axes, methods: list[str]) -> Axes:
-    """Share of boxes that are right against their mean score, with 95% bars; columns method, score, right, low, high."""
-    ax.plot([0, 1], [0, 1], color="#444444", lw=1)
-    for method in methods:
-        rows = curves[curves["method"] == method]
-        colour = COLOURS.get(method, "#777777")
-        ax.vlines(rows["score"], rows["low"], rows["high"], color=colour, lw=1.5, alpha=0.4)
-        ax.plot(
-            rows["score"],
-            rows["right"],
-            color=colour,
-            marker=MARKERS.get(method, "."),
-            ms=5,
-            label=reader_name(method),
-        )
-    ax.set(
-        xlabel="mean score of the boxes",
-        ylabel="share of them with IoU > .3",
-        xlim=(0, 1),
-        ylim=(0, 1),
-    )
-    ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False)
     return ax
 
 
 def failures(table: pd.DataFrame, ax: Axes) -> Axes:
-    """Share of true boxes found by factor and level, a point and a 95% bar per method; columns method, factor, level, value, low, high, n."""
+    """Share of true boxes found by factor and level, per method.
+
+    Columns method, factor, level, value, low, high, n.
+    """
     methods = list(table["method"].unique())
-    first = table[table["method"] == methods[0]]
-    levels = list(zip(first["factor"], first["level"], strict=True))
+    levels = table[table["method"] == methods[0]].reset_index(drop=True)
     for shift, method in zip(np.linspace(-0.25, 0.25, len(methods)), methods, strict=True):
-        rows = table[table["method"] == method].set_index(["factor", "level"]).loc[levels]
-        places = np.arange(len(levels)) + shift
-        ax.hlines(places, rows["low"], rows["high"], color=COLOURS[method], lw=2)
-        ax.plot(
-            rows["value"],
-            places,
-            MARKERS[method],
-            color=COLOURS[method],
-            ms=5,
-            label=reader_name(method),
-        )
-    names = ["all boxes" if f == "all" else f"{f}: {level}" for f, level in levels]
-    ax.set_yticks(
-        range(len(levels)),
-        [f"{name} (n={n})" for name, n in zip(names, first["n"], strict=True)],
-        fontsize=8,
-    )
-    for place in [k for k in range(1, len(levels)) if levels[k][0] != levels[k - 1][0]]:
+        rows = table[table["method"] == method].merge(levels[["factor", "level"]], how="right")
+        look = {"color": COLOURS[method], "marker": MARKERS[method], "label": reader_name(method)}
+        _whiskers(rows, np.arange(len(levels)) + shift, ax, **look)
+    for place in np.flatnonzero(levels["factor"] != levels["factor"].shift())[1:]:
         ax.axhline(place - 0.5, color="#bbbbbb", lw=0.8)
-    ax.invert_yaxis()
+    names = (levels["factor"] + ": " + levels["level"]).replace("all: all", "all boxes")
+    _rows([f"{name} (n={n})" for name, n in zip(names, levels["n"], strict=True)], ax)
     ax.set(xlabel="share of true boxes found (IoU > .3)", xlim=(0, 1))
-    ax.grid(axis="y", visible=False)
-    ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False)
+    _legend(ax)
     return ax
+
+
+def reliability(curves: pd.DataFrame, ax: Axes, methods: list[str]) -> Axes:
+    """Share of correct boxes against their mean score, with 95% bars.
+
+    Columns method, score, right, low, high.
+    """
+    ax.plot([0, 1], [0, 1], color=DARK, lw=1)
+    for method in methods:
+        rows = curves[curves["method"] == method]
+        colour, marker = COLOURS.get(method, GREY), MARKERS.get(method, ".")
+        ax.vlines(rows["score"], rows["low"], rows["high"], color=colour, lw=1.5, alpha=0.4)
+        line = {"color": colour, "marker": marker, "ms": 5, "label": reader_name(method)}
+        ax.plot(rows["score"], rows["right"], **line)
+    ax.set(xlabel="mean score of the boxes", ylabel="share of them with IoU > .3")
+    ax.set(xlim=(0, 1), ylim=(0, 1))
+    _legend(ax)
+    return ax
+
+
+# Severity -------------------------------------------------------------------------------------
 
 
 def severity_scatter(table: pd.DataFrame, readout: str, score: str, ax: Axes, unit: str) -> Axes:
     """A read-out against a score, with a regression line and its 95% band."""
-    rows = table[table[score].notna() & table[readout].notna()]
-    sns.regplot(
-        data=rows,
-        x=readout,
-        y=score,
-        ax=ax,
-        color=OURS,
-        scatter_kws={"s": 18, "alpha": 0.6},
-        seed=0,
-        n_boot=300,
-    )
+    rows, dots = table.dropna(subset=[score, readout]), {"s": 18, "alpha": 0.6}
+    sns.regplot(rows, x=readout, y=score, ax=ax, color=OURS, scatter_kws=dots, seed=0, n_boot=300)
     ax.set(xlabel=readout, ylabel=unit)
     return ax
-
-
-def overlay(image: np.ndarray, found: pd.DataFrame, path: str | Path) -> None:
-    """Write a PNG of an image [H, W] with its boxes (x1, y1, x2, y2 in its pixels, score), in the image's proportions."""
-    height, width = image.shape
-    scale = 900 / max(height, width)
-    figure = Figure(
-        figsize=(max(width * scale, 60) / 100, max(height * scale, 60) / 100),
-        dpi=100,
-        layout="none",
-    )
-    ax = figure.add_axes((0, 0, 1, 1))
-    radiograph(image, ax)
-    boxes(found[["x1", "y1", "x2", "y2"]].to_numpy(float), ax, OURS, found["score"].to_numpy())
-    ax.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
-    with (
-        atomic(path) as temporary,
-        plt.rc_context({"savefig.bbox": "standard"}),
-    ):  # not cut to what is drawn, as in the book
-        figure.savefig(temporary, format="png")
 
 
 def severity_agreement(
     fitted: np.ndarray, score: np.ndarray, limits: tuple[float, float, float], ax: Axes, unit: str
 ) -> Axes:
-    """Bland and Altman: fitted minus score against their mean, with the mean difference and the limits of agreement."""
+    """Bland-Altman plot: fitted minus score against their mean.
+
+    limits: the mean difference and the limits of agreement.
+    """
     ax.scatter((fitted + score) / 2, fitted - score, s=18, alpha=0.6, color=OURS)
     for value, dash in zip(limits, ("-", "--", "--"), strict=True):
-        ax.axhline(value, color="#444444", lw=1.2, ls=dash)
-        ax.annotate(
-            f"{round(value, 1) + 0.0:+.1f}",
-            (1.01, value),
-            xycoords=("axes fraction", "data"),
-            fontsize=9,
-            va="center",
-        )
+        ax.axhline(value, color=DARK, lw=1.2, ls=dash)
+        place = {"xycoords": ("axes fraction", "data"), "va": "center"}
+        ax.annotate(f"{round(value, 1) + 0.0:+.1f}", (1.01, value), fontsize=9, **place)
     ax.set(xlabel=f"mean of fit and experts, {unit}", ylabel="fit minus experts")
     return ax
 
@@ -375,31 +304,15 @@ def severity_agreement(
 def severity_classes(
     table: pd.DataFrame, readout: str, label: str, ax: Axes, names: list[str]
 ) -> Axes:
-    """A read-out by class (column `label`, in the order of `names`): boxes, every image a point, and how many there are."""
+    """A read-out by class (column `label`): quartiles, a point per image, and the number of images.
+
+    names: the classes in order; empty ones are left out.
+    """
     counts = table[label].value_counts()
-    shown = [name for name in names if counts.get(name, 0)]
-    sns.boxplot(
-        data=table,
-        x=label,
-        y=readout,
-        order=shown,
-        ax=ax,
-        color="#dddddd",
-        showfliers=False,
-        width=0.5,
-    )
-    sns.stripplot(
-        data=table,
-        x=label,
-        y=readout,
-        order=shown,
-        ax=ax,
-        color=OURS,
-        size=4,
-        alpha=0.5,
-        jitter=0.15,
-        legend=False,
-    )
+    shown = [name for name in names if name in counts]
+    columns = {"x": label, "y": readout, "order": shown, "ax": ax}
+    sns.boxplot(table, color="#dddddd", showfliers=False, width=0.5, **columns)
+    sns.stripplot(table, color=OURS, size=4, alpha=0.5, jitter=0.15, legend=False, **columns)
     ax.set_xticks(range(len(shown)), [f"{name}\nn={counts[name]}" for name in shown])
     ax.set(xlabel="", ylabel=readout)
     return ax
@@ -408,17 +321,11 @@ def severity_classes(
 def severity_readers(
     table: pd.DataFrame, readout: str, readers: tuple[str, str], ax: Axes, unit: str
 ) -> Axes:
-    """A read-out against two readers' scores: a bar from one to the other, a point at their mean."""
-    one, other = (table[r] for r in readers)
-    ax.vlines(
-        table[readout],
-        np.minimum(one, other),
-        np.maximum(one, other),
-        color=_PALETTE[0],
-        alpha=0.5,
-        lw=1.5,
-    )
-    ax.scatter(table[readout], (one + other) / 2, s=16, color=OURS, alpha=0.7, zorder=3)
+    """A read-out against two readers: a bar from one score to the other, a point at their mean."""
+    scores = table[list(readers)]
+    bars = {"color": _PALETTE[0], "alpha": 0.5, "lw": 1.5}
+    ax.vlines(table[readout], scores.min(axis=1), scores.max(axis=1), **bars)
+    ax.scatter(table[readout], scores.mean(axis=1), s=16, color=OURS, alpha=0.7, zorder=3)
     ax.set(xlabel=readout, ylabel=unit)
     return ax
 
@@ -432,26 +339,23 @@ def zone_map(
     label: str,
     top: float,
 ) -> Axes:
-    """Six values, A to F, on the outline of the lungs: each fills its zone [6, 4] (relative) inside the outline [2, h, w] above one half."""
+    """Six values, A to F, each filling its zone of the lungs.
+
+    places: zones [6, 4] in relative coordinates; outline: probabilities [2, h, w] of the two lungs;
+    top: value of the darkest colour.
+    """
     height, width = outline.shape[1:]
     y, x = (np.arange(height) + 0.5) / height, (np.arange(width) + 0.5) / width
     picture = np.full((height, width), np.nan)
-    for place, value in enumerate(zones):
-        x1, y1, x2, y2 = places[place]
-        inside = np.outer((y1 <= y) & (y < y2), (x1 <= x) & (x < x2)) & (outline[place // 3] > 0.5)
-        picture[inside] = value
-        ax.text(
-            (x1 + x2) / 2 * width - 0.5,
-            (y1 + y2) / 2 * height - 0.5,
-            f"{'ABCDEF'[place]}\n{value:.2f}",
-            ha="center",
-            va="center",
-            fontsize=9,
-            color="white" if value > 0.55 * top else "black",
-        )
+    for number, (value, (x1, y1, x2, y2)) in enumerate(zip(zones, places, strict=True)):
+        inside = np.outer((y1 <= y) & (y < y2), (x1 <= x) & (x < x2))
+        picture[inside & (outline[number // 3] > 0.5)] = value
+        centre = ((x1 + x2) / 2 * width - 0.5, (y1 + y2) / 2 * height - 0.5)
+        look = {"fontsize": 9, "color": "white" if value > 0.55 * top else "black"}
+        ax.text(*centre, f"{'ABCDEF'[number]}\n{value:.2f}", ha="center", va="center", **look)
     drawn = ax.imshow(picture, cmap="cividis_r", vmin=0, vmax=top)
     for lung in outline:
-        ax.contour(lung, levels=[0.5], colors="#444444", linewidths=1)
+        ax.contour(lung, levels=[0.5], colors=DARK, linewidths=1)
     ax.figure.colorbar(drawn, ax=ax, label=label, shrink=0.8)
     ax.set_title(title)
     ax.set_axis_off()
@@ -461,17 +365,10 @@ def zone_map(
 def severity_overlay(
     image: np.ndarray, mask: np.ndarray, lungs: np.ndarray, ax: Axes, title: str
 ) -> Axes:
-    """A radiograph [S, S] with the detectors' mask [h, w] over it, and the boxes of the lungs [2, 4] (relative)."""
+    """A radiograph [S, S] under the detectors' mask [h, w], with lung boxes [2, 4] (relative)."""
     side = image.shape[-1]
     radiograph(image, ax, title)
-    ax.imshow(
-        mask,
-        cmap="inferno",
-        alpha=0.6 * mask,
-        vmin=0,
-        vmax=1,
-        extent=(-0.5, side - 0.5, side - 0.5, -0.5),
-        interpolation="bilinear",
-    )
-    boxes(lungs * side, ax, COLOURS["fixed-boxes"], dashed=True, width=1.2)
-    return ax
+    span = (-0.5, side - 0.5, side - 0.5, -0.5)
+    look = {"cmap": "inferno", "vmin": 0, "vmax": 1, "interpolation": "bilinear"}
+    ax.imshow(mask, alpha=0.6 * mask, extent=span, **look)
+    return boxes(lungs * side, ax, COLOURS["fixed-boxes"], dashed=True, width=1.2)
