@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from pnloc import reports as r
 from pnloc.cli import main
+from pnloc.reports.findings import ASKING_SECTIONS, LONGEST, SILENT_SECTIONS
+from pnloc.reports.sentences import plain
 
 REPORT = """                                 FINAL REPORT
  EXAMINATION:  CHEST (PORTABLE AP)
@@ -57,10 +59,10 @@ def test_a_line_of_underscores_ends_a_section():
     assert r.extract_attributes(text) == {"side:left", "zone:lower"}
 
 
-@pytest.mark.parametrize("name", sorted(r.SILENT_SECTIONS))
+@pytest.mark.parametrize("name", sorted(SILENT_SECTIONS))
 def test_silent_sections_assert_nothing(name):
     found = r.findings(f"{name}: Right pneumonia.")
-    expected = ["hypothetical"] if name in r.ASKING_SECTIONS else []
+    expected = ["hypothetical"] if name in ASKING_SECTIONS else []
     assert [f.assertion for f in found] == expected and not any(f.current for f in found)
     assert r.asserting_words(f"{name}: Right pneumonia.") == []
     assert r.has_opacity(f"{name}: Right pneumonia.\n IMPRESSION: No pneumonia.") == 0.0
@@ -88,12 +90,12 @@ def test_the_whole_report_speaks_in_its_asserting_sections_alone():
 
 
 def test_sentences_have_single_spaces_and_survive_abbreviations():
-    assert r.sentences("Seen by Dr. Ames.  It measures approx. 3 cm\n in size. Clear.") == [
+    assert plain()("Seen by Dr. Ames.  It measures approx. 3 cm\n in size. Clear.") == [
         "Seen by Dr. Ames.",
         "It measures approx. 3 cm in size.",
         "Clear.",
     ]
-    assert r.sentences("") == r.sentences(" \n ") == r.sentences(". .") == []
+    assert plain()("") == plain()(" \n ") == plain()(". .") == []
 
 
 def test_tokens_are_lower_case_and_keep_the_marks_of_de_identification():
@@ -633,7 +635,7 @@ def test_a_long_report_is_read_in_no_more_than_proportional_time():
 def test_a_sentence_without_end_is_read_in_parts_and_its_places_are_those_of_the_text():
     text = "Heart, bones, " * 200 + "patchy opacity in the right base, " + "ribs, spine, " * 200
     found = r.findings(text)
-    assert len(text) > 2 * r.LONGEST
+    assert len(text) > 2 * LONGEST
     assert [(f.phrase, sorted(f.attributes)) for f in found] == [
         ("opacity", ["kind:patchy", "side:right", "zone:lower"])
     ]

@@ -24,7 +24,7 @@ PROGRAM = """
 import hashlib, sys
 sys.path[:0] = [{folder!r}]
 from test_words import SENTENCES, SMALL
-from pnloc.words import train
+from pnloc.reports.words import train
 found = train(SENTENCES, seed=3, **SMALL)
 print(hashlib.sha256(found.vectors.tobytes()).hexdigest(), *found.words)
 """

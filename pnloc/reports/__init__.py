@@ -1,37 +1,16 @@
-"""Radiology reports: sections, sentences, findings with their assertion, attributes, places and word vectors."""
+"""Radiology reports: findings with their assertion, attributes and places; word vectors."""
 
 from pnloc.reports.findings import (
-    ASSERTIONS,
-    ATTRIBUTES,
-    GROUPS,
     Finding,
     asserting_words,
     attribute_values,
-    attribute_words,
-    describe,
     extract_attributes,
     findings,
-    forget,
     has_opacity,
-    one_side,
     sections,
-    tokens,
 )
+from pnloc.reports.lexicon import ATTRIBUTES
+from pnloc.reports.sentences import tokens
 
-__all__ = [
-    "ASSERTIONS",
-    "ATTRIBUTES",
-    "GROUPS",
-    "Finding",
-    "asserting_words",
-    "attribute_values",
-    "attribute_words",
-    "describe",
-    "extract_attributes",
-    "findings",
-    "forget",
-    "has_opacity",
-    "one_side",
-    "sections",
-    "tokens",
-]
+__all__ = ["ATTRIBUTES", "Finding", "asserting_words", "attribute_values", "extract_attributes"]
+__all__ += ["findings", "has_opacity", "sections", "tokens"]

@@ -1,14 +1,17 @@
-"""Sentences and tokens of a report: Punkt (Kiss and Strunk 2006), trained without labels on the corpus at hand.
+"""Sentences and tokens of a report, by Punkt (Kiss and Strunk 2006) trained on a corpus.
 
-`train` learns from texts which words are abbreviations; `Splitter` cuts by what was learnt. NLTK's own loop over all full stops reads
-some 5,000 OpenI reports a second and would be the slowest part of all, so that a full stop after an ordinary word (two letters
-or more, no abbreviation) is cut at once, as Punkt would, and Punkt itself is asked about the rest alone: abbreviations, initials,
-numbers, ellipses. Two marks end a sentence in reports whatever Punkt says: a blank line, and a full stop glued to a capital.
+`train` learns from texts which words are abbreviations, and a `Splitter` cuts accordingly. NLTK's
+own loop over all full stops reads some 5,000 OpenI reports a second and would be the slowest step
+of all. So a full stop after an ordinary word (two letters or more, no abbreviation) is cut at once,
+as Punkt would, and Punkt itself decides only about the rest: abbreviations, initials, numbers,
+ellipses. Two marks end a sentence in reports whatever Punkt says: a blank line, and a full stop
+glued to a capital.
 """
 
 import re
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 
 from nltk.tokenize import RegexpTokenizer
@@ -16,37 +19,21 @@ from nltk.tokenize.punkt import PunktParameters, PunktSentenceTokenizer, PunktTr
 
 from pnloc.errors import PnlocError
 from pnloc.files import read_json, write_json
+from pnloc.reports.lexicon import ABBREVIATIONS
 
-ABBREVIATIONS = {
-    "dr",
-    "drs",
-    "mr",
-    "mrs",
-    "ms",
-    "vs",
-    "e.g",
-    "i.e",
-    "approx",
-    "cm",
-    "mm",
-    "pt",
-    "a.m",
-    "p.m",
-    "ca",
-    "resp",
-}
-MOST = 20_000  # texts from which Punkt is trained at the most
+MOST = 20_000  # texts from which Punkt is trained at most
 _CANDIDATE = re.compile(
-    r"[.?!][)\]\"']{0,3}(?:\s+|(?<=[a-z]\.)(?=[A-Z][a-z])|(?<=XXXX\.)(?=[A-Z]))|(?P<blank>\n[^\S\n]*\n\s*)"
+    r"[.?!][)\]\"']{0,3}(?:\s+|(?<=[a-z]\.)(?=[A-Z][a-z])|(?<=XXXX\.)(?=[A-Z]))"
+    r"|(?P<blank>\n[^\S\n]*\n\s*)"
 )
 _BEFORE = re.compile(r"(?:^|[\s(])([^\W\d_]{2,30})$")
-_CONTEXT = 40  # characters on either side of a full stop that Punkt is shown
+_CONTEXT = 40  # characters on either side of a full stop that Punkt gets
 _TOKENS = RegexpTokenizer(r"[a-z]+(?:[-'][a-z]+)*|_+|\d+(?:\.\d+)?")
 _ANY_WORD = re.compile(r"\w")
 
 
 class Splitter:
-    """Cuts texts into sentences by the parameters of a Punkt model; those of `train`, or a list of abbreviations alone."""
+    """Cuts texts into sentences by a Punkt model, or by a list of abbreviations alone."""
 
     def __init__(self, parameters: PunktParameters | None = None) -> None:
         parameters = parameters or PunktParameters()
@@ -56,14 +43,17 @@ class Splitter:
         self._breaks = lru_cache(1 << 14)(self.punkt.text_contains_sentbreak)
 
     def spans(self, text: str, start: int = 0, end: int | None = None) -> list[tuple[int, int]]:
-        """Start and end of each sentence within text[start:end], without outer white space; those without a word are left out."""
+        """Start and end of each sentence in text[start:end], without outer white space.
+
+        Sentences without a word are left out.
+        """
         end = len(text) if end is None else end
-        found, begin = [], start
+        cuts = [start]
         for match in _CANDIDATE.finditer(text, start, end):
-            if self._ends(text, match, begin, end):
-                found.append((begin, match.end()))
-                begin = match.end()
-        return [span for span in (_trimmed(text, a, b) for a, b in (*found, (begin, end))) if span]
+            if self._ends(text, match, cuts[-1], end):
+                cuts.append(match.end())
+        spans = (_trimmed(text, a, b) for a, b in pairwise([*cuts, end]))
+        return [span for span in spans if span]
 
     def __call__(self, text: str) -> list[str]:
         """The sentences of a text, their white space made single; an empty text has none."""
@@ -82,38 +72,29 @@ class Splitter:
         return self._breaks(f"{last}. {following[0] if following else ''}")
 
     def save(self, path: str | Path) -> None:
-        """Write what was learnt as JSON."""
-        known = self.punkt._params
-        write_json(
-            path,
-            {
-                "abbreviations": sorted(known.abbrev_types),
-                "collocations": sorted(map(list, known.collocations)),
-                "starters": sorted(known.sent_starters),
-                "orthography": dict(known.ortho_context),
-            },
-        )
+        """Write the model as JSON."""
+        fields = vars(self.punkt._params)
+        write_json(path, {k: sorted(v) if isinstance(v, set) else v for k, v in fields.items()})
 
     @staticmethod
     def load(path: str | Path) -> "Splitter":
-        """Read what `save` wrote; PnlocError names a file that is missing or something else."""
-        given, known = read_json(path), PunktParameters()
+        """Read what `save` wrote; PnlocError if the file is missing or holds something else."""
+        fields, model = read_json(path), PunktParameters()
         try:
-            known.abbrev_types = set(given["abbreviations"])
-            known.collocations = {(first, second) for first, second in given["collocations"]}
-            known.sent_starters = set(given["starters"])
-            known.ortho_context.update(
-                {str(word): int(flags) for word, flags in given["orthography"].items()}
-            )
+            model.abbrev_types = set(fields["abbrev_types"])
+            model.collocations = {(first, second) for first, second in fields["collocations"]}
+            model.sent_starters = set(fields["sent_starters"])
+            model.ortho_context.update({str(w): int(n) for w, n in fields["ortho_context"].items()})
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise PnlocError(f"{path}: holds no Punkt parameters ({error!r})") from None
-        return Splitter(known)
+        return Splitter(model)
 
 
 def train(texts: Sequence[str]) -> Splitter:
-    """A splitter trained on texts, or on 20,000 spread evenly over more: their abbreviations, numbered lists, openings of sentences.
+    """A splitter trained on texts, or on 20,000 of them, evenly spread, where there are more.
 
-    Texts without a word are no error: what is learnt is then nothing, and the list of abbreviations remains.
+    It learns their abbreviations, numbered lists and sentence openings. Texts without a word are no
+    error: then nothing is learnt, and the list of abbreviations remains.
     """
     trainer = PunktTrainer()
     for text in texts[:: max(1, -(-len(texts) // MOST))]:
@@ -125,12 +106,12 @@ def train(texts: Sequence[str]) -> Splitter:
 
 @lru_cache(1)
 def plain() -> Splitter:
-    """The splitter that has seen no corpus: a list of abbreviations."""
+    """The splitter without a corpus: a list of abbreviations."""
     return Splitter()
 
 
 def tokens(sentence: str) -> list[str]:
-    """Lower-case words and numbers; de-identification marks (___, XXXX) stay as words of their own."""
+    """Lower-case words and numbers; de-identification marks (___, XXXX) are words, too."""
     return _TOKENS.tokenize(sentence.lower())
 
 
