@@ -21,15 +21,13 @@ def pipeline(texts):
     nlp = spacy.blank("en")
     nlp.add_pipe("sentencizer")
     words = {word.strip(".,;:()").lower() for text in texts for word in text.split()}
-    targets = {
-        w for w in words if w and any(role in x.tag(w).roles for role in (x.FINDING, x.DENSITY))
-    }
+    targets = {w for w in words if w and x.tag(w).roles & (x.FINDING | x.DENSITY)}
     patterns = [{"label": "OPACITY", "pattern": [{"LOWER": word}]} for word in sorted(targets)]
     for first, entries in x.PHRASES.items():
         patterns += [
             {"label": "OPACITY", "pattern": [{"LOWER": w} for w in (first, *rest)]}
             for rest, tag in entries
-            if x.FINDING in tag.roles
+            if tag.roles & x.FINDING
         ]
     nlp.add_pipe("entity_ruler").add_patterns(patterns)
     nlp.add_pipe("negex", config={"neg_termset": termset("en_clinical").get_patterns()})

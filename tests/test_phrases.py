@@ -10,10 +10,6 @@ def named(cells) -> set[str]:
     return {f"{side} {zone}" for (side, zone), here in zip(PLACES, cells, strict=True) if here}
 
 
-def said(text: str) -> list[set[str]]:
-    return [named(p) for p in asserted_places(text)]
-
-
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -26,28 +22,23 @@ def said(text: str) -> list[set[str]]:
         ("Possible pneumonia.", [{f"{s} {z}" for s, z in PLACES}]),
         ("No consolidation.", []),
         ("", []),
+        # A vague repeat of a place is dropped, and a second place is kept.
+        ("Right lower lobe opacity. Left upper lobe opacity. IMPRESSION: Possible pneumonia.",
+         [{"right lower"}, {"left upper"}]),
     ],
-)
+)  # fmt: skip
 def test_a_place_is_a_set_of_cells(text, expected):
-    assert said(text) == expected
-
-
-def test_a_vague_repeat_of_a_place_is_dropped_and_a_second_place_is_kept():
-    text = "FINDINGS: Right lower lobe opacity. Left upper lobe opacity. IMPRESSION: Findings concerning for pneumonia."
-    assert said(text) == [{"right lower"}, {"left upper"}]
+    assert [named(place) for place in asserted_places(text)] == expected
 
 
 def test_every_finding_has_a_phrase_whatever_its_assertion():
     text = "No consolidation on the left. Patchy opacity in both lower lobes."
-    found = phrases(text)
-    assert [p.text for p in found] == [
-        "consolidation on the left",
-        *["Patchy opacity in both lower lobes"] * 2,
-    ]
-    assert [(p.assertion, named(p.cells)) for p in found] == [
-        ("negated", {"left upper", "left middle", "left lower"}),
-        ("affirmed", {"right lower"}),
-        ("affirmed", {"left lower"}),
+    found = [(p.text, p.assertion, named(p.cells)) for p in phrases(text)]
+    both = "Patchy opacity in both lower lobes"
+    assert found == [
+        ("consolidation on the left", "negated", {"left upper", "left middle", "left lower"}),
+        (both, "affirmed", {"right lower"}),
+        (both, "affirmed", {"left lower"}),
     ]
 
 
@@ -56,7 +47,7 @@ def test_a_report_keeps_no_more_than_a_few_phrases():
     assert len(asserted_places(text)) == MOST
 
 
-def test_nothing_said_is_everywhere():
+def test_without_a_place_an_opacity_may_be_anywhere():
     assert places(set()) == [(1.0,) * 6]
 
 

@@ -95,7 +95,11 @@ def check_parameters(sources: list[Path], parameters: dict[str, object]) -> None
 
 def package_digest() -> str:
     """Digest of the package's sources and of the kept tables that a notebook can reach, and of the versions of what computes."""
-    files = sorted(p for p in (ROOT / "pnloc").rglob("*.*") if p.suffix in (".py", ".js", ".css"))
+    files = sorted(
+        p
+        for p in (ROOT / "pnloc").rglob("*.*")
+        if p.suffix in (".py", ".js", ".css", ".toml", ".csv")
+    )
     return digest(
         [p.read_text(encoding="utf-8") for p in files if p.name not in ("cli.py", "__main__.py")],
         [p.read_text(encoding="utf-8") for p in sorted((ROOT / "book" / "results").rglob("*.*"))],

@@ -11,14 +11,9 @@ import numpy as np
 import pandas as pd
 
 from pnloc.evaluation.bootstrap import interval, weights
-from pnloc.reports.findings import (
-    attribute_words,
-    extract_attributes,
-    findings,
-    one_side,
-    sentences,
-)
+from pnloc.reports.findings import attribute_words, extract_attributes, findings, one_side
 from pnloc.reports.lexicon import GROUPS
+from pnloc.reports.sentences import plain
 
 HEADINGS = {"opacity", "infiltrate", "consolidation", "airspace disease", "pneumonia", "density"}
 # A coding that names one of these lies outside the lung; 'thorax' is what coders wrote where they did not place it in the lung.
@@ -99,7 +94,7 @@ def gold(mesh: str, implied: bool = True) -> set[str] | None:
 
 def sentence_words(text: str) -> set[str]:
     """For comparison, the attributes of all words of every sentence with a current finding, whatever they describe."""
-    said = [attribute_words(s) for s in sentences(text) if any(f.current for f in findings(s))]
+    said = [attribute_words(s) for s in plain()(text) if any(f.current for f in findings(s))]
     return set(one_side(frozenset().union(*said)))
 
 
@@ -226,7 +221,7 @@ def _missed(name: str, text: str, swapped: bool) -> str:
         name == "side:bilateral" and {"side:right", "side:left"} <= attribute_words(text)
     ):
         return "vocabulary" if swapped else "gold disagrees: no word for it"
-    inside = [f for s in sentences(text) for f in findings(s) if name in attribute_words(s)]
+    inside = [f for s in plain()(text) for f in findings(s) if name in attribute_words(s)]
     if not inside:
         return "missed finding"
     return "attached to a neighbour" if any(f.current for f in inside) else "wrong assertion"

@@ -9,8 +9,8 @@ from pnloc.reports.findings import (
     has_opacity,
     sections,
 )
-from pnloc.reports.lexicon import ATTRIBUTES
+from pnloc.reports.lexicon import ATTRIBUTES, GROUPS
 from pnloc.reports.sentences import tokens
 
-__all__ = ["ATTRIBUTES", "Finding", "asserting_words", "attribute_values", "extract_attributes"]
-__all__ += ["findings", "has_opacity", "sections", "tokens"]
+__all__ = ["ATTRIBUTES", "GROUPS", "Finding", "asserting_words", "attribute_values"]
+__all__ += ["extract_attributes", "findings", "has_opacity", "sections", "tokens"]

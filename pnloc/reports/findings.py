@@ -9,7 +9,6 @@ and `attribute_values` three values per attribute. Every step is linear in the l
 import re
 from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal, get_args
 
 from pnloc.reports import scope
@@ -90,13 +89,22 @@ def findings(text: str, splitter: Splitter | None = None) -> list[Finding]:
         for start, end in splitter.spans(text, begin, stop):
             words = None
             for place, part in _cut(lowered, start, end):
-                for phrase, assertion, attributes, (first, last), marks in _mentions(part):
+                for item, assertion, givers in scope.read(part):
                     words = words or tuple(tokens(text[start:end]))
-                    sentence, assertion = (-1, "hypothetical") if asking else (number, assertion)
-                    span = place + first, place + last
-                    marks = tuple((place + a, place + b, names) for a, b, names in marks)
+                    marks = [
+                        (place + i.start, place + i.end, n) for i, n in givers if i is not item
+                    ]
                     found.append(
-                        Finding(phrase, sentence, assertion, attributes, words, name, span, marks)
+                        Finding(
+                            " ".join(part[item.start : item.end].split()),
+                            -1 if asking else number,
+                            "hypothetical" if asking else assertion,
+                            one_side(frozenset().union(*(names for _, names in givers))),
+                            words,
+                            name,
+                            (place + item.start, place + item.end),
+                            tuple(marks),
+                        )
                     )
             number += not asking
     return found
@@ -113,24 +121,6 @@ def _cut(text: str, start: int, end: int) -> Iterator[tuple[int, str]]:
         yield start, text[start:stop]
         start = stop
     yield start, text[start:end]
-
-
-@lru_cache(1 << 14)  # reports repeat themselves: 'no focal consolidation, effusion or pneumothorax'
-def _mentions(sentence: str) -> tuple[tuple, ...]:
-    """Phrase, assertion, attributes, span and marks of each finding of a lower-case sentence.
-
-    Places count from the start of the sentence.
-    """
-    return tuple(
-        (
-            " ".join(sentence[item.start : item.end].split()),
-            assertion,
-            one_side(frozenset().union(*(names for _, names in givers))),
-            (item.start, item.end),
-            tuple((i.start, i.end, names) for i, names in givers if i is not item),
-        )
-        for item, assertion, givers in scope.read(sentence)
-    )
 
 
 def one_side(names: Set[str]) -> frozenset[str]:

@@ -11,6 +11,7 @@ the next noun, whose own adjectives that noun keeps. Joined nouns share their pl
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -46,21 +47,23 @@ class Scoped(NamedTuple):
 
     item: Item
     assertion: str
-    givers: list[tuple[Item, frozenset[str]]]
+    givers: tuple[tuple[Item, frozenset[str]], ...]
 
 
-def read(sentence: str) -> Iterator[Scoped]:
+@lru_cache(1 << 14)  # reports repeat themselves: 'no focal consolidation, effusion or pneumothorax'
+def read(sentence: str) -> tuple[Scoped, ...]:
     """The findings of a lower-case sentence, in order."""
+    scoped = []
     for clause in _clauses(items(sentence, only_findings=True)):
-        for at, item in enumerate(clause):
-            if item.has(x.FINDING):
-                denial = _denial(clause, at)
-                assertion = _assertion(clause, at, denial)
-                names = _attributes(clause, at, denial + 1)
-                if assertion == "hedged" and _cue(clause, at, x.LINK, NEAR) >= 0:
-                    names = {k: clause[k].place if k != at else n for k, n in names.items()}
-                givers = [(clause[k], names[k]) for k in sorted(names) if names[k]]
-                yield Scoped(item, assertion, givers)
+        for at in [k for k, item in enumerate(clause) if item.has(x.FINDING)]:
+            denial = _denial(clause, at)
+            assertion = _assertion(clause, at, denial)
+            names = _attributes(clause, at, denial + 1)
+            if assertion == "hedged" and _cue(clause, at, x.LINK, NEAR) >= 0:
+                names = {k: clause[k].place if k != at else n for k, n in names.items()}
+            givers = tuple((clause[k], names[k]) for k in sorted(names) if names[k])
+            scoped.append(Scoped(clause[at], assertion, givers))
+    return tuple(scoped)
 
 
 def items(text: str, only_findings: bool = False) -> list[Item]:

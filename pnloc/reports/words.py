@@ -23,7 +23,7 @@ UNKNOWN = "<unknown>"
 
 @dataclass(frozen=True)
 class WordVectors:
-    """V words and their vectors float32 [V, E], of mean length 1; row 0 is the unknown word, all zero."""
+    """V words and their vectors float32 [V, E] of mean length 1; row 0, all zero, is the unknown word."""
 
     words: list[str]
     vectors: np.ndarray
@@ -33,8 +33,8 @@ class WordVectors:
         return {word: row for row, word in enumerate(self.words)}
 
     @cached_property
-    def _keyed(self):
-        """The vectors as gensim's KeyedVectors, without the unknown word."""
+    def keyed(self) -> object:
+        """The same without the unknown word, for neighbours and analogies (`most_similar`)."""
         from gensim.models import KeyedVectors
 
         keyed = KeyedVectors(self.vectors.shape[1])
@@ -44,32 +44,6 @@ class WordVectors:
     def index(self, tokens: Sequence[str]) -> np.ndarray:
         """Rows int64 [n] of some words; 0 where a word is not in the vocabulary."""
         return np.array([self._rows.get(token, 0) for token in tokens], dtype=np.int64)
-
-    def neighbours(self, word: str, count: int) -> list[tuple[str, float]]:
-        """The `count` words with the greatest cosine to a word of the vocabulary."""
-        self._check(word)
-        return self._keyed.most_similar(word, topn=count)
-
-    def analogy(self, word: str, like: str, other: str, count: int = 1) -> list[tuple[str, float]]:
-        """The `count` words that are to `other` as `like` is to `word`, all of the vocabulary.
-
-        `analogy('right', 'left', 'rll')` should give 'lll' (Mikolov et al. 2013).
-        """
-        self._check(word, like, other)
-        return self._keyed.most_similar([like, other], [word], topn=count)
-
-    def plane(self, words: Sequence[str]) -> np.ndarray:
-        """Two or more words of the vocabulary on the plane of their principal components [n, 2]."""
-        from sklearn.decomposition import PCA
-
-        self._check(*words)
-        return PCA(2).fit_transform([self._keyed.get_vector(word, norm=True) for word in words])
-
-    def _check(self, *words: str) -> None:
-        for word in words:
-            if word not in self._keyed:
-                size = len(self._keyed)
-                raise PnlocError(f"'{word}' is not in the vocabulary of {size} words")
 
     def save(self, path: str | Path) -> None:
         """Write as safetensors, the words in the file's metadata."""

@@ -77,10 +77,14 @@ def _statements(tree: ast.AST) -> Iterator[ast.AST]:
 def source_digest(*modules: str) -> str:
     """Digest of the sources of some modules and of all that they import (`imports`).
 
+    A data file beside a module, of the same name (`lexicon.toml`), counts as part of its source.
+
     Read once per process: what runs is what was imported, whatever becomes of the files meanwhile.
     """
     names = sorted(frozenset().union(*map(imports, modules)))
-    return digest(*((name, _source(name).read_text(encoding="utf-8")) for name in names))
+    sources = {name: _source(name) for name in names}
+    files = [(n, f) for n, s in sources.items() for f in sorted(s.parent.glob(f"{s.stem}.*"))]
+    return digest(*((name, file.name, file.read_text(encoding="utf-8")) for name, file in files))
 
 
 def tree_digest(folder: Path) -> str:

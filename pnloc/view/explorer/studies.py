@@ -19,7 +19,7 @@ from pnloc.files import read_csv
 from pnloc.images import Letterbox, load
 from pnloc.localizer import Choice, Localizer, make_batch
 from pnloc.regions import Regions
-from pnloc.reports.phrases import ASSERTED, PLACES, Phrase, padded, phrases
+from pnloc.reports.phrases import PLACES, Phrase, padded, phrases
 from pnloc.run import comparators
 from pnloc.run import predictions as predict
 from pnloc.run.run import Run
@@ -196,7 +196,7 @@ def distinct(found: list[Phrase]) -> list[Phrase]:
     """The asserted phrases of a report, each once: an impression repeats its findings."""
     kept: dict[tuple, Phrase] = {}
     for phrase in found:
-        if phrase.assertion in ASSERTED:
+        if phrase.asserted:
             kept.setdefault((phrase.text.lower(), phrase.cells), phrase)
     return list(kept.values())
 
