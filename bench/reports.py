@@ -53,7 +53,7 @@ def run() -> pd.DataFrame:
         ),
         ("one report of 1 MB", one, float("nan"), "s", float("nan"), 1, one <= 1),
     ]
-    quality = [mesh.agreement(development).assign(extractor="pnloc")]
+    quality = [mesh.agreement(development, extract_attributes).assign(extractor="pnloc")]
     if by_text is not None:
         quality.append(
             mesh.agreement(development, by_text.__getitem__).assign(
@@ -75,7 +75,7 @@ def run() -> pd.DataFrame:
                 f1[0][group] >= bar,
             )
         )
-    wrong, count = mesh.normals(development)
+    wrong, count = mesh.normals(development, extract_attributes)
     other = (
         mesh.normals(development, by_text.__getitem__)[0] / count
         if by_text is not None

@@ -19,7 +19,7 @@ from pnloc.evaluation import localization as metrics
 from pnloc.files import read_json
 from pnloc.localizer import Localizer
 from pnloc.regions import extract
-from pnloc.run import comparators, results, seeds, trained
+from pnloc.run import comparators, localization, results, seeds, trained
 from pnloc.run import predictions as predict
 from pnloc.run.run import Run, open_run
 from pnloc.run.severity import readouts
@@ -214,7 +214,7 @@ def test_the_same_seed_gives_the_same_regions_and_weights(run, tmp_path, artifac
         if stage.name.startswith(("regions", "attention", "words", "predict", "compare")):
             shutil.rmtree(stage)
     again = open_run("smoke", artifacts=str(tmp_path))
-    results.localization(again)
+    localization.localization(again)
     pd.testing.assert_frame_equal(
         table(artifacts, "localization"),
         pd.read_csv(tmp_path / "smoke" / "tables" / "localization.csv"),

@@ -1,230 +1,171 @@
-"""How well the report reader agrees with OpenI's manual codings: gold attributes, F1 with intervals, errors by kind.
+"""How well a reader of reports agrees with OpenI's manual codings: F1 with intervals, errors by kind.
 
-OpenI's 3,955 reports were coded by hand with a heading and qualifiers, such as `Opacity/lung/lower lobe/right/patchy/mild` (Demner-Fushman
-et al. 2016). Gold are the qualifiers of six headings of the opacity family, in the lung; both sides of the comparison are sets of
-attributes per report. Reports with an even number are for development, those with an odd number for the final figure.
+OpenI's 3,955 reports were coded by hand with a heading and qualifiers, such as
+`Opacity/lung/lower lobe/right/patchy/mild` (Demner-Fushman et al. 2016). Gold are the qualifiers of
+six headings of the opacity family, in the lung (openi.toml); both sides of the comparison are sets of
+attributes per report. Reports with an even number are for development, those with an odd number for
+the final figure.
+
+A reader is a function from a text to its attributes, such as pnloc.reports.extract_attributes.
 """
 
-from collections.abc import Callable
+import tomllib
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from pnloc.evaluation.bootstrap import interval, weights
-from pnloc.reports.findings import attribute_words, extract_attributes, findings, one_side
-from pnloc.reports.lexicon import GROUPS
-from pnloc.reports.sentences import plain
+from pnloc.evaluation.bootstrap import Patients
 
-HEADINGS = {"opacity", "infiltrate", "consolidation", "airspace disease", "pneumonia", "density"}
-# A coding that names one of these lies outside the lung; 'thorax' is what coders wrote where they did not place it in the lung.
-ELSEWHERE = {
-    "abdomen",
-    "adipose tissue",
-    "breast",
-    "heart",
-    "mediastinum",
-    "mitral valve",
-    "paratracheal",
-    "pleura",
-    "pleural sinus",
-    "ribs",
-    "shoulder",
-    "sternum",
-    "thoracic vertebrae",
-    "thorax",
-}
-# Qualifier -> attributes. MeSH's terms are wider than ours: 'base' and the costophrenic angle are the lower zone, 'apex' the upper, 'hilum' is how
-# coders wrote perihilar; 'small' and 'large' are the only sizes and stand for mild and severe; 'multiple', 'scattered' and
-# 'multilobar' are multifocal. The lingula is part of the left lung, so that its side is coded with it. Not mapped, because we have no such
-# attribute: anterior, posterior, prominent, irregular, chronic, pulmonary alveoli.
-QUALIFIERS: dict[str, tuple[str, ...]] = {
-    "right": ("side:right",),
-    "left": ("side:left",),
-    "bilateral": ("side:bilateral",),
-    "upper lobe": ("zone:upper",),
-    "apex": ("zone:upper",),
-    "middle lobe": ("zone:middle",),
-    "lower lobe": ("zone:lower",),
-    "base": ("zone:lower",),
-    "costophrenic angle": ("zone:lower",),
-    "lingula": ("zone:lingula", "side:left"),
-    "hilum": ("zone:perihilar",),
-    "retrocardiac": ("zone:retrocardiac",),
-    "mild": ("severity:mild",),
-    "small": ("severity:mild",),
-    "moderate": ("severity:moderate",),
-    "severe": ("severity:severe",),
-    "large": ("severity:severe",),
-    "focal": ("kind:focal",),
-    "patchy": ("kind:patchy",),
-    "multiple": ("kind:multifocal",),
-    "scattered": ("kind:multifocal",),
-    "multilobar": ("kind:multifocal",),
-    "diffuse": ("kind:diffuse",),
-    "interstitial": ("kind:interstitial",),
-    "streaky": ("kind:streaky",),
-    "reticular": ("kind:reticular",),
-    "round": ("kind:round",),
-}
-# Consolidation and ground glass are headings or not coded at all, never qualifiers: no coding can agree with them.
-COMPARED = frozenset(name for names in QUALIFIERS.values() for name in names)
-Extractor = Callable[[str], set[str]]
+CODING = tomllib.loads(Path(__file__).with_name("openi.toml").read_text(encoding="utf-8"))
+HEADINGS, ELSEWHERE = frozenset(CODING["headings"]), frozenset(CODING["elsewhere"])
+QUALIFIERS: dict[str, list[str]] = CODING["qualifiers"]
+CODED = frozenset(name for names in QUALIFIERS.values() for name in names)
+GROUPS = ("side", "zone", "severity", "kind")
+OUTCOMES = ["hit", "extra", "missed"]
+Reader = Callable[[str], set[str]]
+# Of each sentence: the attributes that it has a word for, and whether each of its findings is
+# current (pnloc.reports.findings.mentions).
+Mentions = Callable[[str], list[tuple[set[str], list[bool]]]]
 
 
 def gold(mesh: str, implied: bool = True) -> set[str] | None:
-    """Attributes that the codings of a report (joined by ';') give its opacities; None where none is coded in the lung.
+    """Attributes that the codings of a report (joined by ';') give its opacities.
 
-    'focal' and 'multiple' in one coding are how coders wrote multifocal. Right and left are bilateral, as in the reader. Without
-    `implied` the lingula has no side, to the letter of the coding.
+    None where no opacity is coded in the lung. 'focal' and 'multiple' in one coding are how coders
+    wrote multifocal. Without `implied` the lingula has no side, to the letter of the coding.
     """
-    found, coded = set(), False
+    attributes, coded = set(), False
     for coding in mesh.lower().split(";"):
         heading, *qualifiers = (part.strip() for part in coding.split("/"))
-        if heading not in HEADINGS or ELSEWHERE & set(qualifiers):
-            continue
-        coded = True
-        names = {
-            name for q in qualifiers for name in QUALIFIERS.get(q, ())[: None if implied else 1]
-        }
-        if {"focal", "multiple"} <= set(qualifiers):
-            names -= {"kind:focal"}
-        found |= names
-    return set(one_side(found)) if coded else None
+        if heading in HEADINGS and not ELSEWHERE & set(qualifiers):
+            coded = True
+            most = None if implied else 1
+            names = {name for q in qualifiers for name in QUALIFIERS.get(q, ())[:most]}
+            multifocal = {"focal", "multiple"} <= set(qualifiers)
+            attributes |= names - ({"kind:focal"} if multifocal else set())
+    return _bilateral(attributes) if coded else None
 
 
-def sentence_words(text: str) -> set[str]:
-    """For comparison, the attributes of all words of every sentence with a current finding, whatever they describe."""
-    said = [attribute_words(s) for s in plain()(text) if any(f.current for f in findings(s))]
-    return set(one_side(frozenset().union(*said)))
+def _bilateral(names: Iterable[str]) -> set[str]:
+    """Right and left together are bilateral."""
+    names, sides = set(names), {"side:right", "side:left"}
+    both = "side:bilateral" in names or sides <= names
+    return names - sides | {"side:bilateral"} if both else names
+
+
+def words_alone(mentions: Mentions) -> Reader:
+    """For comparison: all attribute words of sentences with a current finding, whatever they qualify."""
+
+    def read(text: str) -> set[str]:
+        return _bilateral(
+            name for words, current in mentions(text) if any(current) for name in words
+        )
+
+    return read
 
 
 def half(reports: pd.DataFrame, odd: bool) -> pd.DataFrame:
     """The reports of OpenI (study, text, mesh) with text and an odd, or even, number."""
-    number = reports["study"].astype(int)
-    kept = reports[(number % 2 == int(odd)) & (reports["text"].str.strip() != "")]
-    return kept.reset_index(drop=True)
+    parity = reports["study"].astype(int) % 2 == int(odd)
+    return reports[parity & (reports["text"].str.strip() != "")].reset_index(drop=True)
 
 
-def outcomes(
-    reports: pd.DataFrame, extract: Extractor = extract_attributes, implied: bool = True
-) -> pd.DataFrame:
-    """One row per report and attribute that is coded or extracted: study, group, attribute, coded, extracted; and whether the report has a coding.
+def outcomes(reports: pd.DataFrame, read: Reader, implied: bool = True) -> pd.DataFrame:
+    """study, group, attribute, outcome (OUTCOMES): a row per attribute that is coded or read.
 
-    `extract` gives the attributes of a text; those that no coding can express are left out.
+    Attributes that no coding can express are left out.
     """
     rows = []
     for study, text, mesh in reports[["study", "text", "mesh"]].itertuples(index=False):
-        wanted, given = gold(mesh, implied), set(extract(text)) & COMPARED
-        for name in sorted((wanted or set()) | given):
-            rows.append(
-                (
-                    study,
-                    name.split(":")[0],
-                    name,
-                    name in (wanted or ()),
-                    name in given,
-                    wanted is not None,
-                )
-            )
-    return pd.DataFrame(
-        rows, columns=["study", "group", "attribute", "coded", "extracted", "has_coding"]
-    )
+        coded, extracted = gold(mesh, implied) or set(), set(read(text)) & CODED
+        for name in sorted(coded | extracted):
+            outcome = "missed" if name not in extracted else "hit" if name in coded else "extra"
+            rows.append((study, name.split(":")[0], name, outcome))
+    return pd.DataFrame(rows, columns=["study", "group", "attribute", "outcome"])
 
 
 def agreement(
     reports: pd.DataFrame,
-    extract: Extractor = extract_attributes,
+    read: Reader,
     *,
     every: bool = False,
     implied: bool = True,
     seed: int = 0,
     resamples: int = 1000,
 ) -> pd.DataFrame:
-    """Micro-averaged F1 per group, with 95% intervals by resampling reports: group, reports, coded, precision, recall, f1, low, high.
+    """Micro-averaged F1: group, reports, coded, precision, recall, f1, low, high (over reports).
 
-    Over the reports with an opacity coded in the lung; with `every`, over all of `reports`, where no such coding counts as
-    nothing coded (coders left out opacities that they coded under another heading, so that this is the harder reading).
+    Over the reports with an opacity coded in the lung; with `every`, over all of `reports`, those
+    without such a coding counting as nothing coded. That is the harder reading, because coders left
+    out opacities that they coded under another heading.
     """
-    coded = np.array([every or gold(mesh) is not None for mesh in reports["mesh"]], dtype=bool)
-    kept = reports[coded].reset_index(drop=True)
-    found = outcomes(kept, extract, implied)
-    place = {study: row for row, study in enumerate(kept["study"])}
-    drawn = weights(len(kept), resamples, seed)
+    reports = reports if every else _coded(reports)
+    pairs, draws = outcomes(reports, read, implied), Patients(range(len(reports)), resamples, seed)
     rows = []
     for group in GROUPS:
-        part = found[found["group"] == group]
-        counts = np.zeros((len(kept), 3))
-        cells = np.where(part["coded"] & part["extracted"], 0, np.where(part["extracted"], 1, 2))
-        np.add.at(counts, (part["study"].map(place).to_numpy(int), cells), 1)
-        hits, extra, missed = counts.sum(0)
-        low, high = interval(_f1(drawn @ counts))
-        rows.append(
-            (
-                group,
-                len(kept),
-                int(hits + missed),
-                _share(hits, hits + extra),
-                _share(hits, hits + missed),
-                float(_f1(counts.sum(0))),
-                low,
-                high,
-            )
-        )
-    return pd.DataFrame(
-        rows, columns=["group", "reports", "coded", "precision", "recall", "f1", "low", "high"]
-    )
+        part = pairs[pairs["group"] == group]
+        counts = pd.crosstab(part["study"], part["outcome"])
+        counts = counts.reindex(index=reports["study"], columns=OUTCOMES, fill_value=0)
+        hits, extra, missed = counts.sum()
+        f1, low, high, n = draws.of(lambda weights, counts=counts: _f1(weights @ counts.to_numpy()))
+        precision, recall = _share(hits, extra), _share(hits, missed)
+        rows.append((group, n, hits + missed, precision, recall, f1, low, high))
+    columns = ["group", "reports", "coded", "precision", "recall", "f1", "low", "high"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _coded(reports: pd.DataFrame) -> pd.DataFrame:
+    return reports[[gold(mesh) is not None for mesh in reports["mesh"]]].reset_index(drop=True)
 
 
 def _f1(counts: np.ndarray) -> np.ndarray:
-    """F1 of hits, extras and misses [..., 3]; 1 where there is nothing to find and nothing is found."""
-    hits, extra, missed = np.moveaxis(np.asarray(counts, float), -1, 0)
-    total = 2 * hits + extra + missed
-    return np.where(total > 0, 2 * hits / np.maximum(total, 1), 1.0)
+    """F1 [B] of hits, extras and misses [B, 3]; 1 where nothing is coded and nothing is read."""
+    total = counts @ [2, 1, 1]
+    return np.where(total > 0, 2 * counts[:, 0] / np.maximum(total, 1), 1.0)
 
 
-def _share(part: float, whole: float) -> float:
-    return float(part / whole) if whole else 1.0
+def _share(hits: int, others: int) -> float:
+    return hits / (hits + others) if hits + others else 1.0
 
 
-def normals(reports: pd.DataFrame, extract: Extractor = extract_attributes) -> tuple[int, int]:
+def normals(reports: pd.DataFrame, read: Reader) -> tuple[int, int]:
     """How many reports coded `normal` get any attribute, and how many are coded so."""
     texts = reports.loc[reports["mesh"].str.lower() == "normal", "text"]
-    return sum(bool(extract(text)) for text in texts), len(texts)
+    return sum(bool(read(text)) for text in texts), len(texts)
 
 
-def errors(reports: pd.DataFrame) -> pd.DataFrame:
-    """Every disagreement of the reader with the codings, with its kind and the rule that decided it: study, attribute, error, kind.
+def errors(reports: pd.DataFrame, read: Reader, mentions: Mentions) -> pd.DataFrame:
+    """Every disagreement with the codings: study, attribute, error (missed or extra), kind.
 
-    Over the reports with an opacity coded in the lung. What is missed and what is extra in the same group of one report is a
-    matter of vocabulary ('mid lung' coded as lingula). A missed attribute for which the text has no word at all, and an extra one that a current
-    opacity has as its own and that no coding mentions, are disagreements of the gold with the text. The rest is ours.
+    Over the reports with an opacity coded in the lung. A missed and an extra attribute in the same
+    group of one report are a matter of vocabulary ('mid lung' coded as lingula). A missed attribute
+    that the text has no word for, and an extra one of a current opacity that no coding mentions, are
+    disagreements of the gold with the text. The rest are errors of the reader.
     """
-    kept = reports[[gold(mesh) is not None for mesh in reports["mesh"]]]
-    texts, meshes = (dict(zip(kept["study"], kept[c], strict=True)) for c in ("text", "mesh"))
-    found = outcomes(kept)
-    wrong = found[found["coded"] != found["extracted"]]
+    reports = _coded(reports)
+    by_study, pairs = reports.set_index("study"), outcomes(reports, read)
     rows = []
-    for (study, _), part in wrong.groupby(["study", "group"], sort=False):
-        swapped = part["coded"].any() and part["extracted"].any()
-        for row in part.itertuples():
-            kind = (
-                _missed(row.attribute, texts[study], swapped)
-                if row.coded
-                else _extra(row.attribute, meshes[study], swapped)
-            )
-            rows.append((study, row.attribute, "missed" if row.coded else "extra", kind))
+    for (study, _), part in pairs.groupby(["study", "group"], sort=False):
+        swapped = {"extra", "missed"} <= set(part["outcome"])
+        text, mesh = by_study.loc[study, ["text", "mesh"]]
+        for name, outcome in zip(part["attribute"], part["outcome"], strict=True):
+            if outcome == "missed":
+                rows.append((study, name, outcome, _missed(name, mentions(text), swapped)))
+            elif outcome == "extra":
+                rows.append((study, name, outcome, _extra(name, mesh, swapped)))
     return pd.DataFrame(rows, columns=["study", "attribute", "error", "kind"])
 
 
-def _missed(name: str, text: str, swapped: bool) -> str:
-    if name not in attribute_words(text) and not (
-        name == "side:bilateral" and {"side:right", "side:left"} <= attribute_words(text)
-    ):
+def _missed(name: str, sentences: list[tuple[set[str], list[bool]]], swapped: bool) -> str:
+    words = {word for names, _ in sentences for word in names}
+    if name not in words | _bilateral(words):
         return "vocabulary" if swapped else "gold disagrees: no word for it"
-    inside = [f for s in plain()(text) for f in findings(s) if name in attribute_words(s)]
-    if not inside:
+    current = [finding for names, findings in sentences if name in names for finding in findings]
+    if not current:
         return "missed finding"
-    return "attached to a neighbour" if any(f.current for f in inside) else "wrong assertion"
+    return "attached to a neighbour" if any(current) else "wrong assertion"
 
 
 def _extra(name: str, mesh: str, swapped: bool) -> str:

@@ -142,6 +142,19 @@ class Cache:
                 self._make(name, folder, key, make, together)
         return folder, key
 
+    def tables(
+        self, name: str, *inputs: object, make: Callable[[], dict[str, pd.DataFrame]]
+    ) -> Path:
+        """The folder of a stage of tables: `make()` gives them by name; copies are laid out."""
+
+        def write(folder: Path, _: str) -> None:
+            for table, rows in make().items():
+                write_table(folder / f"{table}.csv", rows)
+
+        folder, _ = self.stage(name, *inputs, make=write, code=(make,))
+        lay_out(folder, self.root)
+        return folder
+
     def _make(
         self,
         name: str,

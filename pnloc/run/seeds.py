@@ -1,84 +1,124 @@
-"""What training with reports adds to boxes over several seeds of the attention: one seed moves such a difference by as much as text does."""
+"""What training with reports adds: to boxes, over several seeds of the attention, and to severity.
 
-from pathlib import Path
+One seed moves such a difference by as much as text does.
+"""
 
 import numpy as np
 import pandas as pd
 
 from pnloc.boxes import union_iou
-from pnloc.evaluation import bootstrap
+from pnloc.evaluation.bootstrap import Patients, interval
 from pnloc.files import read_csv, write_table
-from pnloc.localizer import Choice, boxes_of
-from pnloc.run.cache import lay_out
+from pnloc.localizer import boxes_of
+from pnloc.run import localization
 from pnloc.run.comparators import boxed_rows, kinds
 from pnloc.run.predictions import choose, scores
 from pnloc.run.run import Run
+from pnloc.run.severity import tables as severity
 
 COLUMNS = ["dataset", "seed", "text", "labels", "value", "low", "high", "n"]
 ARMS = ("text-attention", "image-label-attention")
-MEAN = "mean"  # stands for the seed in the row of all
+MEAN = "mean"  # in the column `seed`: all of them
 
 
 def table(run: Run) -> pd.DataFrame:
-    """`tables/text_seeds.csv`: dataset, seed, text, labels, value, low, high, n; empty where the preset has one seed.
+    """`tables/text_seeds.csv`: dataset, seed, text, labels, value, low, high, n.
 
-    Mean union IoU of the boxes on test images with a box, of the attention trained with reports and with image labels alone, and their
-    difference, with a 95% interval over patients. Each training chooses on validation images how many boxes it keeps. In the row 'mean' an
-    image's value is averaged over the seeds first. Detector, regions and word vectors are the run's own.
+    Mean union IoU on test images with a box, of the attention trained with reports and with image
+    labels alone, and their difference with its 95% interval over patients. Each training chooses on
+    validation images how many boxes to keep. In the row 'mean' an image's value is averaged over the
+    seeds first. Empty where the preset has one seed.
     """
     if run.preset.seeds < 2:
         return pd.DataFrame(columns=COLUMNS)
+    names = [run.title(role) for role in run.preset.roles.localization]
 
-    def make(folder: Path, _: str) -> None:
-        parts = {name: [[], []] for name in _measured(run)}
-        for seed in seeds(run):
-            for arm, method in enumerate(ARMS):
-                choice, _ = choose(run, method, seed=seed)
-                for name, values in parts.items():
-                    values[arm].append(_values(run, name, method, seed, choice))
-        rows = [
-            row for name, values in parts.items() for row in _rows(run, name, *np.array(values))
-        ]
-        write_table(folder / "text_seeds.csv", pd.DataFrame(rows, columns=COLUMNS))
+    def make() -> dict[str, pd.DataFrame]:
+        values = {name: np.array([_values(run, name, arm) for arm in ARMS]) for name in names}
+        rows = [row for name, both in values.items() for row in _rows(run, name, *both)]
+        return {"text_seeds": pd.DataFrame(rows, columns=COLUMNS)}
 
     models = [run.localizer_stage(text, seed)[1] for seed in seeds(run) for text in (True, False)]
-    regions = [run.regions_stage(name)[1] for name in _measured(run)]
-    folder, _ = run.cache.stage(
-        "text-seeds", models, regions, run.preset.resamples, run.seed, make=make
-    )
-    lay_out(folder, run.root)
+    models += [run.regions_stage(name)[1] for name in names]
+    folder = run.cache.tables("text-seeds", models, run.preset.resamples, run.seed, make=make)
     return read_csv(folder / "text_seeds.csv", COLUMNS, dtype={"seed": str})
 
 
 def seeds(run: Run) -> list[int]:
-    """The seeds of the attention: the run's own, then others that no run with a small seed has for its own."""
-    return [run.seed, *(run.seed + 1000 * k for k in range(1, run.preset.seeds))]
+    """The seeds of the attention: the run's own, then others far from the seeds of other runs."""
+    return [run.seed + 1000 * k for k in range(run.preset.seeds)]
 
 
-def _measured(run: Run) -> list[str]:
-    return [run.title(role) for role in run.preset.roles.localization]
-
-
-def _values(run: Run, name: str, method: str, seed: int, choice: Choice) -> np.ndarray:
-    """Union IoU [n] on the test images of a set that have a box."""
+def _values(run: Run, name: str, method: str) -> list[list[float]]:
+    """Union IoU [seeds, n] of a method on the test images of a set that have a box."""
     rows, truth = boxed_rows(run, name, "test"), run.sets.true_boxes(name, kinds(name))
-    found = boxes_of(
-        run.regions(name).rows(rows), scores(run, name, rows, method, choice.grouped, seed), choice
-    )
-    return np.array(
-        [union_iou(boxes, truth[row]) for row, (boxes, _) in zip(rows, found, strict=True)]
-    )
+    regions, values = run.regions(name).rows(rows), []
+    for seed in seeds(run):
+        choice, _ = choose(run, method, seed=seed)
+        ranking = scores(run, name, rows, method, choice.grouped, seed)
+        boxes = [boxes for boxes, _ in boxes_of(regions, ranking, choice)]
+        values.append([union_iou(b, truth[row]) for row, b in zip(rows, boxes, strict=True)])
+    return values
 
 
 def _rows(run: Run, name: str, text: np.ndarray, labels: np.ndarray) -> list[tuple]:
-    """Rows of COLUMNS from the union IoU [seeds, n] of both arms on a set's test images."""
+    """Rows of COLUMNS from the union IoU [seeds, n] of both arms."""
     patients = run.sets.records(name).images["patient"].to_numpy()[boxed_rows(run, name, "test")]
     if not len(patients):
         return []
-    drawn = bootstrap.of_images(patients, run.preset.resamples, run.seed)
-    by_seed = {str(seed): (text[k], labels[k]) for k, seed in enumerate(seeds(run))}
-    found = []
-    for seed, (a, b) in {MEAN: (text.mean(0), labels.mean(0)), **by_seed}.items():
-        low, high = bootstrap.interval(drawn @ (a - b) / drawn.sum(1))
-        found.append((name, seed, a.mean(), b.mean(), (a - b).mean(), low, high, len(patients)))
-    return found
+    draws = Patients(patients, **localization.draws(run))
+    counts = draws.drawn[:, draws.index]
+    arms = {MEAN: (text.mean(0), labels.mean(0))}
+    arms |= {str(seed): (text[k], labels[k]) for k, seed in enumerate(seeds(run))}
+    rows = []
+    for seed, (a, b) in arms.items():
+        low, high = interval(counts @ (a - b) / counts.sum(1))
+        rows.append((name, seed, a.mean(), b.mean(), (a - b).mean(), low, high, len(patients)))
+    return rows
+
+
+def text_on_real(run: Run) -> pd.DataFrame:
+    """`tables/text_on_real.csv`: dataset, measure, score, text, labels, value, low, high, n.
+
+    The localizer trained with the reports of the pairs, the same one trained with image labels only,
+    and their difference, paired over patients: the union IoU of the boxes, for the run's seed and
+    averaged over seeds; attention on the zones that radiologists scored; read-outs of severity. No
+    patient of a measured image is in either training. Empty where the pairs are generated.
+    """
+    columns = ["dataset", "measure", "score", *COLUMNS[2:]]
+    parts = [pd.DataFrame(columns=columns)] if run.preset.generated else _on_real(run)
+    result = pd.concat(parts, ignore_index=True)[columns]
+    write_table(run.root / "tables" / "text_on_real.csv", result)
+    return result
+
+
+def _on_real(run: Run) -> list[pd.DataFrame]:
+    gaps, levels = localization.differences(run), localization.localization(run)
+    gaps = severity.at(gaps, method=ARMS[0], against=ARMS[1], metric="miou")
+    levels = severity.at(levels, metric="miou").set_index(["method", "dataset"])["value"]
+    gaps = _with_arms(gaps, levels, ARMS, ["dataset"])
+    parts = [gaps.assign(measure="union IoU", score="boxes")]
+    mean = severity.at(table(run), seed=MEAN)
+    parts.append(mean.assign(measure=f"union IoU, {run.preset.seeds} seeds", score="boxes"))
+    levels = severity.at(severity.severity_table(run), fit="zero-shot")
+    zones, gaps = (
+        read_csv(run.root / "tables" / f"severity_{name}.csv") for name in ("text", "differences")
+    )
+    measure, score = "zones, " + zones["statistic"], "Brixia, " + zones["against"]
+    parts.append(zones.assign(measure=measure, score=score))
+    on = ["dataset", "score", "statistic"]
+    levels = levels.set_index(["readout", *on])["value"]
+    for arms in severity.TEXT:
+        rows = _with_arms(severity.at(gaps, readout=arms[0], against=arms[1]), levels, arms, on)
+        measure = rows["statistic"] + ", " + arms[0].removesuffix(" (text)")
+        parts.append(rows.assign(measure=measure))
+    return parts
+
+
+def _with_arms(
+    gaps: pd.DataFrame, levels: pd.Series, arms: tuple[str, str], on: list[str]
+) -> pd.DataFrame:
+    """Differences with the value of either arm beside them; levels are indexed by arm and `on`."""
+    for column, arm in zip(("text", "labels"), arms, strict=True):
+        gaps = gaps.join(levels.loc[arm].rename(column), on=on)
+    return gaps

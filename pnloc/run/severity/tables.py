@@ -8,8 +8,10 @@ import pandas as pd
 from pnloc.boxes import iou
 from pnloc.data import covid19
 from pnloc.evaluation import severity
-from pnloc.files import write_table
+from pnloc.files import read_csv
 from pnloc.localizer import Choice
+from pnloc.run import members
+from pnloc.run.predictions import choose
 from pnloc.run.run import Run
 from pnloc.run.severity import ensemble as looks
 from pnloc.run.severity import lungs, readouts
@@ -80,7 +82,7 @@ def associations(run: Run, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
             parts.append(together.assign(dataset=name, readout=TOGETHER, score=score))
             none = severity.no_data(rows[score], rows["patient"], **options)
             parts.append(none.assign(dataset=name, readout=AGAINST, score=score))
-    return _written(run, "severity", parts, "dataset readout score fit statistic value low high n")
+    return _table(parts, "dataset readout score fit statistic value low high n")
 
 
 def differences(run: Run, tables: dict[str, pd.DataFrame], chosen: str) -> pd.DataFrame:
@@ -105,12 +107,7 @@ def differences(run: Run, tables: dict[str, pd.DataFrame], chosen: str) -> pd.Da
             )
             parts.append(found.assign(dataset=name, readout=first, against=second, score=score))
     parts += [p for name, table in tables.items() for p in _zones_above_trivial(run, name, table)]
-    return _written(
-        run,
-        "severity_differences",
-        parts,
-        "dataset readout against score statistic value low high n",
-    )
+    return _table(parts, "dataset readout against score statistic value low high n")
 
 
 def _scored_zones(table: pd.DataFrame, prefix: str) -> pd.DataFrame:
@@ -178,9 +175,7 @@ def zones(run: Run, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
         whole = whole[(whole["fit"] == "zero-shot")].drop(columns="fit")
         whole = whole.assign(zone="global", statistic="global " + whole["statistic"])
         parts.append(whole.assign(dataset=name, what="junior", against="senior"))
-    return _written(
-        run, "severity_zones", parts, "dataset what against zone statistic value low high n"
-    )
+    return _table(parts, "dataset what against zone statistic value low high n")
 
 
 def text_on_zones(run: Run, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
@@ -203,9 +198,7 @@ def text_on_zones(run: Run, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
                 )
                 found = found.rename(columns={"first": "text", "second": "labels"})
                 parts.append(found.assign(dataset=name, against=reader))
-    return _written(
-        run, "severity_text", parts, "dataset against statistic text labels value low high n"
-    )
+    return _table(parts, "dataset against statistic text labels value low high n")
 
 
 def facts(run: Run, name: str, table: pd.DataFrame) -> pd.DataFrame:
@@ -267,7 +260,7 @@ def confounders(run: Run, tables: dict[str, pd.DataFrame], chosen: str) -> pd.Da
                         )
     parts = [p.assign(readout=chosen) for p in parts]
     columns = "dataset readout score confounder level statistic value low high n"
-    return _written(run, "severity_confounders", parts, columns)
+    return _table(parts, columns)
 
 
 def inputs(run: Run, tables: dict[str, pd.DataFrame], choices: dict[str, Choice]) -> pd.DataFrame:
@@ -291,9 +284,7 @@ def inputs(run: Run, tables: dict[str, pd.DataFrame], choices: dict[str, Choice]
             same = at(same, statistic="spearman").assign(statistic="same")
             measured = at(pd.concat([measured, same]), fit="zero-shot").drop(columns="fit")
             parts.append(measured.assign(dataset=name, input=way, readout=readout, score=score))
-    return _written(
-        run, "severity_inputs", parts, "dataset input readout score statistic value low high n"
-    )
+    return _table(parts, "dataset input readout score statistic value low high n")
 
 
 def _first_scores(tables: dict[str, pd.DataFrame]) -> list[tuple[str, str, pd.DataFrame]]:
@@ -355,12 +346,50 @@ def lung_finder(run: Run, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
                         columns=["dataset", "finder", "side", "iou", "low", "high", "n"],
                     )
                 )
-    return _written(run, "severity_lungs", parts, "dataset finder side iou low high n")
+    return _table(parts, "dataset finder side iou low high n")
 
 
-def _written(run: Run, name: str, parts: list[pd.DataFrame], columns: str) -> pd.DataFrame:
-    """The parts as one table with these columns, written under the run's tables."""
+def _table(parts: list[pd.DataFrame], columns: str) -> pd.DataFrame:
+    """The parts as one table with these columns; empty without parts."""
     names = columns.split()
-    table = pd.concat(parts, ignore_index=True)[names] if parts else pd.DataFrame(columns=names)
-    write_table(run.root / "tables" / f"{name}.csv", table)
-    return table
+    return pd.concat(parts, ignore_index=True)[names] if parts else pd.DataFrame(columns=names)
+
+
+def severity_sets(run: Run) -> list[str]:
+    """The COVID-19 sets of a run: the preset's, and the real collection where its folder is there."""
+    return [name for name in run.sets.names if name.removeprefix("demo-") == "covid19"]
+
+
+def severity_table(run: Run) -> pd.DataFrame:
+    """`tables/severity.csv` (see `associations`), which it returns; beside it those of BESIDE, and
+    the read-outs per image, `predictions/<set>--severity.csv`. Made once for the same models."""
+
+    def make() -> dict[str, pd.DataFrame]:
+        choices = {method: choose(run, method)[0] for method in readouts.CHOICES}
+        tables = {name: readouts.scored(run, name, choices) for name in severity_sets(run)}
+        choice = readouts.comparison(run, choices)
+        chosen = choice.loc[choice["chosen"], "readout"].item()
+        return {
+            **{f"{name}--severity": table for name, table in tables.items()},
+            "severity_choice": choice,
+            "severity_differences": differences(run, tables, chosen),
+            "severity_zones": zones(run, tables),
+            "severity_text": text_on_zones(run, tables),
+            "severity_confounders": confounders(run, tables, chosen),
+            "severity_inputs": inputs(run, tables, choices),
+            "severity_lungs": lung_finder(run, tables),
+            "severity": associations(run, tables),
+        }
+
+    detectors = range(1, run.preset.severity.detectors)
+    names = (run.title(run.preset.roles.detector), *severity_sets(run))
+    upstream = [
+        looks.lungs_stage(run)[1],
+        *(members.member_stage(run, number)[1] for number in detectors),
+        *(run.regions_stage(name)[1] for name in names),
+        *(run.localizer_stage(text)[1] for text in (True, False)),
+        run.classifier_stage[1],
+    ]
+    settings = (run.preset.severity, run.preset.resamples, run.seed)
+    folder = run.cache.tables("severity", upstream, *settings, make=make)
+    return read_csv(folder / "severity.csv", float_precision="round_trip")

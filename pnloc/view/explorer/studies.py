@@ -94,6 +94,23 @@ def examples(run: Run, most: int = 6) -> tuple[str, list[int]]:
     return "", []
 
 
+def typical_row(run: Run) -> int | None:
+    """The pairs' test study at the median of text attention's union IoU, by its row number.
+
+    Among those whose report asserts an opacity; the first of them where the pairs have no boxes. None
+    where there is none, or none may be shown.
+    """
+    name = run.sets.pairs
+    boxed = "text-attention" in predict.saved_predictions(run, name)
+    ranked = predict.ranked(run, name, "text-attention") if boxed else []
+    rows, texts = [row for row, _, _ in ranked], run.sets.texts(name)
+    rows = rows or run.sets.rows(name, "test").tolist()
+    rows = [row for row in rows if reports.asserting_words(texts[row], run.sets.splitter)]
+    if not rows or not run.sets.may_show(name) or not run.sets.may_show_text(name):
+        return None
+    return rows[len(rows) // 2 if ranked else 0]
+
+
 def gather(run: Run, name: str, rows: list[int]) -> list[Study]:
     """Some image rows of a set of a run as studies; none for no rows."""
     if not rows:

@@ -1,0 +1,271 @@
+"""Tables of localization on test images, under a run's `tables/`.
+
+All but recall and attributes are made from the saved predictions alone (pnloc.run.predictions).
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+
+import numpy as np
+import pandas as pd
+
+from pnloc.boxes import iou
+from pnloc.config import BASELINES
+from pnloc.errors import PnlocError
+from pnloc.evaluation import calibration
+from pnloc.evaluation import localization as metrics
+from pnloc.evaluation.bootstrap import NAN, Patients, holm, patients_of
+from pnloc.files import read_csv, write_table
+from pnloc.localizer import image_attention
+from pnloc.run import comparators
+from pnloc.run import predictions as predict
+from pnloc.run.comparators import boxed_rows, kinds
+from pnloc.run.run import Run
+from pnloc.run.sets import NAMES
+
+HIT = 0.3  # a true box is found above this IoU
+FAILING = ("text-attention", "image-label-attention", "detector")  # methods of `failures`
+SIZES = ("small", "middle", "large")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A set with true boxes on test images: the boxes, the patients, and predictions by method."""
+
+    name: str
+    truth: pd.DataFrame  # image, x1, y1, x2, y2; pixels of the original image
+    patients: dict[str, str]  # of images with a true box
+    negatives: dict[str, str]  # patients of images known to have none
+    predictions: dict[str, pd.DataFrame]
+
+
+def measured(run: Run) -> Iterator[Measured]:
+    """The sets whose test images measure localization, those without a true box left out."""
+    for name in map(run.title, run.preset.roles.localization):
+        truth, patients = predict.truth_table(run, name)
+        if len(truth):
+            saved = predict.saved_predictions(run, name)
+            yield Measured(name, truth, patients, predict.negatives(run, name), saved)
+
+
+def draws(run: Run) -> dict[str, int]:
+    """The bootstrap's options: resamples and seed."""
+    return {"resamples": run.preset.resamples, "seed": run.seed}
+
+
+def localization(run: Run) -> pd.DataFrame:
+    """`tables/localization.csv`: dataset, method, metric, threshold, value, low, high, n, seed.
+
+    Metrics are those of pnloc.evaluation.localization.localization and heat_table.
+    """
+    return _compared(run, "localization")
+
+
+def differences(run: Run) -> pd.DataFrame:
+    """`tables/differences.csv`: dataset, method, against, metric, value, low, high, n; paired."""
+    return _compared(run, "differences")
+
+
+def significance(run: Run) -> pd.DataFrame:
+    """`tables/significance.csv`: dataset, method, against, metric, value, p, p_holm, n.
+
+    p_holm is corrected by Holm's procedure over all comparisons of a data set in one metric.
+    """
+    return _compared(run, "significance")
+
+
+def _compared(run: Run, name: str) -> pd.DataFrame:
+    """One of the three tables, which are made together, once for the same predictions."""
+    predict.predict(run)
+
+    def make() -> dict[str, pd.DataFrame]:
+        gaps, keys = _differences(run), ["dataset", "method", "against", "metric", "value"]
+        return {
+            "localization": _localization(run),
+            "differences": gaps[[*keys, "low", "high", "n"]],
+            "significance": gaps[[*keys, "p", "p_holm", "n"]],
+        }
+
+    folder = run.cache.tables("compare", predict.stage(run)[1], *draws(run).values(), make=make)
+    return read_csv(folder / f"{name}.csv", float_precision="round_trip")
+
+
+def _localization(run: Run) -> pd.DataFrame:
+    parts = []
+    for one in measured(run):
+        maps = read_csv(run.root / "predictions" / f"{one.name}--maps.csv", dtype={"image": str})
+        for method, boxes in one.predictions.items():
+            everyone, key = one.patients | one.negatives, {"dataset": one.name, "method": method}
+            table = metrics.localization(
+                boxes, one.truth, everyone, negatives=one.negatives, **draws(run)
+            )
+            parts.append(table.assign(**key))
+            heat = maps[maps["method"] == method]
+            if len(heat):
+                parts.append(metrics.heat_table(heat, one.patients, **draws(run)).assign(**key))
+    if not parts:
+        raise PnlocError(
+            "no test image of any set has a box of a pneumonia: localization cannot be measured"
+        )
+    table = pd.concat(parts, ignore_index=True).assign(seed=run.seed)
+    return table[["dataset", "method", "metric", "threshold", *metrics.ESTIMATE, "seed"]]
+
+
+def _differences(run: Run, method: str = "text-attention") -> pd.DataFrame:
+    parts = []
+    for one in measured(run):
+        saved = one.predictions
+        pairs = [(method, m) for m in saved if m != method and not m.endswith("-raw")]
+        pairs += [("report-given", "detector")] if "report-given" in saved else []
+        for a, b in pairs:
+            table = metrics.differences(saved[a], saved[b], one.truth, one.patients, **draws(run))
+            parts.append(table.assign(dataset=one.name, method=a, against=b))
+    table = pd.concat(parts, ignore_index=True)
+    return table.assign(p_holm=table.groupby(["dataset", "metric"])["p"].transform(holm))
+
+
+def recall(run: Run) -> pd.DataFrame:
+    """`tables/recall.csv`: dataset, regions, threshold, recall, n.
+
+    The share of true test boxes that one of the first R regions overlaps with IoU > threshold.
+    """
+    rows = []
+    for name in map(run.title, run.preset.roles.localization):
+        truth, boxed = run.sets.true_boxes(name, kinds(name)), boxed_rows(run, name, "test")
+        boxes = run.regions(name).rows(boxed).boxes.numpy()
+        for count, threshold in product((1, 2, 5, 10, run.preset.regions.count), (0.3, 0.5)):
+            best = [iou(truth[i], own[:count]).max(1) for i, own in zip(boxed, boxes, strict=True)]
+            hits = np.concatenate([*best, np.zeros(0)]) > threshold
+            rows.append((name, count, threshold, hits.mean() if len(hits) else NAN, len(hits)))
+    return _written(run, "recall", rows, ["dataset", "regions", "threshold", "recall", "n"])
+
+
+def attributes(run: Run) -> pd.DataFrame:
+    """`tables/attributes.csv`: attribute, auc, low, high, positives, n; from the image alone.
+
+    On the pairs' test split; the truth is what the report asserts. Attributes with fewer than five
+    reports on either side are listed without an AUC.
+    """
+    pairs, rows = run.sets.pairs, run.sets.rows(run.sets.pairs, "test")
+    _, labels, weights = (array[rows] for array in run.sets.supervision(pairs))
+    probabilities = image_attention(run.localizer(True)[0], run.regions(pairs).rows(rows))[1]
+    patients = run.sets.records(pairs).images["patient"].to_numpy()[rows]
+    table = []
+    for column, name in enumerate(NAMES):
+        stated = weights[:, column] > 0
+        truth, scores = labels[stated, column], probabilities[stated, column]
+        positives, n, auc = int(truth.sum()), len(truth), [NAN] * 3
+        if min(positives, n - positives) >= 5:
+            drawn = Patients(patients[stated], **draws(run))
+            auc = [*drawn.of(partial(metrics.auc, truth, scores))][:3]
+        table.append((name, *auc, positives, n))
+    return _written(run, "attributes", table, ["attribute", "auc", "low", "high", "positives", "n"])
+
+
+def failures(run: Run) -> pd.DataFrame:
+    """`tables/failures.csv`: dataset, method, factor, level, value, low, high, n.
+
+    The share of true boxes found by FAILING methods, by size and, of generated ones, by place, kind,
+    severity and what else the image shows.
+    """
+    parts = []
+    for one in measured(run):
+        true = described(run, one.name, one.truth.sort_values("image", kind="stable"))
+        for method in (m for m in one.predictions if m in FAILING):
+            found = hits(one.predictions[method], true)
+            table = shares(true.assign(found=found), one.patients, **draws(run))
+            parts.append(table.assign(dataset=one.name, method=method))
+    columns = ["dataset", "method", "factor", "level", *metrics.ESTIMATE]
+    return _written(run, "failures", pd.concat(parts, ignore_index=True), columns)
+
+
+def described(run: Run, name: str, boxes: pd.DataFrame) -> pd.DataFrame:
+    """True boxes of a set (image, x1, y1, x2, y2) with their size and what the generator tells.
+
+    Sizes are thirds of the boxes by their share of the image. Of a generated set: zone, lobe, kind
+    and severity of the opacity, and `beside`, whether there is another finding.
+    """
+    boxes = boxes.reset_index(drop=True)
+    images = run.sets.records(name).images.set_index("image").loc[boxes["image"]]
+    area = (boxes["x2"] - boxes["x1"]) * (boxes["y2"] - boxes["y1"])
+    share = area.to_numpy() / (images["width"] * images["height"]).to_numpy()
+    third = np.searchsorted(np.quantile(share, [1 / 3, 2 / 3]), share)
+    table = boxes.assign(size=np.array(SIZES)[third])
+    if not name.startswith("demo-"):
+        return table
+    columns = ["set", "image", "opacities", "others", "boxes", "severity"]
+    truth = read_csv(run.sets.folder / "truth.csv", columns, dtype=str, keep_default_na=False)
+    truth = truth[truth["set"] == name.removeprefix("demo-")].set_index("image")
+    corners = boxes[metrics.CORNERS].to_numpy(float)
+    rows = zip(boxes["image"], corners, strict=True)
+    return table.join(pd.DataFrame([traits(truth.loc[i], box[None]) for i, box in rows]))
+
+
+def traits(truth: pd.Series, box: np.ndarray) -> dict[str, str]:
+    """What the generator tells of the opacity whose box is nearest to box [1, 4]."""
+    opacities = [text.split("/") for text in truth["opacities"].split(";") if text]
+    places = [text.split() for text in truth["boxes"].split(";") if text]
+    nearest = iou(box, np.array(places, dtype=float).reshape(-1, 4))[0].argmax()
+    kind, side, zone, lobe, _ = opacities[nearest]
+    return {
+        "lobe": lobe,
+        "zone": f"{side} {zone}",
+        "kind": kind,
+        "severity": truth["severity"],
+        "beside": "another finding" if truth["others"] else "nothing else",
+    }
+
+
+def hits(predictions: pd.DataFrame, true: pd.DataFrame) -> np.ndarray:
+    """Whether any predicted box overlaps each true box, sorted by image, with IoU > HIT: [n]."""
+    cases = metrics.cases(predictions, true)
+    best = [iou(case.predicted, case.true).max(0, initial=0.0) for case in cases]
+    return (np.concatenate(best) > HIT).astype(float)
+
+
+def shares(
+    true: pd.DataFrame, patients: Mapping[str, str], resamples: int = 1000, seed: int = 0
+) -> pd.DataFrame:
+    """factor, level, value, low, high, n: the mean of `found` over the boxes of each level.
+
+    Factors are the columns beside image, corners and found; first comes the mean of all boxes.
+    """
+    drawn = Patients(patients_of(list(true["image"]), patients), resamples, seed)
+    groups = [("all", "all", np.ones(len(true)))]
+    for factor in true.columns.difference(["image", *metrics.CORNERS, "found"], sort=False):
+        levels = sorted(set(true[factor]), key=SIZES.index if factor == "size" else None)
+        groups += [(factor, level, (true[factor] == level).to_numpy(float)) for level in levels]
+    found = true["found"].to_numpy()
+    rows = [(factor, level, *drawn.mean(of * found, of)) for factor, level, of in groups]
+    return pd.DataFrame(rows, columns=["factor", "level", *metrics.ESTIMATE])
+
+
+def calibrations(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """`tables/calibration.csv` (dataset, method, value, low, high, n), the expected error, and
+    `tables/reliability.csv` (dataset, method, bin, score, right, low, high, n), the curves.
+
+    Of the methods whose score is meant as a probability; negatives count.
+    """
+    errors, curves = [], []
+    for one in measured(run):
+        for method, predictions in one.predictions.items():
+            if method in (*comparators.CAMS, *BASELINES, *predict.ATTENTION):
+                boxes = calibration.right_boxes(predictions, one.truth, one.negatives)
+                everyone = one.patients | one.negatives
+                curve, error = calibration.calibration(boxes, everyone, **draws(run))
+                errors.append((one.name, method, *error))
+                curves.append(curve.assign(dataset=one.name, method=method))
+    table = _written(run, "calibration", errors, ["dataset", "method", *metrics.ESTIMATE])
+    columns = ["dataset", "method", "bin", "score", "right", "low", "high", "n"]
+    return table, _written(run, "reliability", pd.concat(curves, ignore_index=True), columns)
+
+
+def _written(
+    run: Run, name: str, rows: list[tuple] | pd.DataFrame, columns: list[str]
+) -> pd.DataFrame:
+    """Rows as a table with these columns, written as `tables/<name>.csv`."""
+    table = pd.DataFrame(rows, columns=columns)
+    write_table(run.root / "tables" / f"{name}.csv", table)
+    return table
