@@ -14,14 +14,13 @@ from pnloc.model import Batch, CrossAttention
 def contrastive(scores: Tensor, paired: Tensor, tau: float) -> Tensor:
     """In-batch contrastive loss, both ways (Gupta et al. 2020), over the reports that have words.
 
-    scores [G groups, b reports, b images] (or [b, b]), cosines; paired [G, b] (or [b]) bool, which studies have words. A report is to
-    find its image among all images of its group, an image its report among those with words. A group where fewer
-    than two studies take part counts as none; 0 where all are like that.
+    scores [G groups, b reports, b images] (or [b, b]), cosines; paired [G, b] (or [b]) bool,
+    studies whose report has words. A report is to pick its image among all images of its group, an
+    image its report among those with words. A group with fewer than two such studies does not
+    count; 0 where no group does.
     """
-    logits, paired = (
-        scores.reshape(-1, *scores.shape[-2:]) / tau,
-        paired.reshape(-1, paired.shape[-1]),
-    )
+    logits = scores.reshape(-1, *scores.shape[-2:]) / tau
+    paired = paired.reshape(-1, paired.shape[-1])
     paired = paired & (paired.sum(1, keepdim=True) > 1)
     to_image = torch.log_softmax(logits, dim=2).diagonal(dim1=1, dim2=2)
     others = logits.masked_fill(~paired.unsqueeze(2), torch.finfo(logits.dtype).min)
@@ -32,7 +31,7 @@ def contrastive(scores: Tensor, paired: Tensor, tau: float) -> Tensor:
 def matching(
     model: CrossAttention, batch: Batch, regions: Tensor | None, size: int, tau: float
 ) -> Tensor:
-    """`contrastive` within groups of `size` studies of a batch; the batch is one group where its B studies do not make up whole ones."""
+    """`contrastive` within groups of `size` studies; one group where B is no multiple of `size`."""
     count = len(batch.words)
     groups = count // size if count and count % size == 0 else 1
     paired = (batch.words >= 0).any(1).view(groups, -1)
@@ -40,22 +39,22 @@ def matching(
 
 
 def attributes(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
-    """Weighted binary cross-entropy of attribute logits [B, A], averaged over the weights; 0 where all are 0.
+    """Binary cross-entropy of attribute logits [B, A], averaged by weight; 0 where all weigh 0.
 
-    A weight of 0 means not known: what a report does not say is not absent.
+    A weight of 0 means unknown: an attribute that a report does not mention need not be absent.
     """
     losses = F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
     return (losses * weights).sum() / weights.sum().clamp_min(1e-6)
 
 
 def grounding(likelihood: Tensor, phrases: Tensor) -> Tensor:
-    """Negative log likelihood [B, P] of the places that reports name, averaged over the phrases [B, P, K]; 0 where there is none.
+    """Mean negative log of the likelihoods [B, P] of the phrases [B, P, K]; 0 without a phrase.
 
-    Its gradient is that of expectation maximization: the pneumonia's attention is drawn towards what it becomes once the
-    place is known (gamma), and the places towards the regions that it then points at.
+    Its gradient is that of expectation maximization: it draws the pneumonia's attention towards its
+    posterior gamma, and the places towards the regions that gamma points at.
     """
-    said = phrases.any(-1)
-    return -(likelihood.log() * said).sum() / said.sum().clamp_min(1)
+    real = phrases.any(-1)
+    return -(likelihood.log() * real).sum() / real.sum().clamp_min(1)
 
 
 def distillation(gamma: Tensor, beta: Tensor, phrases: Tensor, labels: Tensor) -> Tensor:
@@ -74,18 +73,16 @@ def distillation(gamma: Tensor, beta: Tensor, phrases: Tensor, labels: Tensor) -
 def total(
     model: CrossAttention, batch: Batch, config: ModelConfig, text: bool
 ) -> dict[str, Tensor]:
-    """The weighted terms of one batch. Without `text`, only the attribute term (image labels) remains."""
-    regions = model.encode_regions(batch.features)  # once: they cost most of a step
+    """The weighted terms of one batch; without `text` the attribute term alone."""
+    regions = model.encode_regions(batch.features)  # once: they take most of a step's time
     beta, logits = model.image_only(batch, regions)
-    terms = {
-        "attributes": config.attribute_weight * attributes(logits, batch.labels, batch.weights)
-    }
+    attribute = attributes(logits, batch.labels, batch.weights)
+    terms = {"attributes": config.attribute_weight * attribute}
     if text:
         match = matching(model, batch, regions, config.contrast_group, config.contrast_tau)
         terms["contrastive"] = config.contrast_weight * match
         gamma, likelihood = model.phrase_attention(batch, regions, beta[:, :1])
         terms["grounding"] = config.grounding_weight * grounding(likelihood, batch.phrases)
-        terms["distillation"] = config.distill_weight * distillation(
-            gamma, beta, batch.phrases, batch.labels
-        )
+        distilled = distillation(gamma, beta, batch.phrases, batch.labels)
+        terms["distillation"] = config.distill_weight * distilled
     return terms

@@ -1,19 +1,20 @@
 """The cross-attention localizer.
 
-Letters: B studies, R regions, W words, P phrases, K places, A attributes, E word vector, D joint width, F region feature.
-v_r in R^D is a region, t_w in R^D a word, q_a in R^D the query of an attribute; all three have length 1.
+Letters: B studies, R regions, W words, P phrases, K places, A attributes, E word vector, D joint
+width, F region feature. v_r in R^D is a region, t_w in R^D a word, q_a in R^D the query of an
+attribute; all three have length 1.
 
     word to image   alpha_wr = softmax_r(t_w . v_r / tau + lambda log s_r)
                     c_w = sum_r alpha_wr v_r;  score(report, image) = mean_w cos(t_w, c_w)
     image only      beta_ar = softmax_r(q_a . v_r / tau + lambda log s_r)
-                    logit_a = u_a . sum_r beta_ar v_r + b_a
-    place           pi_rk = softmax_k(p_k . v_r + log N(x_r; mu_k, sigma_k)),  x_r the centre of region r
+                    logit_a = u_a . sum_r beta_ar v_r / tau + b_a
+    place           pi_rk = softmax_k(p_k . v_r + log N(x_r; mu_k, sigma_k)),  x_r a region's centre
     phrase to image gamma_pr = beta_0r sum_{k in p} pi_rk / sum_r' beta_0r' sum_{k in p} pi_r'k
 
-s_r is the detector's score of the region, lambda >= 0 is learned. The first attribute, beta_0, is the pneumonia itself: gamma is what Bayes' rule
-makes of it once a phrase has said in which of the six PLACES the opacity lies. The
-cross-attention follows Gupta et al. 2020 and Wei et al. 2020; widths, temperatures, the detector's score as
-a prior and the places are ours (book, Fidelity).
+s_r is the detector's score of the region, lambda >= 0 is learned. The first attribute, beta_0, is
+the pneumonia itself: gamma is its posterior, by Bayes' rule, once a phrase has named some of the
+six PLACES. The cross-attention follows Gupta et al. 2020 and Wei et al. 2020; widths, temperatures,
+the detector's score as a prior and the places are ours (book, Fidelity).
 """
 
 from dataclasses import dataclass
@@ -25,8 +26,8 @@ from torch import Tensor, nn
 from pnloc.config import ModelConfig
 
 PNEUMONIA = "pneumonia"
-# The six places of the lungs, side and zone, and where their middles start: x and y relative to the
-# picture, on whose left the right lung is.
+# The six places of the lungs, side and zone, with their initial centres: x and y relative to the
+# picture, which shows the right lung on its left.
 PLACES = {
     ("right", "upper"): (0.30, 0.28),
     ("right", "middle"): (0.28, 0.48),
@@ -35,16 +36,16 @@ PLACES = {
     ("left", "middle"): (0.72, 0.48),
     ("left", "lower"): (0.72, 0.68),
 }
-SPREAD = 0.12  # and how far they reach (standard deviation)
+SPREAD = 0.12  # initial standard deviation of a place, relative to the picture
 
 
 @dataclass(frozen=True)
 class Batch:
-    """B studies. A word index of -1 is padding; a report without words is a row of -1. A phrase without a place is padding.
+    """B studies. Padding is a word index of -1 and a phrase without a place.
 
-    features [B, R, F], log_scores [B, R], valid [B, R] bool, centres [B, R, 2] (x, y relative to the picture),
-    words [B, W] int64, phrases [B, P, K] (1 for each place that a phrase allows),
-    labels [B, A] (1 present, 0 absent), weights [B, A] (0 where not known).
+    features [B, R, F], log_scores [B, R], valid [B, R] bool, centres [B, R, 2] (x, y relative to
+    the picture), words [B, W] int64, phrases [B, P, K] (1 for each place that a phrase allows),
+    labels [B, A] (1 present, 0 absent), weights [B, A] (0 where unknown).
     """
 
     features: Tensor
@@ -58,17 +59,17 @@ class Batch:
 
 
 class ImageDropout(nn.Dropout):
-    """Dropout of regions [B, R, D] that leaves out the same features in all regions of an image."""
+    """Dropout of the same features in all regions [B, R, D] of an image."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x * F.dropout(x.new_ones(len(x), 1, x.shape[-1]), self.p, self.training)
 
 
 class CrossAttention(nn.Module):
-    """Regions, words and attributes in one joint space; see the head of this module for the equations."""
+    """Regions, words and attributes in one joint space: the equations at the head of the module."""
 
     def __init__(self, features: int, vectors: Tensor, names: Tensor, config: ModelConfig) -> None:
-        """F region features; word vectors [V, E], kept fixed; word vectors of the attributes' names [A, E]."""
+        """F region features; fixed vectors of the words [V, E] and the attributes' names [A, E]."""
         super().__init__()
         width, size = config.width, vectors.shape[1]
         self.tau = config.tau
@@ -97,12 +98,12 @@ class CrossAttention(nn.Module):
         return F.normalize(self.regions(features.float()), dim=-1)
 
     def encode_words(self, words: Tensor) -> Tensor:
-        """Word indices [B, W] (-1 is padding) -> t [B, W, D] of length 1; padding words give arbitrary vectors.
+        """Word indices [B, W] (-1: padding) -> t [B, W, D] of length 1, arbitrary for padding.
 
         Each word sees its two neighbours through a residual layer; padding counts as zero.
         """
         padded = F.pad(words, (1, 1), value=-1)
-        vectors = self.vectors[padded.clamp_min(0)] * (padded >= 0).unsqueeze(-1)  # [B, W + 2, E]
+        vectors = self.vectors[padded.clamp_min(0)] * (padded >= 0).unsqueeze(-1)
         around = torch.cat([vectors[:, :-2], vectors[:, 1:-1], vectors[:, 2:]], dim=-1)
         return F.normalize(self.words(vectors[:, 1:-1] + torch.relu(self.context(around))), dim=-1)
 
@@ -122,9 +123,9 @@ class CrossAttention(nn.Module):
         return torch.softmax(logits, dim=-1) * allowed
 
     def text_attention(self, batch: Batch, regions: Tensor | None = None) -> Tensor:
-        """alpha [B, W, R] of each report's words over its own image's regions; 0 for padding words.
+        """alpha [B, W, R] of each report's words over its own image's regions; 0 for padding.
 
-        Here and below, `regions` is v [B, R, D] where it has been encoded already.
+        Here and below, `regions` is v [B, R, D] where that has been computed already.
         """
         regions = self.encode_regions(batch.features) if regions is None else regions
         alpha = self.attend(self.encode_words(batch.words), regions, batch.log_scores, batch.valid)
@@ -139,45 +140,53 @@ class CrossAttention(nn.Module):
     def phrase_attention(
         self, batch: Batch, regions: Tensor | None = None, beta: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """gamma [B, P, R] of each phrase over its own image's regions, 0 for padding, and each phrase's likelihood [B, P].
+        """gamma [B, P, R] of each phrase over its own image's regions, and likelihoods [B, P].
 
-        The likelihood is sum_r beta_0r sum_{k in p} pi_rk, the probability that the image gives to the phrase's place; 1 for padding.
-        beta is beta_0 [B, 1, R] where it is known already.
+        A phrase's likelihood is sum_r beta_0r sum_{k in p} pi_rk, the probability that the image
+        gives to its places. Padding has gamma 0 and likelihood 1. beta is beta_0 [B, 1, R] where
+        that has been computed already.
         """
         regions = self.encode_regions(batch.features) if regions is None else regions
         if beta is None:
             beta = self.attend(self.attribute_queries()[:1], regions, batch.log_scores, batch.valid)
-        allowed = batch.phrases @ self.place_probabilities(regions, batch.centres).transpose(
-            1, 2
-        )  # [B, P, R]
-        joint = beta * allowed.clamp_min(1e-6)
-        said = batch.phrases.any(-1) & batch.valid.any(-1, keepdim=True)
-        likelihood = torch.where(said, joint.sum(-1), 1.0)
-        return joint / likelihood.unsqueeze(-1) * said.unsqueeze(-1), likelihood
+        places = self.place_probabilities(regions, batch.centres)
+        joint = beta * (batch.phrases @ places.transpose(1, 2)).clamp_min(1e-6)
+        real = batch.phrases.any(-1) & batch.valid.any(-1, keepdim=True)
+        likelihood = torch.where(real, joint.sum(-1), 1.0)
+        return joint / likelihood.unsqueeze(-1) * real.unsqueeze(-1), likelihood
 
     def match(self, batch: Batch, regions: Tensor | None = None) -> Tensor:
-        """score [B reports, B images]: how well each report fits each image; 0 for reports without words."""
-        return self.match_groups(batch, regions, 1)[0]
+        """score [B reports, B images], as in the equations; 0 for reports without words.
+
+        Training takes the same numbers from `match_groups`, which needs far less memory.
+        """
+        v = self.encode_regions(batch.features) if regions is None else regions
+        t, real = self.encode_words(batch.words), batch.words >= 0
+        alpha = self.attend(t[:, None], v[None], batch.log_scores[None], batch.valid[None])
+        c = torch.einsum("ijwr,jrd->ijwd", alpha, v)
+        cosine = F.cosine_similarity(t[:, None], c, dim=-1) * real[:, None]
+        return cosine.sum(-1) / real.sum(1, keepdim=True).clamp_min(1)
 
     def match_groups(self, batch: Batch, regions: Tensor | None, groups: int) -> Tensor:
-        """The same within G groups of b studies each, that follow each other in the batch: [G, b reports, b images]."""
+        """The same within G groups of b consecutive studies: [G, b reports, b images].
+
+        The cosines come from inner products, so that no c [G, b, b W, D] is ever formed.
+        """
         regions = self.encode_regions(batch.features) if regions is None else regions
-        known = batch.words >= 0
-        b, (r, width), w = len(regions) // groups, regions.shape[1:], known.shape[1]
+        real = batch.words >= 0
+        b, (r, width), w = len(regions) // groups, regions.shape[1:], real.shape[1]
         words = self.encode_words(batch.words).view(groups, b * w, width)
-        likeness = (regions.view(groups, b * r, width) @ words.transpose(1, 2)).view(
-            groups, b, r, b * w
-        )
+        products = regions.view(groups, b * r, width) @ words.transpose(1, 2)
+        products = products.view(groups, b, r, b * w)
         bias = self.prior.clamp_min(0) * batch.log_scores
         bias = bias.masked_fill(~batch.valid, torch.finfo(bias.dtype).min).view(groups, b, r, 1)
-        alpha = torch.softmax(torch.add(bias, likeness, alpha=1 / self.tau), dim=2)
-        # cos(t_w, sum_r alpha_wr v_r) from inner products alone, so that no [G, b, b W, D] is ever formed.
-        along = (alpha * likeness).sum(2)
-        products = (regions @ regions.transpose(1, 2)).view(groups, b, r, r)
-        length = (alpha * (products @ alpha)).sum(2).clamp_min(1e-12).sqrt()
-        fits = along / length * batch.valid.any(1).view(groups, b, 1)
-        shares = known / known.sum(1, keepdim=True).clamp_min(1)
-        return (fits.view(groups, b, b, w) * shares.view(groups, 1, b, w)).sum(-1).transpose(1, 2)
+        alpha = torch.softmax(torch.add(bias, products, alpha=1 / self.tau), dim=2)
+        along = (alpha * products).sum(2)
+        gram = (regions @ regions.transpose(1, 2)).view(groups, b, r, r)
+        length = (alpha * (gram @ alpha)).sum(2).clamp_min(1e-12).sqrt()
+        cosine = along / length * batch.valid.any(1).view(groups, b, 1)
+        shares = real / real.sum(1, keepdim=True).clamp_min(1)
+        return (cosine.view(groups, b, b, w) * shares.view(groups, 1, b, w)).sum(-1).transpose(1, 2)
 
     def image_only(self, batch: Batch, regions: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """beta [B, A, R] and attribute logits [B, A]; reads no word."""

@@ -1,11 +1,11 @@
 """Several processes in one run, a device to compute on, and progress bars.
 
 Hugging Face accelerate starts the processes (`accelerate launch ... -m pnloc train`, or `launch`
-below) and connects them: NCCL between GPUs, gloo between CPUs. They extract regions in parts, and on
-GPUs they train detector and classifiers as one, each on its part of every batch (`replicate`).
-Whatever else a run needs is made by the main process while the others wait for its files; on the
-CPUs of one machine that includes all training, which torch's threads split better. In a single
-process nothing here has an effect.
+below) and connects them: NCCL between GPUs, gloo between CPUs. They extract regions in parts, and
+on GPUs they train detector and classifiers as one, each on its part of every batch (`replicate`).
+The main process makes whatever else a run needs while the others wait for its files; without GPUs
+that includes all training, which torch's threads split better. In a single process nothing here
+has an effect.
 """
 
 import os
@@ -26,7 +26,7 @@ _alone = False
 
 @lru_cache(None)
 def _accelerator():
-    """accelerate's view of this process; its first use connects the processes."""
+    """Connects the processes, when first used."""
     from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 
     handlers = [
@@ -106,7 +106,7 @@ def agree(value: object) -> object:
 
 
 def leave() -> bool:
-    """End the common work: True in the main process, which goes on by itself; the others may end."""
+    """End the common work: True in the main process, which goes on alone; the others may end."""
     global _alone
     first = main()
     if count() > 1:
@@ -155,7 +155,7 @@ def replicate(module: nn.Module, losses: Callable) -> nn.Module:
 
 
 def part(batch: tuple) -> tuple:
-    """This process's rows of a batch, a tuple of columns; all rows where there is not one for each."""
+    """This process's rows of a batch, a tuple of columns; all rows of one too small to split."""
     if len(batch[0]) < count():
         return batch
     return tuple(column[index() :: count()] for column in batch)

@@ -1,29 +1,24 @@
-"""Regions: the R places per image that everything downstream looks at, with their features, cached on disk.
+"""Regions: the R places per image that everything downstream looks at, with their features.
 
-A region is a detection of the RetinaNet or a connected component of its mask head. Its feature is the
-ROI-aligned pyramid (strides 8, 16 and 32), its geometry and what the detector's heads say of it. The cache is one
-safetensors file per data set, named by the fingerprint of what made it.
+A region is a detection of the RetinaNet or a connected component of its mask head. Its feature is
+the ROI-aligned pyramid (strides 8, 16 and 32), its geometry and the detector's score and mask.
 """
 
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
+from torchvision.ops import roi_align
 
-from pnloc.boxes import iou
+from pnloc.boxes import as_boxes, iou
 from pnloc.config import RegionConfig
+from pnloc.detector import Detector, Output
 from pnloc.files import load_tensors, save_tensors
 from pnloc.parallel import autocast, bar
-
-if (
-    TYPE_CHECKING
-):  # torchvision takes a second and more to import; most users of Regions only read them
-    from pnloc.detector import Detector, Output
 
 GEOMETRY = 7  # x1, y1, x2, y2, area, width, height; all relative to the picture
 COMPONENT_LEVELS = (0.5, 0.3)  # of the mask's probability
@@ -31,12 +26,12 @@ COMPONENT_LEVELS = (0.5, 0.3)  # of the mask's probability
 
 @dataclass(frozen=True)
 class Regions:
-    """R regions of each of N images, padded with regions of no area where fewer were found.
+    """R regions of each of N images, padded with regions of no area.
 
     boxes     [N, R, 4] float32, xyxy in pixels of the detector's square input
-    scores    [N, R] float32, how sure the detector is of the region (0 for padding)
-    valid     [N, R] bool, False for padding
-    features  [N, R, F] float16, pooled pyramid, geometry, detector's score and mask
+    scores    [N, R] float32, the detector's confidence in the region (0 for padding)
+    valid     [N, R] bool, False for padding, which comes last
+    features  [N, R, F] float16: pooled pyramid, geometry, detector's score and mask
     mask      [N, S/8, S/8] float16, mask head
     image     [N] float32, image-level probability of an opacity
     """
@@ -73,37 +68,34 @@ class Regions:
 
 
 def feature_size(pyramid: int) -> int:
-    """F for a feature pyramid of that many channels: three levels, the geometry, the detector's score and its mask."""
+    """F for a pyramid of that many channels: three levels, geometry, detector's score and mask."""
     return 3 * pyramid + GEOMETRY + 2
 
 
 def components(
     mask: np.ndarray, side: int, levels: tuple[float, ...] = COMPONENT_LEVELS
 ) -> np.ndarray:
-    """Boxes [n, 4] (pixels of the side x side input) around the connected parts of a mask [h, w] above each level.
+    """Boxes [n, 4] around the connected parts of a mask [h, w] above each level.
 
-    The mask is enlarged bilinearly first; parts of less than 0.5% of the picture are dropped.
+    They are in pixels of the side x side input, to which the mask is enlarged bilinearly; boxes of
+    less than 0.5% of the picture are dropped.
     """
-    large = F.interpolate(
-        torch.as_tensor(mask)[None, None].float(), size=(side, side), mode="bilinear"
-    )[0, 0].numpy()
-    found = []
+    mask = torch.as_tensor(mask)[None, None].float()
+    large = F.interpolate(mask, size=(side, side), mode="bilinear")[0, 0].numpy()
+    boxes = []
     for level in levels:
-        labels, _ = ndimage.label(large > level)
-        for rows, columns in ndimage.find_objects(labels):
-            if (rows.stop - rows.start) * (columns.stop - columns.start) >= 0.005 * side * side:
-                found.append([columns.start, rows.start, columns.stop, rows.stop])
-    return np.array(found, dtype=np.float32).reshape(-1, 4)
+        for rows, columns in ndimage.find_objects(ndimage.label(large > level)[0]):
+            boxes.append([columns.start, rows.start, columns.stop, rows.stop])
+    boxes = np.array(boxes, dtype=np.float32).reshape(-1, 4)
+    return boxes[(boxes[:, 2:] - boxes[:, :2]).prod(1) >= 0.005 * side * side]
 
 
 def mask_mean(mask: np.ndarray, boxes: np.ndarray, side: int) -> np.ndarray:
-    """Mean of a mask [h, w] inside each box [n, 4] (pixels of the side x side picture): [n], 0 for no area."""
+    """Mean [n] of a mask [h, w] inside boxes [n, 4] of a side x side picture; 0 for no area."""
     height, width = mask.shape
     total = np.zeros((height + 1, width + 1))
     total[1:, 1:] = mask.astype(np.float64).cumsum(0).cumsum(1)
-    x1, y1, x2, y2 = (
-        np.asarray(boxes, dtype=np.float64).reshape(-1, 4) / side * [width, height, width, height]
-    ).T
+    x1, y1, x2, y2 = (as_boxes(boxes) / side * [width, height, width, height]).T
 
     def at(y: np.ndarray, x: np.ndarray) -> np.ndarray:
         return ndimage.map_coordinates(total, [y, x], order=1, mode="nearest")
@@ -114,19 +106,17 @@ def mask_mean(mask: np.ndarray, boxes: np.ndarray, side: int) -> np.ndarray:
 
 
 def choose(
-    output: "Output", row: int, side: int, config: RegionConfig
+    output: Output, row: int, side: int, config: RegionConfig
 ) -> tuple[np.ndarray, np.ndarray]:
     """Boxes [n, 4] and scores [n] of one image's regions, n at most config.count.
 
-    Components of the mask come beside the detections. So that both kinds compare, the score is the geometric mean
-    of the detector's probability (for a component: of the detection that overlaps it most, times that
-    IoU) and of the mask's mean inside the region.
+    Components of the mask join the detections. So that both kinds compare, the score is the
+    geometric mean of the mask's mean inside the region and the detector's probability; a component
+    takes that of the detection that overlaps it most, times their IoU.
     """
-    boxes, scores = (
-        output.boxes[row].float().cpu().numpy(),
-        output.scores[row].float().cpu().numpy(),
+    boxes, scores, mask = (
+        value[row].float().cpu().numpy() for value in (output.boxes, output.scores, output.mask)
     )
-    mask = output.mask[row].float().cpu().numpy()
     parts = components(mask, side)[: config.components]
     overlaps = iou(parts, boxes)
     likeness = (overlaps * scores).max(1) if len(boxes) else np.zeros(len(parts))
@@ -137,9 +127,12 @@ def choose(
 
 @torch.no_grad()
 def extract(
-    detector: "Detector", images: np.ndarray, config: RegionConfig, batch: int = 32
+    detector: Detector, images: np.ndarray, config: RegionConfig, batch: int = 32
 ) -> Regions:
-    """Regions of uint8 images [N, S, S]. N may be 0."""
+    """Regions of uint8 images [N, S, S]; N may be 0."""
+    if not len(images):
+        blank = np.zeros((1, *images.shape[1:]), dtype=np.uint8)
+        return extract(detector, blank, config).rows([])
     where = next(detector.parameters()).device
     detector.eval()
     parts = []
@@ -151,72 +144,43 @@ def extract(
             if config.mirrored:
                 output = both_ways(output, detector(pictures.flip(-1), config.overlap, 1))
         parts.append(_describe(output, pictures.shape[-1], config))
-    if not parts:
-        return _empty(detector, images.shape[-1], config)
     return Regions(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Regions)))
 
 
-def both_ways(output: "Output", mirrored: "Output") -> "Output":
-    """An image's output, its mask averaged with that of the mirrored image, its image-level probability by the mean of their log-odds."""
+def both_ways(output: Output, mirrored: Output) -> Output:
+    """An output averaged with the mirrored image's: masks, and log-odds of the image score."""
     odds = (torch.logit(output.image, 1e-6) + torch.logit(mirrored.image, 1e-6)) / 2
-    return replace(
-        output, mask=(output.mask + mirrored.mask.flip(-1)) / 2, image=torch.sigmoid(odds)
-    )
+    mask = (output.mask + mirrored.mask.flip(-1)) / 2
+    return replace(output, mask=mask, image=torch.sigmoid(odds))
 
 
-def _empty(detector: "Detector", side: int, config: RegionConfig) -> Regions:
-    """The regions of no images, with the right trailing sizes."""
-    whole = extract(detector, np.zeros((1, side, side), dtype=np.uint8), config)
-    return whole.rows(np.zeros(0, dtype=np.int64))
-
-
-def _describe(output: "Output", side: int, config: RegionConfig) -> Regions:
+def _describe(output: Output, side: int, config: RegionConfig) -> Regions:
     """Choose, pad and describe the regions of one batch."""
     count = len(output.boxes)
     boxes = torch.zeros(count, config.count, 4)
-    scores, valid = (
-        torch.zeros(count, config.count),
-        torch.zeros(count, config.count, dtype=torch.bool),
-    )
-    means = torch.zeros(count, config.count)
+    scores, means = torch.zeros(2, count, config.count)
+    valid = torch.zeros(count, config.count, dtype=torch.bool)
     for row in range(count):
-        found, confidence = choose(output, row, side, config)
+        places, confidence = choose(output, row, side, config)
         order = np.argsort(-confidence, kind="stable")
         n = len(order)
-        boxes[row, :n] = torch.from_numpy(found[order]).float()
+        boxes[row, :n] = torch.from_numpy(places[order]).float()
         scores[row, :n] = torch.from_numpy(confidence[order]).float()
         valid[row, :n] = True
-        means[row, :n] = torch.from_numpy(
-            mask_mean(output.mask[row].float().cpu().numpy(), boxes[row, :n].numpy(), side)
-        )
+        mask = output.mask[row].float().cpu().numpy()
+        means[row, :n] = torch.from_numpy(mask_mean(mask, boxes[row, :n].numpy(), side))
     if not (torch.isfinite(boxes).all() and torch.isfinite(scores).all()):
         raise FloatingPointError("the detector gave a box or a score that is not finite")
-    from torchvision.ops import roi_align
-
     pooled = []
     for stride, level in output.pyramid.items():
-        rois = [b.to(level.device) for b in boxes]
-        pooled.append(
-            roi_align(level.float(), rois, 1, spatial_scale=1 / int(stride), sampling_ratio=4).cpu()
-        )
-    pooled = torch.stack([p.flatten(1) for p in pooled], dim=1)  # [count * R, 3, C]
-    features = torch.cat(
-        [
-            pooled.reshape(count, config.count, -1),
-            geometry(boxes / side),
-            scores[..., None],
-            means[..., None],
-        ],
-        dim=2,
-    )
-    return Regions(
-        boxes,
-        scores,
-        valid,
-        (features * valid[..., None]).to(torch.float16),
-        output.mask.to("cpu", torch.float16),
-        output.image.float().cpu(),
-    )
+        rois, scale = [b.to(level.device) for b in boxes], 1 / int(stride)
+        aligned = roi_align(level.float(), rois, 1, spatial_scale=scale, sampling_ratio=4)
+        pooled.append(aligned.cpu().flatten(1))
+    pooled = torch.stack(pooled, dim=1).reshape(count, config.count, -1)  # [count, R, 3 C]
+    parts = [pooled, geometry(boxes / side), scores[..., None], means[..., None]]
+    features = (torch.cat(parts, dim=2) * valid[..., None]).to(torch.float16)
+    mask, image = output.mask.to("cpu", torch.float16), output.image.float().cpu()
+    return Regions(boxes, scores, valid, features, mask, image)
 
 
 def geometry(boxes: Tensor) -> Tensor:

@@ -76,8 +76,8 @@ def train_detector(
 ) -> tuple[Detector, pd.DataFrame]:
     """A detector trained on uint8 images [N, S, S] and N arrays of boxes [n, 4], and its history.
 
-    Boxes are in pixels of the input, n may be 0. findings: float32 [N, 15] (pnloc.detector.FINDINGS;
-    NaN unknown), where `config.finding_weight` asks for them; PnlocError where they are missing.
+    Boxes are in pixels of the input, n may be 0. findings: float32 [N, 15] (NaN unknown), see
+    pnloc.detector.FINDINGS, where `config.finding_weight` asks for them; PnlocError without them.
     """
     if config.finding_weight and findings is None:
         raise PnlocError("the detector is to learn findings (finding_weight), but there are none")
@@ -115,7 +115,7 @@ def name_vectors(names: tuple[str, ...], vectors: Vectors) -> Tensor:
 def new_attention(
     features: int, vectors: Vectors, names: tuple[str, ...], config: ModelConfig
 ) -> CrossAttention:
-    """A cross-attention before training, for regions of F features and attributes of these names."""
+    """A cross-attention before training, for regions of F features and attributes `names`."""
     words = torch.from_numpy(vectors.vectors)
     return CrossAttention(features, words, name_vectors(names, vectors), config)
 
@@ -161,7 +161,7 @@ def stretches(words: np.ndarray, most: int, rng: np.random.Generator) -> np.ndar
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """One CPU thread for torch: sharing a step as small as the attention's costs more than it gains."""
+    """One CPU thread for torch: splitting the attention's small steps costs more than it gains."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

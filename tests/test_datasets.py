@@ -12,7 +12,6 @@ from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-from pnloc.config import FINDINGS
 from pnloc.data import chestxray8, covid19, findings, mimic_cxr, openi, rsna
 from pnloc.data import readers as datasets
 from pnloc.data.records import (
@@ -23,6 +22,7 @@ from pnloc.data.records import (
     drop_patients,
     leaks,
 )
+from pnloc.detector import FINDINGS
 from pnloc.errors import PnlocError
 from pnloc.images import load
 from pnloc.reports.findings import sections

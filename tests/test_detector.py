@@ -9,8 +9,8 @@ import torch
 from pnloc.baselines.classifier import Classifier
 from pnloc.baselines.heatmaps import class_activation, grad_cam, heat_boxes, probabilities
 from pnloc.boxes import iou
-from pnloc.config import FINDINGS, DetectorConfig, RegionConfig
-from pnloc.detector import finding_loss, union_mask
+from pnloc.config import DetectorConfig, RegionConfig
+from pnloc.detector import FINDINGS, finding_loss, union_mask
 from pnloc.errors import PnlocError
 from pnloc.inputs import augment, normalize
 from pnloc.regions import Regions, components, extract, feature_size, mask_mean

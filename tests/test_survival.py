@@ -10,6 +10,7 @@ from itertools import cycle
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from forks import CONTEXT, start
 from safetensors import safe_open
@@ -153,7 +154,7 @@ def killed_in_a_write(work, folder, moment):
     def end():
         os.kill(os.getpid(), signal.SIGKILL)
 
-    save, replace = train.save_file, os.replace
+    save, replace = safetensors.torch.save_file, os.replace
 
     def half(tensors, path, metadata):
         save(tensors, path, metadata)
@@ -170,7 +171,7 @@ def killed_in_a_write(work, folder, moment):
             end()
 
     if moment == "half":
-        train.save_file = half
+        safetensors.torch.save_file = half
     else:
         files.os.replace = moved
     work(folder)

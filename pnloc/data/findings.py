@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pnloc.config import FINDINGS
 from pnloc.data import rsna
 from pnloc.data.tables import Quarantine, packaged, read_rows
+from pnloc.detector import FINDINGS
 
 TABLE = "Data_Entry_2017_v2020.csv.gz"
 
