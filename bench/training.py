@@ -18,7 +18,7 @@ from bench import COLUMNS
 from pnloc import train
 from pnloc.config import preset
 from pnloc.data.demo import wording
-from pnloc.data.demo.lesions import Case, Finding
+from pnloc.data.demo.case import Case, Finding
 from pnloc.data.demo.rates import RATES
 from pnloc.detector import Detector
 from pnloc.inputs import augment

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pnloc.data.demo import wording
-from pnloc.data.demo.lesions import Case
+from pnloc.data.demo.case import Case
 from pnloc.data.demo.rates import RATES
 from pnloc.errors import PnlocError
 from pnloc.reports.sentences import Splitter, plain, tokens, train

@@ -1,8 +1,9 @@
-"""Writers of the official layouts: what the readers of pnloc.data.readers read, with names and quirks of the real sets.
+"""Writers of the official layouts, with names and quirks of the real sets, for pnloc.data.readers.
 
-A `Shot` is one generated image with its truth; each `write_*` writes one set from its shots.
+A `Shot` is one generated image with its truth; a function of WRITERS writes a set from its shots.
 """
 
+import tomllib
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,29 +14,31 @@ from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
-from pnloc.data.demo.lesions import Case
+from pnloc.data.demo.case import Case
 
+RSNA, COVID = "rsna-pneumonia-detection-challenge", "covid-chestxray-dataset"
 OFFICIAL_SIDE = 1024  # of NIH's PNG files, in which its boxes are given
-SEVERITY_HEAD = (
-    "## Severity scores of generated radiographs, exact by the definition of Cohen et al. 2020\n"
-    "## License: as the project\n"
-    "## Citation: http://arxiv.org/abs/2005.11856 (definition)\n"
-    "## geographic_extent_mean: share of each lung with opacity, 0 to 4 per lung, 0 to 8 in all\n"
-    "## opacity_mean: degree of opacity, 0 to 3 per lung, 0 to 6 in all\n"
-)
+NIH_LABELS = {"effusion": "Effusion", "atelectasis": "Atelectasis", "nodule": "Nodule"}
+HEADERS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+
+Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
 class Shot:
-    """One image: its number in the set, variant, pool, picture uint8 [S, S], S, truth, boxes to publish, report, view, person."""
+    """One image of a set: number, variant, pool, picture uint8 [S, S], S, truth and text.
 
+    `boxes` are those to publish; view, sex and age go into the tables.
+    """
+
+    set: str
     number: int
     variant: int
     pool: str
     picture: np.ndarray
     side: int
     case: Case
-    boxes: list[tuple[float, float, float, float]]
+    boxes: list[Box]
     text: str
     view: str
     sex: str
@@ -47,24 +50,41 @@ def identifier(*parts: object) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_OID, "/".join(map(str, parts))))
 
 
-def save_image(folder: Path, kind: str, shot: Shot) -> str:
-    """Write a shot's image where its set wants it; returns the file's name without folder."""
-    return {"rsna": _dicom, "mimic": _mimic_jpeg, "chestxray8": _nih_png, "covid": _covid_image}[
-        kind
-    ](folder, shot)
+def image_path(shot: Shot) -> Path:
+    """Where a set has the image of a shot."""
+    number = shot.number
+    if shot.set == "rsna":
+        return Path(RSNA, "stage_2_train_images", f"{identifier('rsna', number, shot.variant)}.dcm")
+    if shot.set == "mimic":
+        return Path("mimic-cxr-jpg", _study(shot), f"{identifier('mimic', number)}.jpg")
+    if shot.set == "chestxray8":
+        return Path("ChestX-ray8", "images", _nih_name(shot))
+    return Path(COVID, "images", f"generated-{number:04d}.{'png' if number % 2 else 'jpg'}")
 
 
-def _dicom(folder: Path, shot: Shot) -> str:
-    name = identifier("rsna", shot.number, shot.variant)
+def image_name(shot: Shot) -> str:
+    """The name of an image in the tables of its set."""
+    path = image_path(shot)
+    return path.stem if shot.set in ("rsna", "mimic") else path.name
+
+
+def save_image(folder: Path, shot: Shot) -> None:
+    """Write a shot's image where its set wants it."""
+    path = folder / image_path(shot)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if shot.set == "rsna":
+        _dicom(path.stem, shot).save_as(path, enforce_file_format=True)
+    else:
+        options = {"quality": 92} if shot.set == "mimic" else {}
+        Image.fromarray(shot.picture).save(path, **options)
+
+
+def _dicom(name: str, shot: Shot) -> Dataset:
     data, meta = Dataset(), FileMetaDataset()
-    meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
-    meta.MediaStorageSOPInstanceUID = UID(f"2.25.{uuid.UUID(name).int}")
+    meta.MediaStorageSOPClassUID = data.SOPClassUID = SecondaryCaptureImageStorage
+    meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = UID(f"2.25.{uuid.UUID(name).int}")
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     data.file_meta = meta
-    data.SOPClassUID, data.SOPInstanceUID = (
-        meta.MediaStorageSOPClassUID,
-        meta.MediaStorageSOPInstanceUID,
-    )
     data.PatientID, data.PatientSex, data.PatientAge = name, shot.sex, f"{shot.age:03d}Y"
     data.Modality, data.BodyPartExamined, data.ViewPosition = "CR", "CHEST", shot.view
     data.Rows, data.Columns = shot.picture.shape
@@ -72,259 +92,120 @@ def _dicom(folder: Path, shot: Shot) -> str:
     data.BitsAllocated = data.BitsStored = 8
     data.HighBit, data.PixelRepresentation = 7, 0
     data.PixelData = shot.picture.tobytes()
-    path = folder / "rsna-pneumonia-detection-challenge" / "stage_2_train_images" / f"{name}.dcm"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    data.save_as(path, enforce_file_format=True)
-    return name
+    return data
 
 
-def _save(path: Path, picture: np.ndarray, **options: object) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture).save(path, **options)
+def _study(shot: Shot) -> str:
+    """The folder of a MIMIC study."""
+    subject = str(10_000_000 + shot.variant)
+    return f"files/p{subject[:2]}/p{subject}/s{50_000_000 + shot.number}"
 
 
-def mimic_names(shot: Shot) -> tuple[int, int, str, str]:
-    """subject_id, study_id, dicom_id and the study's folder under files/."""
-    subject, study = 10_000_000 + shot.variant, 50_000_000 + shot.number
-    return (
-        subject,
-        study,
-        identifier("mimic", shot.number),
-        f"files/p{str(subject)[:2]}/p{subject}/s{study}",
-    )
+def _nih_name(shot: Shot) -> str:
+    return f"{20_000 + shot.variant:08d}_{shot.number:03d}.png"
 
 
-def _mimic_jpeg(folder: Path, shot: Shot) -> str:
-    _, _, name, place = mimic_names(shot)
-    _save(folder / "mimic-cxr-jpg" / place / f"{name}.jpg", shot.picture, quality=92)
-    return name
+def _sized(box: Box) -> Box:
+    """A box xyxy as x, y, width, height."""
+    x1, y1, x2, y2 = box
+    return x1, y1, x2 - x1, y2 - y1
 
 
-def _nih_png(folder: Path, shot: Shot) -> str:
-    name = f"{20_000 + shot.variant:08d}_{shot.number:03d}.png"
-    _save(folder / "ChestX-ray8" / "images" / name, shot.picture)
-    return name
+def rsna(folder: Path, shots: list[Shot]) -> None:
+    """Labels with one row per box, detailed classes, and the mapping to NIH images.
 
-
-def _covid_image(folder: Path, shot: Shot) -> str:
-    name = f"generated-{shot.number:04d}.{'png' if shot.number % 2 else 'jpg'}"
-    _save(folder / "covid-chestxray-dataset" / "images" / name, shot.picture)
-    return name
-
-
-def write_rsna(folder: Path, shots: list[Shot], names: list[str]) -> None:
-    """Labels with one row per box, detailed classes, and the mapping to NIH images (with the pool as a fourth column)."""
+    The pool is a fourth column of the mapping.
+    """
     labels, classes, mapping = [], [], []
-    for shot, name in zip(shots, names, strict=True):
-        rows = [(x1, y1, x2 - x1, y2 - y1, 1) for x1, y1, x2, y2 in shot.boxes] or [
-            (None, None, None, None, 0)
-        ]
+    for shot in shots:
+        name = image_name(shot)
+        rows = [(*_sized(box), 1) for box in shot.boxes] or [(None, None, None, None, 0)]
         labels += [(name, *row) for row in rows]
-        kind = (
-            "Lung Opacity"
-            if shot.boxes
-            else "No Lung Opacity / Not Normal"
-            if shot.case.others
-            else "Normal"
-        )
-        classes += [(name, kind)] * len(rows)
-        mapping.append((name, f"{20_000 + shot.variant:08d}_{shot.number:03d}.png", shot.pool))
-    home = folder / "rsna-pneumonia-detection-challenge"
-    _table(
-        home / "stage_2_train_labels.csv",
-        labels,
-        ["patientId", "x", "y", "width", "height", "Target"],
-    )
-    _table(home / "stage_2_detailed_class_info.csv", classes, ["patientId", "class"])
-    _table(home / "nih-of-rsna.csv", mapping, ["patientId", "nih_image", "split"])
+        other = "No Lung Opacity / Not Normal" if shot.case.others else "Normal"
+        classes += [(name, "Lung Opacity" if shot.boxes else other)] * len(rows)
+        mapping.append((name, _nih_name(shot), shot.pool))
+    _table(folder / RSNA / "stage_2_train_labels.csv", labels)
+    _table(folder / RSNA / "stage_2_detailed_class_info.csv", classes)
+    _table(folder / RSNA / "nih-of-rsna.csv", mapping)
 
 
-def write_mimic(folder: Path, shots: list[Shot], names: list[str]) -> None:
-    """Metadata, splits, CheXpert-like labels, the report tree, and MS-CXR-like boxes of validation and test studies."""
-    metadata, splits, chexpert, boxes = [], [], [], []
-    for shot, name in zip(shots, names, strict=True):
-        subject, study, _, place = mimic_names(shot)
-        height = width = shot.side
-        metadata.append(
-            (
-                name,
-                subject,
-                study,
-                "CHEST (PORTABLE AP)" if shot.view == "AP" else "CHEST (PA AND LAT)",
-                shot.view,
-                height,
-                width,
-            )
-        )
+def mimic(folder: Path, shots: list[Shot]) -> None:
+    """Metadata, splits, CheXpert-like labels, reports, and MS-CXR-like boxes.
+
+    Boxes are those of validation and test studies.
+    """
+    metadata, splits, labels, boxes = [], [], [], []
+    for shot in shots:
+        name, place, side = image_name(shot), _study(shot), shot.side
+        subject, study = 10_000_000 + shot.variant, 50_000_000 + shot.number
+        procedure = "CHEST (PORTABLE AP)" if shot.view == "AP" else "CHEST (PA AND LAT)"
+        metadata.append((name, subject, study, procedure, shot.view, side, side))
         splits.append((name, study, subject, shot.pool))
-        sick = bool(shot.case.opacities)
-        chexpert.append(
-            (
-                subject,
-                study,
-                1.0 if sick else None,
-                None,
-                None if sick or shot.case.others else 1.0,
-                1.0 if sick else 0.0,
-            )
-        )
+        sick, normal = bool(shot.case.opacities), None
+        if not (sick or shot.case.others):
+            normal = 1.0
+        labels.append((subject, study, 1.0 if sick else None, None, normal, float(sick)))
         path = folder / "mimic-cxr" / f"{place}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(shot.text, encoding="utf-8")
         if shot.pool != "train":
-            for (x1, y1, x2, y2), opacity in zip(shot.boxes, shot.case.opacities, strict=True):
-                phrase = f"{opacity.kind} opacity in the {opacity.side} {opacity.zone} zone"
-                boxes.append(
-                    (
-                        name,
-                        "Pneumonia",
-                        phrase,
-                        f"{place}/{name}.jpg",
-                        x1,
-                        y1,
-                        x2 - x1,
-                        y2 - y1,
-                        width,
-                        height,
-                    )
-                )
-    home = folder / "mimic-cxr-jpg"
-    columns = [
-        "dicom_id",
-        "subject_id",
-        "study_id",
-        "PerformedProcedureStepDescription",
-        "ViewPosition",
-        "Rows",
-        "Columns",
-    ]
-    _table(home / "mimic-cxr-2.0.0-metadata.csv.gz", metadata, columns)
-    _table(
-        home / "mimic-cxr-2.0.0-split.csv.gz",
-        splits,
-        ["dicom_id", "study_id", "subject_id", "split"],
-    )
-    names = ["subject_id", "study_id", "Lung Opacity", "Consolidation", "No Finding", "Pneumonia"]
-    _table(home / "mimic-cxr-2.0.0-chexpert.csv.gz", chexpert, names)
-    columns = [
-        "dicom_id",
-        "category_name",
-        "label_text",
-        "path",
-        "x",
-        "y",
-        "w",
-        "h",
-        "image_width",
-        "image_height",
-    ]
-    _table(folder / "ms-cxr" / "MS_CXR_Local_Alignment_v1.0.0.csv", boxes, columns)
+            for box, o in zip(shot.boxes, shot.case.opacities, strict=True):
+                phrase = f"{o.kind} opacity in the {o.side} {o.zone} zone"
+                file = f"{place}/{name}.jpg"
+                boxes.append((name, "Pneumonia", phrase, file, *_sized(box), side, side))
+    for table, rows in (("metadata", metadata), ("split", splits), ("chexpert", labels)):
+        _table(folder / "mimic-cxr-jpg" / f"mimic-cxr-2.0.0-{table}.csv.gz", rows)
+    _table(folder / "ms-cxr" / "MS_CXR_Local_Alignment_v1.0.0.csv", boxes)
 
 
-def write_chestxray8(folder: Path, shots: list[Shot], names: list[str]) -> None:
-    """Data_Entry, the box list with its odd header and exactly one box per finding, and the test list.
+def chestxray8(folder: Path, shots: list[Shot]) -> None:
+    """Data_Entry, the box list with its odd header and exactly one box per finding, the test list.
 
-    The box of a pneumonia is that of its largest opacity; boxes are pixels of a 1024 x 1024 picture.
+    The box of a pneumonia is that of its largest opacity, in pixels of a 1024 x 1024 picture.
     """
-    entries, boxes = [], []
-    title = {"effusion": "Effusion", "atelectasis": "Atelectasis", "nodule": "Nodule"}
-    for shot, name in zip(shots, names, strict=True):
-        scale = OFFICIAL_SIDE / shot.side
-        labels = ["Pneumonia"] * bool(shot.case.opacities) + [
-            title[o.kind] for o in shot.case.others if o.kind in title
-        ]
-        entries.append(
-            (
-                name,
-                "|".join(labels) or "No Finding",
-                shot.number,
-                20_000 + shot.variant,
-                shot.age,
-                shot.sex,
-                shot.view,
-                OFFICIAL_SIDE,
-                OFFICIAL_SIDE,
-                0.168,
-                0.168,
-            )
-        )
+    entries, boxes, side = [], [], OFFICIAL_SIDE
+    for shot in shots:
+        name = image_name(shot)
+        named = [(NIH_LABELS[o.kind], o) for o in shot.case.others if o.kind in NIH_LABELS]
         if shot.case.opacities:
-            largest = max(shot.case.opacities, key=lambda o: o.area)
-            boxes.append((name, "Pneumonia", largest.box, scale))
-        boxes += [(name, title[o.kind], o.box, scale) for o in shot.case.others if o.kind in title]
+            named = [("Pneumonia", max(shot.case.opacities, key=lambda o: o.area)), *named]
+        labels = "|".join(label for label, _ in named) or "No Finding"
+        patient = (20_000 + shot.variant, shot.age, shot.sex, shot.view)
+        entries.append((name, labels, shot.number, *patient, side, side, 0.168, 0.168))
+        scale = side / shot.side
+        boxes += [(name, label, *(v * scale for v in _sized(o.box))) for label, o in named]
     home = folder / "ChestX-ray8"
-    header = "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]"
-    _lines(home / "Data_Entry_2017_v2020.csv", header, entries)
-    rows = [
-        (n, label, *(v * s for v in (x1, y1, x2 - x1, y2 - y1)))
-        for n, label, (x1, y1, x2, y2), s in boxes
-    ]
-    _lines(home / "BBox_List_2017.csv", "Image Index,Finding Label,Bbox [x,y,w,h],,,", rows)
-    (home / "test_list.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
+    _lines(home / "Data_Entry_2017_v2020.csv", entries)
+    _lines(home / "BBox_List_2017.csv", boxes)
+    (home / "test_list.txt").write_text("".join(f"{entry[0]}\n" for entry in entries))
 
 
-def write_covid(folder: Path, shots: list[Shot], names: list[str]) -> None:
+def covid(folder: Path, shots: list[Shot]) -> None:
     """metadata.csv with clinical notes, and the severity scores with their comment lines."""
     rows, scores = [], []
-    for shot, name in zip(shots, names, strict=True):
+    for shot in shots:
+        name = image_name(shot)
         finding = "COVID-19" if shot.case.opacities else "No Finding"
-        rows.append(
-            (
-                shot.variant,
-                0,
-                shot.sex,
-                shot.age,
-                finding,
-                shot.view,
-                "X-ray",
-                "images",
-                name,
-                shot.text,
-            )
-        )
+        facts = (shot.variant, 0, shot.sex, shot.age, finding, shot.view)
+        rows.append((*facts, "X-ray", "images", name, shot.text))
         scores.append((name, shot.case.extent, shot.case.opacity))
-    home = folder / "covid-chestxray-dataset"
-    columns = [
-        "patientid",
-        "offset",
-        "sex",
-        "age",
-        "finding",
-        "view",
-        "modality",
-        "folder",
-        "filename",
-        "clinical_notes",
-    ]
-    _table(home / "metadata.csv", rows, columns)
-    (home / "annotations").mkdir(parents=True, exist_ok=True)
-    body = pd.DataFrame(scores, columns=["filename", "geographic_mean", "opacity_mean"]).to_csv(
-        index=False
-    )
-    (home / "annotations" / "covid-severity-scores.csv").write_text(
-        SEVERITY_HEAD + body, encoding="utf-8"
-    )
+    _table(folder / COVID / "metadata.csv", rows)
+    _lines(folder / COVID / "annotations" / "covid-severity-scores.csv", scores)
 
 
-WRITERS = {
-    "rsna": write_rsna,
-    "mimic": write_mimic,
-    "chestxray8": write_chestxray8,
-    "covid": write_covid,
-}
+WRITERS = {f.__name__: f for f in (rsna, mimic, chestxray8, covid)}
 
 
-def _table(path: Path, rows: list[tuple], columns: list[str]) -> None:
+def _table(path: Path, rows: list[tuple]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # Without the time that gzip would keep, so that the same table is the same file.
     compression = {"method": "gzip", "mtime": 0} if path.suffix == ".gz" else None
-    pd.DataFrame(rows, columns=columns).to_csv(path, index=False, compression=compression)
+    table = pd.DataFrame(rows, columns=HEADERS[path.name].split(","))
+    table.to_csv(path, index=False, compression=compression)
 
 
-def _lines(path: Path, header: str, rows: list[tuple]) -> None:
-    """A CSV whose header does not name its columns one by one."""
+def _lines(path: Path, rows: list[tuple]) -> None:
+    """A table whose header does not name its columns one by one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(
-        "\n".join([header, *(",".join(str(v) for v in row) for row in rows)]) + "\n",
-        encoding="utf-8",
-    )
+    lines = [",".join(map(str, row)) for row in rows]
+    path.write_text("\n".join([HEADERS[path.name], *lines]) + "\n", encoding="utf-8")

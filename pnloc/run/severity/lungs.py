@@ -80,18 +80,18 @@ def generated(anatomies: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     Half of the lungs' opacities are those of the COVID-like set, so that the finder sees lungs that are partly white. Raises PnlocError
     where the chest CT is not installed.
     """
-    from pnloc.data.demo import anatomy, lesions
-    from pnloc.data.demo.rates import RATES
+    from pnloc.data.demo.anatomy import project, read_chest
+    from pnloc.data.demo.film import develop
+    from pnloc.data.demo.generator import make_case
 
-    chest, images, masks, bank = anatomy.read_chest(), [], [], None
+    chest, images, masks = read_chest(), [], []
     for number in bar(range(anatomies), desc="generate lungs", unit="anatomy"):
         rng = generator(seed, 201, number)
-        variant = anatomy.project(chest, rng, INPUT, portable=bool(number % 2))
-        bank = lesions.noise_bank(variant.lobes.shape) if bank is None else bank
+        variant = project(chest, rng, INPUT, portable=bool(number % 2))
         lungs = np.stack([variant.sides[side] for side in SIDES])
         for _ in range(VIEWS):
-            _, added = lesions.make_case(variant, rng, bank, RATES, RATES.covid, covid=True)
-            images.append(lesions.develop(variant, added, rng))
+            _, added = make_case(variant, rng, "covid")
+            images.append(develop(variant, added, rng))
             masks.append(lungs)
     return np.stack(images), np.stack(masks)
 
