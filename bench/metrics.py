@@ -120,7 +120,7 @@ def run() -> pd.DataFrame:
     ours = best_of(vectorised, 5)
     precision = best_of(lambda: detection.average_precision(cases, drawn), 3)
     table = best_of(
-        lambda: metrics.localization(found, truth, owners, RESAMPLES, negatives=negatives), 3
+        lambda: metrics.localization(found, metrics.Truth(truth, owners, negatives), RESAMPLES), 3
     )
     size = f"{len(cases)} images, {len(found)} predictions, {RESAMPLES} samples"
     rows = [

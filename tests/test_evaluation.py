@@ -50,9 +50,8 @@ def test_files_give_the_table_of_the_tables(write):
     table, remarks = evaluate(*files, resamples=30, seed=3)
     predicted, truth = (pd.read_csv(path) for path in files)
     owners = {"a": "p", "b": "p", "c": "q", "n": "r"}
-    expected = metrics.localization(
-        predicted, truth.dropna(), owners, resamples=30, seed=3, negatives=["n"]
-    )
+    known = metrics.Truth(truth.dropna(), owners, ["n"])
+    expected = metrics.localization(predicted, known, resamples=30, seed=3)
     pd.testing.assert_frame_equal(table, expected)
     assert len(remarks) == 1 and "1 boxes lie on 1 images" in remarks[0] and "'z'" in remarks[0]
 
@@ -77,9 +76,9 @@ def test_without_patients_each_image_is_one_and_a_line_says_so(run, capsys):
 def test_patients_may_come_from_a_file_of_their_own(write):
     truth = write("t.csv", TRUTH)
     owners = write("p.csv", "image,patient\na,same\nb,same\nc,same\nn,other\n")
-    read = read_truth(truth, owners)
-    assert read.patients == {"a": "same", "b": "same", "c": "same", "n": "other"}
-    assert read.negatives == ("n",)
+    known, _ = read_truth(truth, owners)
+    assert known.patients == {"a": "same", "b": "same", "c": "same", "n": "other"}
+    assert [*known.negatives] == ["n"]
     with pytest.raises(PnlocError, match=r"t.csv: row 5: image 'c' has no patient in .*p.csv"):
         read_truth(truth, write("p.csv", "image,patient\na,x\nb,x\n"))
 

@@ -5,10 +5,11 @@ import pandas as pd
 import pytest
 
 from pnloc.evaluation import calibration
+from pnloc.evaluation.localization import Truth
 from pnloc.run import localization
 
 BOXES = ["image", "x1", "y1", "x2", "y2", "score"]
-TRUTH = pd.DataFrame([("a", 0, 0, 10, 10), ("b", 0, 0, 10, 10)], columns=BOXES[:5])
+TRUE = pd.DataFrame([("a", 0, 0, 10, 10), ("b", 0, 0, 10, 10)], columns=BOXES[:5])
 PATIENTS = {"a": "p", "b": "q", "n": "r"}
 
 
@@ -26,15 +27,16 @@ def test_a_box_is_right_where_it_overlaps_a_true_box_by_more_than_the_threshold(
         ("unknown", 0, 0, 9, 9, 0.2),
     ]
     predictions = pd.DataFrame(rows, columns=BOXES)
-    table = calibration.right_boxes(predictions, TRUTH, ["n"])
+    table = calibration.right_boxes(predictions, Truth(TRUE, PATIENTS, ["n"]))
     expected = [("a", 0.9, 1.0), ("a", 0.4, 0.0), ("b", 0.7, 0.0), ("n", 0.2, 0.0)]
     assert list(table.itertuples(index=False, name=None)) == expected
-    assert calibration.right_boxes(predictions.iloc[:0], TRUTH).empty
+    assert calibration.right_boxes(predictions.iloc[:0], Truth(TRUE, PATIENTS)).empty
 
 
-def test_the_curve_and_its_error_by_hand():
+def test_the_curve_and_its_error_by_hand(monkeypatch):
+    monkeypatch.setattr(calibration, "BINS", 2)
     table = scored(("a", 0.2, 0), ("a", 0.3, 1), ("b", 0.7, 1), ("b", 0.9, 1))
-    curve, error = calibration.calibration(table, PATIENTS, resamples=50, bins=2)
+    curve, error = calibration.calibration(table, PATIENTS, resamples=50)
     assert curve["score"].tolist() == pytest.approx([0.25, 0.8])
     assert curve["right"].tolist() == [0.5, 1.0] and curve["n"].tolist() == [2, 2]
     # A sample is twice a, twice b, or both once: .25, .2 or their mean.
@@ -67,7 +69,7 @@ def test_the_share_of_boxes_found_by_size_and_kind_and_over_patients():
 
 def test_a_true_box_is_found_by_any_box_of_its_own_image_only():
     predictions = pd.DataFrame([("a", 0, 0, 10, 9, 0.1), ("c", 0, 0, 10, 10, 0.9)], columns=BOXES)
-    assert localization.hits(predictions, TRUTH).tolist() == [1.0, 0.0]
+    assert localization.hits(predictions, TRUE).tolist() == [1.0, 0.0]
 
 
 def test_the_generator_tells_of_the_nearest_opacity():

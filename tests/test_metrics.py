@@ -47,9 +47,12 @@ def predicted(rows=PREDICTED) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(columns[1:], float))
 
 
-def measured(rows=PREDICTED, truth=TRUTH, patients=PATIENTS, **options) -> pd.DataFrame:
-    options = {"resamples": 50, **options}
-    return metrics.localization(predicted(rows), true(truth), patients, **options)
+def truth_of(rows=TRUTH, patients=PATIENTS, negatives=()) -> metrics.Truth:
+    return metrics.Truth(true(rows), patients, negatives)
+
+
+def measured(rows=PREDICTED, **truth) -> pd.DataFrame:
+    return metrics.localization(predicted(rows), truth_of(**truth), resamples=50)
 
 
 def with_negatives(rows=WITH_NEGATIVES) -> pd.DataFrame:
@@ -61,10 +64,10 @@ def row_of(table: pd.DataFrame, metric: str, threshold: float | None = None) -> 
     return (rows if threshold is None else rows[np.isclose(rows["threshold"], threshold)]).iloc[0]
 
 
-def strips(shares: dict[str, float]) -> tuple[pd.DataFrame, pd.DataFrame]:
+def strips(shares: dict[str, float], owner: dict[str, str]) -> tuple[pd.DataFrame, metrics.Truth]:
     """Predictions and truth in which each image has the given IoU; one of 0 has no prediction."""
     rows = [(image, 0, 0, 100 * share, 10, 1.0) for image, share in shares.items() if share]
-    return predicted(rows), true([(image, 0, 0, 100, 10) for image in shares])
+    return predicted(rows), truth_of([(image, 0, 0, 100, 10) for image in shares], owner)
 
 
 # By hand --------------------------------------------------------------------------------------
@@ -182,15 +185,15 @@ def test_a_prediction_that_is_no_number_is_named(bad, place):
     row[place] = bad
     table = predicted([*PREDICTED[:2], tuple(row)])
     with pytest.raises(PnlocError, match="prediction for image 'b'"):
-        metrics.localization(table, true(), PATIENTS)
+        metrics.localization(table, truth_of())
     with pytest.raises(PnlocError, match="prediction for image 'b'"):
-        metrics.differences(predicted(), table, true(), PATIENTS)
+        metrics.differences(predicted(), table, truth_of())
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"truth": []}, "no true box"),
+        ({"rows": []}, "no true box"),
         ({"patients": {"a": "p", "c": "q"}}, "image 'b' has no patient"),
         ({"negatives": ["a"]}, "image 'a' has true boxes and is named as one without"),
         ({"negatives": ["n"]}, "image 'n' has no patient"),
@@ -198,7 +201,7 @@ def test_a_prediction_that_is_no_number_is_named(bad, place):
 )
 def test_what_cannot_be_measured_is_named(options, message):
     with pytest.raises(PnlocError, match=message):
-        measured(**options)
+        metrics.localization(predicted(), truth_of(**options))
 
 
 # Against others -------------------------------------------------------------------------------
@@ -415,16 +418,16 @@ def test_the_area_under_the_roc_curve_of_each_sample_is_scikit_learns():
 # The bootstrap --------------------------------------------------------------------------------
 
 
-def half_good(patients: int, images: int) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, str]]:
+def half_good(patients: int, images: int) -> tuple[pd.DataFrame, metrics.Truth]:
     """Patients of whom every other one is hit in all images, and the others in none."""
     owner = {f"p{p:02d}-{i:02d}": f"p{p:02d}" for p in range(patients) for i in range(images)}
-    return *strips({image: float(int(p[1:]) % 2) for image, p in owner.items()}), owner
+    return strips({image: float(int(p[1:]) % 2) for image, p in owner.items()}, owner)
 
 
 def test_the_bootstrap_draws_patients_and_not_images():
-    table, truth, owner = half_good(10, 20)
-    by_patient = metrics.localization(table, truth, owner, 500)
-    by_image = metrics.localization(table, truth, {image: image for image in owner}, 500)
+    table, truth = half_good(10, 20)
+    alone = metrics.Truth(truth.boxes, {image: image for image in truth.patients})
+    by_patient, by_image = (metrics.localization(table, t, 500) for t in (truth, alone))
     for metric, threshold in (("miou", None), ("acc", 0.5), ("pointing", None)):
         wide, narrow = row_of(by_patient, metric, threshold), row_of(by_image, metric, threshold)
         assert wide["value"] == narrow["value"] == 0.5
@@ -447,11 +450,12 @@ def test_patients_weigh_by_their_rows():
 def test_the_same_seed_gives_the_same_interval_and_the_order_of_rows_does_not_matter():
     shares = {f"i{n}": v for n, v in enumerate(np.random.default_rng(0).random(30))}
     owner = {image: f"p{n // 2}" for n, image in enumerate(shares)}
-    table, truth = strips(shares)
-    first = metrics.localization(table, truth, owner, 200, seed=1)
-    mixed = (t.sample(frac=1, random_state=0) for t in (table, truth))
-    pd.testing.assert_frame_equal(first, metrics.localization(*mixed, owner, 200, seed=1))
-    other = row_of(metrics.localization(table, truth, owner, 200, seed=2), "miou")
+    table, truth = strips(shares, owner)
+    first, other = (metrics.localization(table, truth, 200, seed) for seed in (1, 2))
+    mixed, boxes = (t.sample(frac=1, random_state=0) for t in (table, truth.boxes))
+    again = metrics.localization(mixed, metrics.Truth(boxes, owner), 200, seed=1)
+    pd.testing.assert_frame_equal(first, again)
+    other = row_of(other, "miou")
     row = row_of(first, "miou")
     assert other["value"] == row["value"] and other["low"] != row["low"]
     assert row["low"] < row["value"] < row["high"]
@@ -482,15 +486,15 @@ def test_an_interval_leaves_out_what_is_not_finite():
 
 
 def test_differences_by_hand():
-    table = metrics.differences(predicted(), predicted([]), true(), PATIENTS, resamples=20)
+    table = metrics.differences(predicted(), predicted([]), truth_of(), resamples=20)
     assert list(table.columns) == ["metric", "value", "low", "high", "n", "p"]
     values = dict(zip(table["metric"], zip(table["value"], table["n"], strict=True), strict=True))
     assert values == {"miou": (1 / 4, 3), "pointing": (1 / 3, 3), "acc@0.3": (1 / 4, 4)}
 
 
 def test_identical_predictions_differ_by_exactly_nothing():
-    table, truth, owner = half_good(10, 2)
-    same = metrics.differences(table, table.sample(frac=1, random_state=0), truth, owner, 100)
+    table, truth = half_good(10, 2)
+    same = metrics.differences(table, table.sample(frac=1, random_state=0), truth, 100)
     assert (same[["value", "low", "high"]] == 0).all(axis=None) and (same["p"] == 1).all()
 
 

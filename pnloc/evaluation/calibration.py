@@ -1,30 +1,22 @@
 """Is a box's score the probability that the box is right? Reliability and calibration error."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 
 from pnloc.boxes import iou
 from pnloc.evaluation.bootstrap import NAN, Estimate, Patients, patients_of
-from pnloc.evaluation.localization import ESTIMATE, cases
+from pnloc.evaluation.localization import ESTIMATE, Truth
 
 BINS = 10
 OVERLAP = 0.3  # a box is right above this IoU with a true box
 
 
-def right_boxes(
-    predictions: pd.DataFrame,
-    truth: pd.DataFrame,
-    negatives: Iterable[str] = (),
-    overlap: float = OVERLAP,
-) -> pd.DataFrame:
-    """image, score, right (0 or 1) of every predicted box: whether its IoU with a true box > overlap.
-
-    Tables as in pnloc.evaluation.localization.
-    """
+def right_boxes(predictions: pd.DataFrame, truth: Truth, overlap: float = OVERLAP) -> pd.DataFrame:
+    """image, score, right (0 or 1) of every predicted box: whether its IoU with a true box > overlap."""
     rows = []
-    for case in cases(predictions, truth, negatives):
+    for case in truth.cases(predictions):
         right = iou(case.predicted, case.true).max(1, initial=0.0) > overlap
         rows += zip([case.image] * len(right), case.scores, right, strict=True)
     table = pd.DataFrame(rows, columns=["image", "score", "right"])
@@ -32,15 +24,11 @@ def right_boxes(
 
 
 def calibration(
-    boxes: pd.DataFrame,
-    patients: Mapping[str, str],
-    resamples: int = 1000,
-    seed: int = 0,
-    bins: int = BINS,
+    boxes: pd.DataFrame, patients: Mapping[str, str], resamples: int = 1000, seed: int = 0
 ) -> tuple[pd.DataFrame, Estimate]:
     """The curve (bin, score, right, low, high, n) of `right_boxes`, and their calibration error.
 
-    Bins hold equally many boxes, equal scores together, so that there may be fewer than `bins`. The
+    Bins hold equally many boxes, equal scores together, so that there may be fewer than BINS. The
     expected calibration error is the mean over boxes of the distance between a bin's mean score and
     its share of right boxes (Naeini et al. 2015); by chance it is above 0, the more so in a small
     sample. Without a box the curve is empty and the error NaN.
@@ -49,7 +37,7 @@ def calibration(
         curve = pd.DataFrame(columns=["bin", "score", "right", *ESTIMATE[1:]])
         return curve, Estimate(NAN, NAN, NAN, 0, NAN)
     scores, right = boxes["score"].to_numpy(float), boxes["right"].to_numpy(float)
-    edges = np.unique(np.quantile(scores, np.linspace(0, 1, bins + 1)[1:-1]))
+    edges = np.unique(np.quantile(scores, np.linspace(0, 1, BINS + 1)[1:-1]))
     bin_of_box = np.unique(np.searchsorted(edges, scores, side="left"), return_inverse=True)[1]
     hot = np.eye(bin_of_box.max() + 1)[bin_of_box]
     draws = Patients(patients_of(list(boxes["image"]), patients), resamples, seed)

@@ -9,27 +9,16 @@ Corners are pixels, the same in both files. Further columns are ignored.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from pnloc.errors import PnlocError
-from pnloc.evaluation.localization import CORNERS, localization
+from pnloc.evaluation.localization import CORNERS, Truth, localization
 from pnloc.files import read_csv
 
 TEXT = {"dtype": str, "keep_default_na": False, "skip_blank_lines": False, "encoding": "utf-8-sig"}
-
-
-@dataclass(frozen=True)
-class Truth:
-    """True boxes (image, x1, y1, x2, y2), negatives, the patient of each image, and remarks."""
-
-    boxes: pd.DataFrame
-    negatives: tuple[str, ...]
-    patients: dict[str, str]
-    remarks: tuple[str, ...] = ()
 
 
 def read_predictions(path: str | Path) -> pd.DataFrame:
@@ -43,8 +32,8 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
     return _numbers(path, boxes, [*CORNERS, "score"])
 
 
-def read_truth(path: str | Path, patients: str | Path | None = None) -> Truth:
-    """True boxes and negatives of a CSV.
+def read_truth(path: str | Path, patients: str | Path | None = None) -> tuple[Truth, list[str]]:
+    """True boxes, negatives and patients of a CSV, and remarks on what it lacks, a line each.
 
     Patients are those of a second CSV, or of the column `patient`; without either each image counts
     as a patient of its own. Raises PnlocError with file, row and reason.
@@ -75,7 +64,7 @@ def read_truth(path: str | Path, patients: str | Path | None = None) -> Truth:
             "a true box alone"
         )
     owners = {image: owners[image] for image in images}
-    return Truth(boxes, tuple(negatives["image"].unique()), owners, tuple(remarks))
+    return Truth(boxes, owners, negatives["image"].unique()), remarks
 
 
 def evaluate(
@@ -86,8 +75,8 @@ def evaluate(
     seed: int = 0,
 ) -> tuple[pd.DataFrame, list[str]]:
     """The table of pnloc.evaluation.localization.localization from files; remarks, one line each."""
-    table, known = read_predictions(predictions), read_truth(truth, patients)
-    inside, remarks = table["image"].isin(known.patients.keys()), [*known.remarks]
+    table, (known, remarks) = read_predictions(predictions), read_truth(truth, patients)
+    inside = table["image"].isin(known.patients.keys())
     if not inside.all():
         others = table.loc[~inside, "image"]
         first = f"(the first: '{others.iloc[0]}')"
@@ -99,8 +88,7 @@ def evaluate(
             f"{predictions}: {len(others)} boxes lie on {others.nunique()} images that {truth} does "
             f"not name and are left out {first}"
         )
-    options = {"resamples": resamples, "seed": seed, "negatives": known.negatives}
-    return localization(table[inside], known.boxes, known.patients, **options), remarks
+    return localization(table[inside], known, resamples, seed), remarks
 
 
 def _refuse(

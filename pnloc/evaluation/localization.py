@@ -6,6 +6,7 @@ the negatives are left out.
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -29,6 +30,23 @@ METRICS = ("acc", "iobb", "miou", "pointing", "afp", "froc", "froc_mean", "rsna_
 PER_BOX = ("acc", "iobb")  # shares of true boxes; the others are means over images
 COMPARED = {"miou": ("miou", NAN), "pointing": ("pointing", NAN), "acc@0.3": ("acc", 0.3)}
 ESTIMATE = ["value", "low", "high", "n"]
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What predictions are measured against, on images of one set."""
+
+    boxes: pd.DataFrame  # image, x1, y1, x2, y2; in the pixels of the predictions
+    patients: Mapping[str, str]  # of every image
+    negatives: Iterable[str] = ()  # images known to have no true box
+
+    def cases(self, predictions: pd.DataFrame, negatives: bool = True) -> list[Case]:
+        """The images as `cases`, with or without the negatives."""
+        return cases(predictions, self.boxes, self.negatives if negatives else ())
+
+    def draws(self, cases: Iterable[Case], resamples: int, seed: int) -> Patients:
+        """Bootstrap samples of some images; one without a patient raises PnlocError."""
+        return Patients(patients_of([c.image for c in cases], self.patients), resamples, seed)
 
 
 def cases(
@@ -91,17 +109,11 @@ def _points_inside(predicted: np.ndarray, true: np.ndarray) -> bool:
 
 
 def localization(
-    predictions: pd.DataFrame,
-    truth: pd.DataFrame,
-    patients: Mapping[str, str],
-    resamples: int = 1000,
-    seed: int = 0,
-    negatives: Iterable[str] = (),
+    predictions: pd.DataFrame, truth: Truth, resamples: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
     """Table metric, threshold, value, low, high, n of one method on one set.
 
-    predictions: image, x1, y1, x2, y2, score; truth: image, x1, y1, x2, y2 (same pixels); patients:
-    image -> patient; negatives: images known to have no true box.
+    predictions: image, x1, y1, x2, y2, score.
 
     Over true boxes (n counts them): `acc`, the share that any predicted box overlaps with IoU >
     threshold (Wang et al. 2017); `iobb`, the same with intersection over the predicted box.
@@ -111,17 +123,20 @@ def localization(
     `froc_mean`, its mean over the rates; `rsna_map`, without images that have no box of either kind;
     `coco_ap` at IoU .5 (threshold .5) and averaged over .5 to .95 (no threshold).
     """
-    everything = cases(predictions, truth, negatives)
+    everything = truth.cases(predictions)
     boxed = [case for case in everything if len(case.true)]
-    boxes = np.array([len(case.true) for case in boxed], dtype=float)
-    draws = Patients(patients_of([case.image for case in boxed], patients), resamples, seed)
+    draws, boxes = truth.draws(boxed, resamples, seed), _true_boxes(boxed)
     rows = [
         (*key, *draws.mean(values, boxes if key[0] in PER_BOX else None))
         for key, values in _columns(boxed).items()
     ]
-    draws = Patients(patients_of([case.image for case in everything], patients), resamples, seed)
-    rows += _over_all(everything, draws)
+    rows += _over_all(everything, truth.draws(everything, resamples, seed))
     return pd.DataFrame(rows, columns=["metric", "threshold", *ESTIMATE])
+
+
+def _true_boxes(boxed: list[Case]) -> np.ndarray:
+    """The number of true boxes of each image: float [n]."""
+    return np.array([len(case.true) for case in boxed], dtype=float)
 
 
 def _columns(boxed: list[Case]) -> dict[tuple[str, float], np.ndarray]:
@@ -152,22 +167,15 @@ def _over_all(everything: list[Case], draws: Patients) -> list[tuple]:
 
 
 def differences(
-    first: pd.DataFrame,
-    second: pd.DataFrame,
-    truth: pd.DataFrame,
-    patients: Mapping[str, str],
-    resamples: int = 1000,
-    seed: int = 0,
+    first: pd.DataFrame, second: pd.DataFrame, truth: Truth, resamples: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
     """Table metric, value, low, high, n, p of first minus second on the same images, paired.
 
     Metrics: miou, pointing, and acc@0.3 (over true boxes). p is not corrected.
     """
-    one, other = (cases(predictions, truth) for predictions in (first, second))
-    boxes = np.array([len(case.true) for case in one], dtype=float)
-    draws = Patients(patients_of([case.image for case in one], patients), resamples, seed)
-    a, b = _columns(one), _columns(other)
-    rows = []
+    one, other = (truth.cases(predictions, negatives=False) for predictions in (first, second))
+    draws, boxes = truth.draws(one, resamples, seed), _true_boxes(one)
+    a, b, rows = _columns(one), _columns(other), []
     for name, key in COMPARED.items():
         gap = draws.difference(a[key], b[key], boxes if key[0] in PER_BOX else None)
         rows.append((name, *gap, gap.p))

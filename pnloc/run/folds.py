@@ -138,25 +138,24 @@ def _made(run: Run) -> dict[str, pd.DataFrame]:
     patients = dict(zip(images["image"], images["patient"], strict=True))
     truth = records.boxes[["image", *BOX_TABLE[1:5]]]
     without = images.loc[~images["image"].isin(truth["image"]), "image"]
+    known = metrics.Truth(truth, patients, without)
     options = {"resamples": run.preset.resamples, "seed": run.seed}
     saved = {method: boxes_table(run, name, rows, boxes) for method, boxes in found(run).items()}
     parts = [_image_level(run)]
     for method, predictions in saved.items():
-        table = metrics.localization(predictions, truth, patients, negatives=without, **options)
+        table = metrics.localization(predictions, known, **options)
         parts.append(pd.concat([table, _counts(run, predictions)]).assign(method=method))
     pairs = product([m for m in METHODS if m not in BLIND], BLIND)
     gaps = [
-        metrics.differences(saved[a], saved[b], truth, patients, **options).assign(
-            method=a, against=b
-        )
+        metrics.differences(saved[a], saved[b], known, **options).assign(method=a, against=b)
         for a, b in pairs
     ]
-    known = pd.concat([truth, pd.DataFrame({"image": without})], ignore_index=True)
+    file = pd.concat([truth, pd.DataFrame({"image": without})], ignore_index=True)
     whole = pd.concat(parts, ignore_index=True).assign(dataset=name)[COLUMNS]
     return {
         "detector_folds": whole,
         "detector_folds_differences": pd.concat(gaps, ignore_index=True).assign(dataset=name),
-        f"{name}-folds--truth": known.assign(patient=known["image"].map(patients)),
+        f"{name}-folds--truth": file.assign(patient=file["image"].map(patients)),
         **{f"{name}-folds--{method}": table for method, table in saved.items()},
     }
 

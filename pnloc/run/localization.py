@@ -32,22 +32,21 @@ SIZES = ("small", "middle", "large")
 
 @dataclass(frozen=True)
 class Measured:
-    """A set with true boxes on test images: the boxes, the patients, and predictions by method."""
+    """A set with true boxes on test images: the truth in original pixels, predictions by method."""
 
     name: str
-    truth: pd.DataFrame  # image, x1, y1, x2, y2; pixels of the original image
-    patients: dict[str, str]  # of images with a true box
-    negatives: dict[str, str]  # patients of images known to have none
+    truth: metrics.Truth
     predictions: dict[str, pd.DataFrame]
 
 
 def measured(run: Run) -> Iterator[Measured]:
     """The sets whose test images measure localization, those without a true box left out."""
     for name in map(run.title, run.preset.roles.localization):
-        truth, patients = predict.truth_table(run, name)
-        if len(truth):
-            saved = predict.saved_predictions(run, name)
-            yield Measured(name, truth, patients, predict.negatives(run, name), saved)
+        boxes, patients = predict.truth_table(run, name)
+        if len(boxes):
+            negatives = predict.negatives(run, name)
+            truth = metrics.Truth(boxes, patients | negatives, negatives)
+            yield Measured(name, truth, predict.saved_predictions(run, name))
 
 
 def draws(run: Run) -> dict[str, int]:
@@ -97,14 +96,11 @@ def _localization(run: Run) -> pd.DataFrame:
     for one in measured(run):
         maps = read_csv(run.root / "predictions" / f"{one.name}--maps.csv", dtype={"image": str})
         for method, boxes in one.predictions.items():
-            everyone, key = one.patients | one.negatives, {"dataset": one.name, "method": method}
-            table = metrics.localization(
-                boxes, one.truth, everyone, negatives=one.negatives, **draws(run)
-            )
-            parts.append(table.assign(**key))
+            tables = [metrics.localization(boxes, one.truth, **draws(run))]
             heat = maps[maps["method"] == method]
             if len(heat):
-                parts.append(metrics.heat_table(heat, one.patients, **draws(run)).assign(**key))
+                tables.append(metrics.heat_table(heat, one.truth.patients, **draws(run)))
+            parts += [table.assign(dataset=one.name, method=method) for table in tables]
     if not parts:
         raise PnlocError(
             "no test image of any set has a box of a pneumonia: localization cannot be measured"
@@ -120,7 +116,7 @@ def _differences(run: Run, method: str = "text-attention") -> pd.DataFrame:
         pairs = [(method, m) for m in saved if m != method and not m.endswith("-raw")]
         pairs += [("report-given", "detector")] if "report-given" in saved else []
         for a, b in pairs:
-            table = metrics.differences(saved[a], saved[b], one.truth, one.patients, **draws(run))
+            table = metrics.differences(saved[a], saved[b], one.truth, **draws(run))
             parts.append(table.assign(dataset=one.name, method=a, against=b))
     table = pd.concat(parts, ignore_index=True)
     return table.assign(p_holm=table.groupby(["dataset", "metric"])["p"].transform(holm))
@@ -172,10 +168,10 @@ def failures(run: Run) -> pd.DataFrame:
     """
     parts = []
     for one in measured(run):
-        true = described(run, one.name, one.truth.sort_values("image", kind="stable"))
+        true = described(run, one.name, one.truth.boxes.sort_values("image", kind="stable"))
         for method in (m for m in one.predictions if m in FAILING):
             found = hits(one.predictions[method], true)
-            table = shares(true.assign(found=found), one.patients, **draws(run))
+            table = shares(true.assign(found=found), one.truth.patients, **draws(run))
             parts.append(table.assign(dataset=one.name, method=method))
     columns = ["dataset", "method", "factor", "level", *metrics.ESTIMATE]
     return _written(run, "failures", pd.concat(parts, ignore_index=True), columns)
@@ -252,9 +248,8 @@ def calibrations(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
     for one in measured(run):
         for method, predictions in one.predictions.items():
             if method in (*comparators.CAMS, *BASELINES, *predict.ATTENTION):
-                boxes = calibration.right_boxes(predictions, one.truth, one.negatives)
-                everyone = one.patients | one.negatives
-                curve, error = calibration.calibration(boxes, everyone, **draws(run))
+                boxes = calibration.right_boxes(predictions, one.truth)
+                curve, error = calibration.calibration(boxes, one.truth.patients, **draws(run))
                 errors.append((one.name, method, *error))
                 curves.append(curve.assign(dataset=one.name, method=method))
     table = _written(run, "calibration", errors, ["dataset", "method", *metrics.ESTIMATE])
