@@ -22,7 +22,7 @@ from pnloc.regions import Regions, extract
 from pnloc.reports import phrases
 from pnloc.reports.words import WordVectors
 from pnloc.run import feature_store as shards
-from pnloc.run.comparators import boxed_rows, kinds
+from pnloc.run.evidence import boxed_rows, pneumonia_boxes
 from pnloc.run.run import Run
 from pnloc.run.sets import NAMES
 from pnloc.training import name_vectors, train_localizer
@@ -299,7 +299,7 @@ class Arms:
     def choice(self, arm: Arm, seed: int, given: bool, grouped: bool) -> tuple[Choice, float]:
         """How many boxes a trained arm keeps, by validation images, and its mean union IoU there."""
         rows = boxed_rows(self.run, self.run.sets.pairs, "validate")
-        truth = self.run.sets.true_boxes(self.run.sets.pairs, kinds(self.run.sets.pairs))
+        truth = pneumonia_boxes(self.run, self.run.sets.pairs)
         ranking = self.scores(arm, seed, rows, given, grouped)
         return best_choice(
             self.regions(arm.regions).rows(rows), ranking, [truth[i] for i in rows], grouped

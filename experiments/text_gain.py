@@ -26,19 +26,19 @@ import pandas as pd
 from experiments.arms import Arm, Arms
 from experiments.plans import ABLATIONS, FULL, GIVEN, LABELS, PLANS, TEXT, Options, Plan
 from experiments.pooling import COLUMNS, KEYS, tables
-from pnloc.baselines import classifier as baselines
-from pnloc.baselines import heatmaps
 from pnloc.config import Preset, Roles, preset
 from pnloc.errors import PnlocError
 from pnloc.evaluation.localization import cases, per_image
 from pnloc.files import copy, read_csv, read_json, write_json, write_table
-from pnloc.localizer import boxes_of
-from pnloc.run import comparators
+from pnloc.localizer import Boxes, boxes_of
 from pnloc.run import predictions as predict
 from pnloc.run.cache import TIMING
-from pnloc.run.comparators import Found
+from pnloc.run.evidence import Images, boxed_rows
+from pnloc.run.methods import METHODS, in_group
 from pnloc.run.provenance import environment
 from pnloc.run.run import Run
+
+REFERENCES = ("grad-cam", "detector", "detector-raw", "best-proposal")
 
 
 class Replicate:
@@ -109,7 +109,7 @@ class Replicate:
         )
         return replace(arm, **{**change, "options": arm.options + change.get("options", ())})
 
-    def values(self, found: dict[str, Found]) -> pd.DataFrame:
+    def values(self, found: dict[str, Boxes]) -> pd.DataFrame:
         """Per test image with a pneumonia and method: image, variant, boxes, and COLUMNS (sums over its true boxes where PER_BOX says so)."""
         run, name, rows = self.run, self.run.sets.pairs, self.rows
         truth, patients = predict.truth_table(run, name)
@@ -135,7 +135,7 @@ class Replicate:
     @cached_property
     def rows(self) -> np.ndarray:
         """Test images with a pneumonia."""
-        return comparators.boxed_rows(self.run, self.run.sets.pairs, "test")
+        return boxed_rows(self.run, self.run.sets.pairs, "test")
 
     def measured(self, arm: Arm, seed: int, raw: bool = True) -> pd.DataFrame:
         """`values` of a trained arm on test images: image alone and, with text, the report given; grouped and, if asked for, raw."""
@@ -164,28 +164,11 @@ class Replicate:
         run, name = self.run, self.run.sets.pairs
 
         def make(folder: Path, _: str) -> None:
-            regions, truth = (
-                run.regions(name).rows(self.rows),
-                [run.sets.true_boxes(name, comparators.kinds(name))[i] for i in self.rows],
-            )
-            found = comparators.blind(
-                run, name, self.rows, comparators.choose_heat(run, "heat-map")[0]
-            )
-            choice, _ = comparators.choose_heat(run, "grad-cam")
-            maps = heatmaps.heat_maps(
-                run.classifier, run.sets.pixels(name)[self.rows], "grad-cam", choice.layer
-            )
-            found["grad-cam"] = [heatmaps.boxes_of(m, choice) for m in maps]
-            for grouped in (True, False):
-                choice, _ = predict.choose(run, "detector", grouped)
-                ranking = predict.scores(run, name, self.rows, "detector", grouped)
-                found["detector" if grouped else "detector-raw"] = boxes_of(
-                    regions, ranking, choice
-                )
-            found["best-proposal"] = [
-                (b, np.ones(len(b))) for b in baselines.best_proposals(regions, truth)
-            ]
-            write_table(folder / "values.csv", self.values(found))
+            images, predictions = Images(run, name, self.rows), {}
+            for method in (*in_group("prior"), *REFERENCES):
+                choice, _ = predict.choose(run, method)
+                predictions[method] = METHODS[method].evidence(images).predictions(choice)
+            write_table(folder / "values.csv", self.values(predictions))
 
         folder, _ = run.cache.stage(
             "references", run.classifier_stage[1], run.regions_stage(name)[1], make=make

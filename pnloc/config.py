@@ -103,7 +103,7 @@ class FittingConfig:
     weight_decay: float = 0.05
 
 
-# Baselines that are trained beside the image-label classifier (pnloc.run.trained), by what they learn from.
+# Baselines that are trained beside the image-label classifier (pnloc.run.methods), by what they learn from.
 FROM_LABELS = ("hide-and-seek", "attention-dropout", "patch-mil")
 FROM_PAIRS = ("contrastive-grounding", "align2ground")
 FROM_BOXES = ("supervised", "supervised-faster-rcnn")

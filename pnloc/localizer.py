@@ -155,7 +155,12 @@ def best_choice(
 def best_of(
     candidates: Boxes, truth: list[np.ndarray], grouped: bool = True
 ) -> tuple[Choice, float]:
-    """The same for ranked boxes of each image: a choice keeps the first few of them."""
+    """The same for ranked boxes of each image: a choice keeps the first few of them.
+
+    Without images a default and NaN.
+    """
+    if not truth:
+        return Choice(grouped=grouped), float("nan")
     choices = [Choice(share, most, grouped) for share, most in product(SHARES, MOST)]
     values = np.zeros((len(candidates), len(choices)))
     for row, ((boxes, own), true) in enumerate(zip(candidates, truth, strict=True)):

@@ -19,7 +19,7 @@ from pnloc.evaluation import localization as metrics
 from pnloc.files import read_json
 from pnloc.localizer import Localizer
 from pnloc.regions import extract
-from pnloc.run import comparators, localization, results, seeds, trained
+from pnloc.run import localization, methods, results, seeds
 from pnloc.run import predictions as predict
 from pnloc.run.run import Run, open_run
 from pnloc.run.severity import readouts
@@ -85,12 +85,9 @@ def test_the_localization_table_has_every_method_and_metric(run, artifacts):
     assert list(found.columns) == LOCALIZATION
     assert set(found["dataset"]) == {"demo-mimic", "demo-chestxray8"}
     assert set(found["metric"]) == {*metrics.METRICS, "cnr"}
-    methods = {d: set(rows["method"]) for d, rows in found.groupby("dataset")}
-    assert {*predict.METHODS, *trained.names(run)} <= methods["demo-mimic"]
-    assert set(predict.METHODS) - set(predict.NEED_REPORTS) <= methods["demo-chestxray8"]
-    assert not set(predict.NEED_REPORTS) & methods["demo-chestxray8"], (
-        "a set without reports gives none"
-    )
+    for name, rows in found.groupby("dataset"):
+        expected = {m.name for m in methods.available(run, reports=name == "demo-mimic")}
+        assert set(rows["method"]) == expected
     assert (
         (found["value"] >= 0).all()
         and (found["low"] <= found["high"]).all()
@@ -98,13 +95,8 @@ def test_the_localization_table_has_every_method_and_metric(run, artifacts):
     )
     assert (found.loc[~found["metric"].isin(["afp", "cnr"]), "value"] <= 1).all()
     heats = {m for m, rows in found.groupby("method") if "cnr" in set(rows["metric"])}
-    assert heats == {
-        "heat-map",
-        *comparators.CAMS,
-        comparators.MASK,
-        *trained.names(run),
-        *predict.ATTENTION,
-    }
+    groups = ("classifier", "labels", "pairs", "boxes", "mask", "attention")
+    assert heats == {"heat-map"} | {m.name for m in methods.available(run) if m.group in groups}
 
 
 def test_the_best_proposal_is_a_ceiling_of_accuracy_for_what_ranks_proposals(artifacts):
@@ -195,8 +187,8 @@ def test_p_values_are_of_the_same_comparisons_and_corrected_upwards(run, artifac
         and found["p_holm"].max() <= 1
     )
     first = found.groupby(["dataset", "metric"]).size()
-    methods = len(predict.METHODS) + len(trained.names(run))
-    assert first.nunique() == 2 and first.max() == methods, (
+    count = sum(method.group != "ungrouped" for method in methods.available(run))
+    assert first.nunique() == 2 and first.max() == count, (
         "all others, and report given minus detector"
     )
 

@@ -20,7 +20,7 @@ from pnloc.localizer import Choice, boxes_of
 from pnloc.regions import Regions
 from pnloc.reports.phrases import PLACES, asserted_places
 from pnloc.reports.words import WordVectors
-from pnloc.run import comparators, trained
+from pnloc.run import evidence
 
 
 def some_pairs(labels: list[float]) -> Pairs:
@@ -182,7 +182,7 @@ def test_the_best_choice_is_that_of_trying_them_all():
     for grouped in (True, False):
         choice, value = choices.best_choice(regions, ranking, truth, grouped)
         tried = [Choice(share, most, grouped) for share in choices.SHARES for most in choices.MOST]
-        values = [comparators.mean_union(boxes_of(regions, ranking, c), truth) for c in tried]
+        values = [evidence.mean_union(boxes_of(regions, ranking, c), truth) for c in tried]
         assert (choice, value) == (tried[int(np.argmax(values))], pytest.approx(max(values)))
 
 
@@ -193,7 +193,7 @@ def test_the_best_choice_among_detections_is_that_of_trying_them_all():
     truth = [np.array([[10.0, 10.0, 60.0, 60.0]])] * len(found)
     choice, value = choices.best_of(found, truth)
     tried = [Choice(share, most) for share in choices.SHARES for most in choices.MOST]
-    values = [comparators.mean_union(trained._chosen(found, c), truth) for c in tried]
+    values = [evidence.mean_union(evidence.Detections(found).predictions(c), truth) for c in tried]
     assert (
         choice == tried[int(np.argmax(values))]
         and value == pytest.approx(max(values))

@@ -8,10 +8,11 @@ import pandas as pd
 import pytest
 import torch
 
+from pnloc.baselines import heatmaps
 from pnloc.config import RegionConfig, preset
 from pnloc.images import Letterbox
 from pnloc.regions import GEOMETRY, Regions, both_ways
-from pnloc.run import comparators, folds, members
+from pnloc.run import folds, members
 from pnloc.run.severity import ensemble as looks
 from pnloc.view import tables as pages
 
@@ -196,7 +197,7 @@ def test_there_are_no_tables_without_folds():
 
 def test_the_mask_enlarged_is_the_square_input():
     run = run_of()
-    maps = comparators.mask_maps(seen(run), SIDE)
+    maps = heatmaps.mask_maps(seen(run), SIDE)
     assert (
         maps.shape == (60, SIDE, SIDE)
         and maps[0, 24, 16] == pytest.approx(0.9, abs=1e-6)

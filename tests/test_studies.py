@@ -7,7 +7,7 @@ import pytest
 
 from pnloc.reports.findings import asserting_words
 from pnloc.reports.phrases import Phrase
-from pnloc.run import comparators
+from pnloc.run import evidence
 from pnloc.view.explorer import studies
 
 REPORT = """
@@ -62,7 +62,7 @@ def test_a_phrase_that_an_impression_repeats_stands_once_and_a_denied_one_not_at
 @pytest.fixture
 def run(monkeypatch):
     """A run of a credentialed set of pairs and an open one, both with boxes."""
-    monkeypatch.setattr(comparators, "boxed_rows", lambda run, name, split: np.array([4, 5, 9]))
+    monkeypatch.setattr(evidence, "boxed_rows", lambda run, name, split: np.array([4, 5, 9]))
     access = {"mimic": "credentialed", "rsna": "open"}
     sets = SimpleNamespace(
         pairs="mimic", names=("rsna", "mimic"), may_show=lambda n: access[n] != "credentialed"

@@ -1,12 +1,11 @@
-"""What the localizer is compared with: an image-label classifier, the box prior, the best proposal.
+"""An image-label classifier, and the early stopping that every trained baseline uses.
 
-Heat maps of the classifier are in pnloc.baselines.heatmaps, other priors in pnloc.baselines.priors. The image-label attention is the localizer itself, trained
-without text (pnloc.training.train_localizer).
+Heat maps of the classifier are in `pnloc.baselines.heatmaps`, its weakly supervised relatives in
+`pnloc.baselines.weak`.
 """
 
+from collections.abc import Callable, Iterable, Iterator
 from copy import deepcopy
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -14,39 +13,36 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pnloc.boxes import fixed_pair, iou
 from pnloc.config import FittingConfig
+from pnloc.detector import Detector
 from pnloc.inputs import augment, normalize
 from pnloc.parallel import autocast, device
-from pnloc.regions import Regions
 from pnloc.train import Losses, Schedule, fit, generator
-
-if TYPE_CHECKING:
-    from pnloc.detector import Detector
 
 
 class Classifier(nn.Module):
-    """Pneumonia or not, from the image: the detector's backbone, global pooling, one linear layer.
+    """Pneumonia or not: the detector's backbone, global average pooling, one linear layer.
 
-    It starts from the detector's weights and is trained on image labels only, so that it has seen whatever
-    the proposals of the other methods have seen. Its stem and the stage of stride 8 stay as the detector left them.
+    It starts from the detector's weights and is trained on image labels only, so it has had
+    access to whatever the proposals of the other methods have. The stem and the stage of
+    stride 8 stay frozen.
     """
 
-    def __init__(self, detector: "Detector") -> None:
+    def __init__(self, detector: Detector) -> None:
         super().__init__()
         self.body = deepcopy(detector.backbone)
         self.head = nn.Linear(8 * detector.config.width, 1)
-        for part in self.kept():
+        for part in self.frozen():
             part.requires_grad_(False)
 
-    def kept(self) -> tuple[nn.Module, nn.Module]:
+    def frozen(self) -> tuple[nn.Module, nn.Module]:
         """The parts that are not trained."""
         return self.body.stem, self.body.stages["8"]
 
     def train(self, mode: bool = True) -> "Classifier":
-        """As in torch, but that the moments of what is kept stay, too."""
+        """As in torch, except that the frozen parts keep their batch statistics."""
         super().train(mode)
-        for part in self.kept():
+        for part in self.frozen():
             part.eval()
         return self
 
@@ -55,94 +51,72 @@ class Classifier(nn.Module):
         return self.head(self.body(normalize(images))["32"].mean((2, 3)))
 
 
+def early_stopping(
+    model: nn.Module,
+    steps: int,
+    batches: Callable[[int], Iterable],
+    losses: Callable[[object], Losses],
+    validation: Callable[[], float] | None,
+    config: FittingConfig,
+    **options: object,
+) -> pd.DataFrame:
+    """Train `model` in place until its validation loss stops falling, and return the history.
+
+    Without a validation loss it is trained for all epochs. `options` are those of
+    `pnloc.train.fit`.
+    """
+    patience = config.patience if validation else 0
+    schedule = Schedule(config.epochs, steps, config.rate, config.weight_decay, patience)
+    return fit(model, batches, losses, schedule, validation=validation, **options)
+
+
 def train_classifier(
-    kind: type[Classifier],
-    detector: "Detector",
-    images: np.ndarray,
-    labels: np.ndarray,
-    held: tuple[np.ndarray, np.ndarray],
+    model: Classifier,
+    training: tuple[np.ndarray, np.ndarray],
+    held_out: tuple[np.ndarray, np.ndarray],
     config: FittingConfig,
     *,
     seed: int,
-    folder: str | Path,
-    fingerprint: str,
-    title: str = "classifier",
-) -> tuple[Classifier, pd.DataFrame]:
-    """Train a `kind` of classifier on uint8 images [N, S, S] and labels [N] of 0 and 1 until its loss on the `held` ones stops falling.
+    **options: object,
+) -> pd.DataFrame:
+    """Train a classifier in place on uint8 images [N, S, S] and labels [N] of 0 and 1.
 
-    `held` are validation images and labels; without any, it is trained for all epochs. Returns the classifier and its history.
+    held_out: validation images and labels, possibly none. Returns the history
+    (`early_stopping`).
     """
     where = device()
-    torch.manual_seed(seed)
-    model = kind(detector).to(where, memory_format=torch.channels_last)
-    steps = max(1, len(images) // config.batch)
+    model.to(where, memory_format=torch.channels_last)
+    (images, labels), steps = training, max(1, len(training[0]) // config.batch)
 
-    def batches(epoch: int):
+    def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         rng = generator(seed, 3, epoch)
         order = rng.permutation(len(images))
         for step in range(steps):
             rows = order[step * config.batch : (step + 1) * config.batch]
-            pictures, _ = augment(
-                torch.from_numpy(images[rows])[:, None], [np.zeros((0, 4))] * len(rows), rng
-            )
-            yield (
-                pictures.to(where),
-                torch.as_tensor(labels[rows], dtype=torch.float32, device=where),
-            )
+            no_boxes = [np.zeros((0, 4))] * len(rows)
+            pictures, _ = augment(torch.from_numpy(images[rows])[:, None], no_boxes, rng)
+            targets = torch.as_tensor(labels[rows], dtype=torch.float32, device=where)
+            yield pictures.to(where), targets
 
-    def losses(batch: tuple[Tensor, Tensor]) -> Losses:
+    def losses(batch: tuple[Tensor, Tensor], reduction: str = "mean") -> Losses:
         with autocast(where):
             logits = model(batch[0])[:, 0].float()
-        return {"label": F.binary_cross_entropy_with_logits(logits, batch[1])}
+        loss = F.binary_cross_entropy_with_logits(logits, batch[1], reduction=reduction)
+        return {"label": loss}
 
     def validation() -> float:
-        total, truth = 0.0, torch.as_tensor(held[1], dtype=torch.float32, device=where)
-        for start in range(0, len(truth), 64):
-            pictures = torch.from_numpy(held[0][start : start + 64])[:, None].to(where)
-            with autocast(where):
-                logits = model(pictures)[:, 0].float()
-            total += F.binary_cross_entropy_with_logits(
-                logits, truth[start : start + 64], reduction="sum"
-            ).item()
-        return total / len(truth)
+        truth = torch.as_tensor(held_out[1], dtype=torch.float32, device=where)
+        batches = zip(in_batches(model, held_out[0], 64), truth.split(64), strict=True)
+        return sum(losses(batch, "sum")["label"].item() for batch in batches) / len(truth)
 
-    schedule = Schedule(
-        config.epochs,
-        steps,
-        config.rate,
-        config.weight_decay,
-        config.patience if len(held[0]) else 0,
-    )
-
-    history = fit(
-        model,
-        batches,
-        losses,
-        schedule,
-        folder=folder,
-        fingerprint=fingerprint,
-        seed=seed,
-        title=title,
-        shared=True,
-        validation=validation if len(held[0]) else None,
-    )
-    return model, history
+    check = validation if len(held_out[0]) else None
+    options = {"seed": seed, "shared": True, **options}
+    return early_stopping(model, steps, batches, losses, check, config, **options)
 
 
-def prior_boxes(training: np.ndarray, widths: np.ndarray, heights: np.ndarray) -> list[np.ndarray]:
-    """The fixed-box prior [2, 4] in pixels of each image, from relative training boxes [M, 4]."""
-    pair = fixed_pair(training)
-    return [pair * [w, h, w, h] for w, h in zip(widths, heights, strict=True)]
-
-
-def best_proposals(regions: Regions, truth: list[np.ndarray]) -> list[np.ndarray]:
-    """For each image the region that overlaps each true box [n, 4] most: the ceiling of any ranking of regions."""
-    found = []
-    for row, boxes in enumerate(truth):
-        here = regions.boxes[row, : int(regions.valid[row].sum())].numpy().astype(np.float64)
-        found.append(
-            here[np.unique(iou(boxes, here).argmax(1))]
-            if len(boxes) and len(here)
-            else np.zeros((0, 4))
-        )
-    return found
+def in_batches(model: nn.Module, images: np.ndarray, size: int = 32) -> Iterator[Tensor]:
+    """Uint8 images [N, S, S] as float batches [b, 1, S, S] on the device of `model`."""
+    where = next(model.parameters()).device
+    for start in range(0, len(images), size):
+        batch = torch.from_numpy(np.asarray(images[start : start + size]))
+        yield batch[:, None].float().to(where)

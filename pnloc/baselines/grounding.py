@@ -1,13 +1,15 @@
-"""Weakly supervised phrase grounding on the regions: what image-report pairs teach without attributes, image labels or places.
+"""Weakly supervised phrase grounding on the regions, learned from image-report pairs alone.
 
-    contrastive grounding   the cross-attention with its contrastive term alone (Gupta et al. 2020)
-    Align2Ground            each word takes the region that fits it best, what is taken is compared with the report, and a report must fit its
-                            own image better than others by a margin, and the other way round (Datta et al. 2019)
+    contrastive grounding   the cross-attention with its contrastive term only (Gupta et al. 2020)
+    Align2Ground            each word picks the region that fits it best; the picked regions are
+                            compared with the report, and a report must fit its own image better
+                            than others by a margin, and vice versa (Datta et al. 2019)
 
-Both ground a phrase, so that they need one at test: always PROMPT, never the image's report. Letters as in pnloc.model.
+Neither reads attributes, image labels or places. Both ground a phrase, so they need one at test:
+always PROMPT, never the image's report. Letters as in `pnloc.model`.
 """
 
-from pathlib import Path
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
@@ -15,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pnloc.baselines.classifier import early_stopping
 from pnloc.config import FittingConfig, ModelConfig
 from pnloc.localizer import make_batch
 from pnloc.losses import matching
@@ -22,7 +25,7 @@ from pnloc.model import PNEUMONIA, Batch, CrossAttention
 from pnloc.parallel import device
 from pnloc.regions import Regions
 from pnloc.reports.words import WordVectors
-from pnloc.train import Losses, Schedule, fit, generator
+from pnloc.train import Losses, generator
 from pnloc.training import name_vectors
 
 PROMPT = ("opacity", "consolidation", "pneumonia")
@@ -30,7 +33,7 @@ MARGIN = 0.2  # of the ranking loss, between cosines
 
 
 class ContrastiveGrounding(CrossAttention):
-    """The cross-attention of pnloc.model, learnt from which report belongs to which image and nothing else."""
+    """The cross-attention of `pnloc.model`, trained only to match reports with images."""
 
     def __init__(self, features: int, vectors: Tensor, names: Tensor, config: ModelConfig) -> None:
         super().__init__(features, vectors, names, config)
@@ -40,98 +43,88 @@ class ContrastiveGrounding(CrossAttention):
         """In-batch contrastive loss of a batch's reports and images."""
         return matching(self, batch, None, self.contrast_group, self.contrast_tau)
 
-    def mass(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Where the batch's words point, averaged over them [B, R], and how well they fit the image [B], 0 to 1."""
-        regions = self.encode_regions(batch.features)
-        alpha = self.text_attention(batch, regions)
-        return alpha.sum(1) / (batch.words >= 0).sum(1, keepdim=True).clamp_min(1), self._fit(
-            batch, regions
-        )
+    def weights(self, batch: Batch, regions: Tensor) -> Tensor:
+        """Attention [B, W, R] of the batch's words over its encoded regions; 0 for padding."""
+        return self.text_attention(batch, regions)
 
-    def _fit(self, batch: Batch, regions: Tensor) -> Tensor:
-        return (1 + self.match(batch, regions).diagonal()) / 2
+    def grounded(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Mean attention of the words [B, R], and how well they fit the image [B], 0 to 1."""
+        regions = self.encode_regions(batch.features)
+        count = (batch.words >= 0).sum(1, keepdim=True).clamp_min(1)
+        fit = (1 + self.match(batch, regions).diagonal()) / 2
+        return self.weights(batch, regions).sum(1) / count, fit
 
 
 class Align2Ground(ContrastiveGrounding):
-    """The same encoders; words pick regions, and picked regions are matched with reports. Words stand for the phrases of the paper."""
+    """The same encoders; words pick regions, and picked regions are matched with reports.
+
+    Words take the part of the paper's phrases.
+    """
 
     def __init__(self, features: int, vectors: Tensor, names: Tensor, config: ModelConfig) -> None:
         super().__init__(features, vectors, names, config)
-        width = config.width
-        self.taken = nn.Sequential(
-            nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width)
-        )  # what is picked
-        self.caption = nn.Sequential(
-            nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width)
-        )  # a report
-        for head in (
-            self.taken,
-            self.caption,
-        ):  # both begin as the mean itself, so that words and regions share a space
-            nn.init.zeros_(head[-1].weight)
-            nn.init.zeros_(head[-1].bias)
-
-    def likeness(self, words: Tensor, regions: Tensor, valid: Tensor) -> Tensor:
-        """Cosines [B, T, R] of words [T, D] and regions [B, R, D]; -1 for padding."""
-        return (words @ regions.transpose(1, 2)).masked_fill(~valid.unsqueeze(1), -1.0)
+        self.picked, self.caption = _residual(config.width), _residual(config.width)
 
     def match(self, batch: Batch, regions: Tensor | None = None) -> Tensor:
-        """score [B reports, B images]: the cosine of a report and of what its words pick in an image; 0 for reports without words."""
-        known = batch.words >= 0
+        """score [B reports, B images]: cosine of a report and what its words pick in an image.
+
+        0 for reports without words.
+        """
+        present = batch.words >= 0
         encoded = self.encode_words(batch.words)
         regions = self.encode_regions(batch.features) if regions is None else regions
-        chosen, which = distinct(batch.words)
-        words = encoded[known][chosen]  # [U, D]
-        best = self.likeness(words, regions, batch.valid).argmax(2)  # [B images, U]
+        first, which = distinct(batch.words)
+        words = encoded[present][first]  # [U, D]
+        cosines = (words @ regions.transpose(1, 2)).masked_fill(~batch.valid.unsqueeze(1), -1.0)
+        best = cosines.argmax(2)  # [B images, U]
         picked = regions.gather(1, best.unsqueeze(-1).expand(-1, -1, regions.shape[-1]))
-        report, count = torch.nonzero(known)[:, 0], known.sum(1).clamp_min(1).unsqueeze(-1)
-        often = torch.zeros(len(known), len(words), device=regions.device)
-        often.index_put_(
-            (report, which), torch.ones(len(which), device=regions.device), accumulate=True
-        )
+        report, count = torch.nonzero(present)[:, 0], present.sum(1).clamp_min(1).unsqueeze(-1)
+        often = torch.zeros(len(present), len(words), device=regions.device)
+        once = torch.ones(len(which), device=regions.device)
+        often.index_put_((report, which), once, accumulate=True)
         images = (often / count) @ picked  # [B images, B reports, D]
-        captions = (encoded * known.unsqueeze(-1)).sum(1) / count
-        images, captions = images + self.taken(images), captions + self.caption(captions)
-        return F.cosine_similarity(images, captions, dim=-1).T * known.any(1, keepdim=True)
+        captions = (encoded * present.unsqueeze(-1)).sum(1) / count
+        images, captions = images + self.picked(images), captions + self.caption(captions)
+        return F.cosine_similarity(images, captions, dim=-1).T * present.any(1, keepdim=True)
 
     def loss(self, batch: Batch) -> Tensor:
         """Ranking loss of a batch's reports and images."""
         return ranking(self.match(batch), (batch.words >= 0).any(1))
 
-    def mass(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """As `ContrastiveGrounding.mass`, by the softmax of the cosines."""
-        regions, known = self.encode_regions(batch.features), batch.words >= 0
+    def weights(self, batch: Batch, regions: Tensor) -> Tensor:
+        """Softmax of the cosines [B, W, R]; 0 for padding."""
+        valid, present = batch.valid.unsqueeze(1), (batch.words >= 0).unsqueeze(-1)
         cosines = torch.einsum("bwd,brd->bwr", self.encode_words(batch.words), regions)
-        cosines = cosines.masked_fill(~batch.valid.unsqueeze(1), torch.finfo(cosines.dtype).min)
-        weights = (
-            torch.softmax(cosines / self.tau, dim=-1)
-            * batch.valid.unsqueeze(1)
-            * known.unsqueeze(-1)
-        )
-        return weights.sum(1) / known.sum(1, keepdim=True).clamp_min(1), self._fit(batch, regions)
+        cosines = cosines.masked_fill(~valid, torch.finfo(cosines.dtype).min)
+        return torch.softmax(cosines / self.tau, dim=-1) * valid * present
 
 
-KINDS = {"contrastive-grounding": ContrastiveGrounding, "align2ground": Align2Ground}
+def _residual(width: int) -> nn.Sequential:
+    """Two layers that give 0 at first, so that words and regions start in one space."""
+    layers = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
+    nn.init.zeros_(layers[-1].weight)
+    nn.init.zeros_(layers[-1].bias)
+    return layers
 
 
 def distinct(words: Tensor) -> tuple[Tensor, Tensor]:
-    """Of the T words that are no padding in words [B, W]: the place of one of each that are alike with their neighbours [U], and which it is [T].
+    """One place [U] per different word of words [B, W], and which one each of the T words is [T].
 
-    Reports say the same in the same words, and such words need not be compared twice: their vectors are equal.
+    Padding does not count. Words are equal if their neighbours are, too: their vectors are then
+    the same, and need not be compared twice, since reports repeat themselves.
     """
     triples = F.pad(words.clamp_min(-1), (1, 1), value=-1).unfold(1, 3, 1)[words >= 0]
-    found, which = torch.unique(triples, dim=0, return_inverse=True)
-    places = torch.arange(len(triples), device=words.device)
-    return torch.zeros(len(found), dtype=torch.int64, device=words.device).scatter(
-        0, which, places
-    ), which
+    different, which = torch.unique(triples, dim=0, return_inverse=True)
+    first = torch.zeros(len(different), dtype=torch.int64, device=words.device)
+    return first.scatter(0, which, torch.arange(len(triples), device=words.device)), which
 
 
 def ranking(scores: Tensor, paired: Tensor, margin: float = MARGIN) -> Tensor:
-    """Hinge loss of scores [B reports, B images], both ways: the mean over reports with words (`paired` [B]) and over all others.
+    """Hinge loss of scores [B reports, B images], both ways.
 
-    Not against the hardest other alone: of reports that say the same in the same words the hardest other is as true as the own, and training on
-    it ends with all scores alike. 0 where fewer than two studies take part.
+    The mean over reports with words (`paired` [B]) and over all others, not against the hardest
+    other alone: among reports that say the same in the same words the hardest other is as true
+    as the own, and training on it ends with equal scores. 0 for fewer than two studies.
     """
     rows = torch.nonzero(paired).squeeze(1)
     if len(rows) < 2:
@@ -143,87 +136,67 @@ def ranking(scores: Tensor, paired: Tensor, margin: float = MARGIN) -> Tensor:
     return image.mean() + report.mean()
 
 
-def make(
-    method: str, features: int, vectors: WordVectors, config: ModelConfig
+def untrained(
+    kind: type[ContrastiveGrounding], features: int, vectors: WordVectors, config: ModelConfig
 ) -> ContrastiveGrounding:
-    """An untrained model of KINDS for regions of that many features."""
+    """An untrained model of a `kind` for regions of that many features."""
     names = name_vectors((PNEUMONIA,), vectors)
-    return KINDS[method](features, torch.from_numpy(vectors.vectors), names, config)
+    return kind(features, torch.from_numpy(vectors.vectors), names, config)
 
 
 def train_grounding(
-    method: str,
-    pairs: tuple[Regions, np.ndarray],
-    held: tuple[Regions, np.ndarray],
-    vectors: WordVectors,
+    model: ContrastiveGrounding,
+    training: tuple[Regions, np.ndarray],
+    held_out: tuple[Regions, np.ndarray],
     config: FittingConfig,
-    model_config: ModelConfig,
     *,
     seed: int,
-    folder: str | Path,
-    fingerprint: str,
-) -> tuple[ContrastiveGrounding, pd.DataFrame]:
-    """Train a method of KINDS on pairs of regions and words [N, W] until its loss on the `held` ones stops falling.
+    title: str,
+    **options: object,
+) -> pd.DataFrame:
+    """Train a model in place on pairs of regions and words [N, W], and return the history.
 
-    Studies whose report asserts no opacity have no words and take part neither here nor there. Without held pairs it is trained for all epochs.
+    held_out: validation pairs, possibly none (`pnloc.baselines.classifier.early_stopping`).
+    Studies whose report asserts no opacity have no words and take part in neither.
     """
-    torch.manual_seed(seed)
-    model = make(method, pairs[0].features.shape[-1], vectors, model_config).to(device())
-    (regions, words), known = pairs, np.flatnonzero((pairs[1] >= 0).any(1))
-    steps = max(1, len(known) // config.batch) if len(known) > 1 else 0
-    rows_held = np.flatnonzero((held[1] >= 0).any(1))
+    model.to(device())
+    rows, held_out_rows = (np.flatnonzero((w >= 0).any(1)) for _, w in (training, held_out))
+    steps = max(1, len(rows) // config.batch) if len(rows) > 1 else 0
 
-    def cut(regions: Regions, words: np.ndarray, rows: np.ndarray) -> Batch:
-        here = words[rows]
-        return make_batch(regions.rows(rows), here[:, : int((here >= 0).sum(1).max(initial=0))])
+    def batch_of(pairs: tuple[Regions, np.ndarray], rows: np.ndarray) -> Batch:
+        regions, words = pairs[0].rows(rows), pairs[1][rows]
+        return make_batch(regions, words[:, : int((words >= 0).sum(1).max(initial=0))])
 
-    def batches(epoch: int):
-        order = generator(seed, 5, epoch).permutation(known)
+    def batches(epoch: int) -> Iterator[Batch]:
+        order = generator(seed, 5, epoch).permutation(rows)
         for step in range(steps):
-            yield cut(regions, words, order[step * config.batch : (step + 1) * config.batch])
+            yield batch_of(training, order[step * config.batch : (step + 1) * config.batch])
 
     def losses(batch: Batch) -> Losses:
-        return {method: model.loss(batch)}
+        return {title: model.loss(batch)}
 
-    blocks = max(
-        1, round(len(rows_held) / config.batch)
-    )  # alike in size, since a loss is harder the more are compared
-    fixed = (
-        [cut(*held, block) for block in np.array_split(rows_held, blocks)]
-        if len(rows_held) > 1
-        else []
-    )
+    # Blocks of equal size, since the loss grows with the number of studies compared.
+    count = max(1, round(len(held_out_rows) / config.batch)) if len(held_out_rows) > 1 else 0
+    blocks = [batch_of(held_out, b) for b in np.array_split(held_out_rows, count)] if count else []
 
     def validation() -> float:
-        return float(np.mean([model.loss(batch).item() for batch in fixed]))
+        return float(np.mean([model.loss(block).item() for block in blocks]))
 
-    history = fit(
-        model,
-        batches,
-        losses,
-        Schedule(
-            config.epochs, steps, config.rate, config.weight_decay, config.patience if fixed else 0
-        ),
-        folder=folder,
-        fingerprint=fingerprint,
-        seed=seed,
-        title=method,
-        encoders=(model.regions,),
-        validation=validation if fixed else None,
-    )
-    return model, history
+    check = validation if blocks else None
+    options = {"seed": seed, "title": title, **options}
+    return early_stopping(model, steps, batches, losses, check, config, **options)
 
 
 @torch.no_grad()
-def prompt_mass(
+def prompted(
     model: ContrastiveGrounding, regions: Regions, vectors: WordVectors
 ) -> tuple[np.ndarray, np.ndarray]:
-    """From images alone: where PROMPT points among the regions [N, R], and how well it fits each image [N], 0 to 1."""
-    known = vectors.index(PROMPT)
-    words = known[known > 0]
+    """From images alone: attention of PROMPT over the regions [N, R], and its fit [N], 0 to 1."""
+    words = vectors.index(PROMPT)
+    words = words[words > 0]
     parts = [(np.zeros((0, regions.scores.shape[1])), np.zeros(0))]
     for start in range(0, len(regions), 128):
-        here = regions.rows(np.arange(start, min(start + 128, len(regions))))
-        found = model.mass(make_batch(here, np.tile(words, (len(here), 1))))
-        parts.append(tuple(f.cpu().numpy() for f in found))
+        batch = regions.rows(np.arange(start, min(start + 128, len(regions))))
+        outputs = model.grounded(make_batch(batch, np.tile(words, (len(batch), 1))))
+        parts.append(tuple(output.cpu().numpy() for output in outputs))
     return tuple(np.concatenate(p) for p in zip(*parts, strict=True))

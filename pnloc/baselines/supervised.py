@@ -1,11 +1,11 @@
-"""The supervised upper bound: detectors trained on the boxes of the very set that localization is measured on.
+"""Supervised upper bound: detectors trained on boxes of the very set that is measured.
 
-RetinaNet (Lin et al. 2017) is pnloc.detector.Detector; Faster R-CNN (Ren et al. 2015) is torchvision's, on the same narrow backbone and
-pyramid. Both start from the run's detector, so that they have seen all that the other methods have seen.
+RetinaNet (Lin et al. 2017) is `pnloc.detector.Detector`; Faster R-CNN (Ren et al. 2015) is
+torchvision's, on the same narrow backbone and pyramid. Both start from the run's detector, so
+they have had access to whatever the other methods have.
 """
 
 from copy import deepcopy
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,19 +15,25 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FasterRCNN, FastRCNNPredictor, TwoMLPHead
 from torchvision.ops import MultiScaleRoIAlign
 
+from pnloc.baselines.classifier import early_stopping, in_batches
 from pnloc.config import FittingConfig
 from pnloc.detector import Detector
 from pnloc.inputs import normalize
 from pnloc.parallel import autocast, device
-from pnloc.train import Losses, Schedule, fit
+from pnloc.train import Losses
 from pnloc.training import balanced
 
-OVERLAP = 0.3  # IoU from which on the lesser of two detections of Faster R-CNN is dropped
-MOST = 20  # detections per image
+OVERLAP = 0.3  # IoU above which the lesser of two detections of Faster R-CNN is dropped
+DETECTIONS = 20  # per image
+
+
+def retinanet(detector: Detector) -> Detector:
+    """A copy of the run's detector, to be trained further."""
+    return deepcopy(detector)
 
 
 class Pyramid(nn.Module):
-    """Backbone and feature pyramid of a detector: images [B, 1, S, S] -> {'16': [B, C, S/16, S/16], '32': ...}."""
+    """Backbone and feature pyramid: images [B, 1, S, S] -> {'16': [B, C, S/16, S/16], '32': ...}."""
 
     def __init__(self, detector: Detector) -> None:
         super().__init__()
@@ -40,135 +46,102 @@ class Pyramid(nn.Module):
 
 
 class FasterRegions(FasterRCNN):
-    """Faster R-CNN for one class and square grey images, small enough for a CPU: 200 proposals, a box head of 256 units."""
+    """Faster R-CNN for one class and square grey images, small enough for a CPU.
+
+    200 proposals, a box head of 256 units.
+    """
 
     def __init__(self, detector: Detector) -> None:
-        config, width = detector.config, 256
-        anchors = AnchorGenerator(
-            config.anchor_sizes, (config.aspect_ratios,) * len(config.anchor_sizes)
-        )
+        config, width, proposals = detector.config, 256, {}
+        for stage in ("train", "test"):
+            proposals |= {f"rpn_pre_nms_top_n_{stage}": 400, f"rpn_post_nms_top_n_{stage}": 200}
+        ratios = (config.aspect_ratios,) * len(config.anchor_sizes)
         super().__init__(
             Pyramid(detector),
-            rpn_anchor_generator=anchors,
+            rpn_anchor_generator=AnchorGenerator(config.anchor_sizes, ratios),
             box_roi_pool=MultiScaleRoIAlign(["16", "32"], output_size=5, sampling_ratio=2),
             box_head=TwoMLPHead(config.pyramid * 25, width),
             box_predictor=FastRCNNPredictor(width, 2),
-            rpn_pre_nms_top_n_train=400,
-            rpn_pre_nms_top_n_test=400,
-            rpn_post_nms_top_n_train=200,
-            rpn_post_nms_top_n_test=200,
             rpn_batch_size_per_image=64,
             box_batch_size_per_image=64,
             box_score_thresh=0.0,
             box_nms_thresh=OVERLAP,
-            box_detections_per_img=MOST,
+            box_detections_per_img=DETECTIONS,
             min_size=config.side,
             max_size=config.side,
             image_mean=[0.0],
             image_std=[1.0],
+            **proposals,
         )
         self.config = config
 
     def losses(self, images: Tensor, targets: list[dict[str, Tensor]]) -> Losses:
         """The four terms of Faster R-CNN; targets as for `Detector.losses`."""
-        known = [
-            {"boxes": t["boxes"], "labels": t["labels"] + 1} for t in targets
-        ]  # 0 is the background
-        norms = [m for m in self.modules() if isinstance(m, nn.BatchNorm2d)]
-        resting = not self.training
+        targets = [{**t, "labels": t["labels"] + 1} for t in targets]  # 0 is the background
+        training = self.training
+        self.train()  # torchvision gives losses in this mode only
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.train(training)
         try:
-            self.train()  # torchvision gives losses in training only
-            if resting:
-                for norm in norms:
-                    norm.eval()
-            return super().forward(list(images), known)
+            return super().forward(list(images), targets)
         finally:
-            self.train(not resting)
+            self.train(training)
 
 
 def train_supervised(
-    model: nn.Module,
-    pictures: tuple[np.ndarray, list[np.ndarray]],
-    held: tuple[np.ndarray, list[np.ndarray]],
+    model: Detector | FasterRegions,
+    training: tuple[np.ndarray, list[np.ndarray]],
+    held_out: tuple[np.ndarray, list[np.ndarray]],
     config: FittingConfig,
     *,
     seed: int,
-    folder: str | Path,
-    fingerprint: str,
-    title: str,
+    **options: object,
 ) -> pd.DataFrame:
-    """Train a Detector or FasterRegions in place on uint8 images [N, S, S] and their boxes [n, 4], until its loss on the `held` ones stops falling.
+    """Train a detector in place on uint8 images [N, S, S] and their boxes [n, 4].
 
-    An epoch is every image with a box and as many without, drawn anew. Returns the history.
+    held_out: validation images and boxes, possibly none. An epoch is every image with a box and
+    as many without, drawn anew. Returns the history (`pnloc.baselines.classifier.early_stopping`).
     """
     where = device()
     model.to(where, memory_format=torch.channels_last)
-    steps, batches = balanced(*pictures, config.batch, seed, 6)
-
-    def targets(found: list[Tensor]) -> list[dict[str, Tensor]]:
-        return [
-            {"boxes": b.to(where), "labels": torch.zeros(len(b), dtype=torch.int64, device=where)}
-            for b in found
-        ]
+    steps, batches = balanced(*training, config.batch, seed, 6)
 
     def losses(batch: tuple[Tensor, list[Tensor], Tensor]) -> Losses:
+        boxes = [torch.as_tensor(b, dtype=torch.float32, device=where) for b in batch[1]]
+        labels = [torch.zeros(len(b), dtype=torch.int64, device=where) for b in boxes]
+        targets = [{"boxes": b, "labels": c} for b, c in zip(boxes, labels, strict=True)]
         with autocast(where):
-            return model.losses(batch[0].to(where), targets(batch[1]))
+            return model.losses(batch[0].to(where), targets)
 
     def validation() -> float:
-        """With the same random numbers each time: Faster R-CNN draws which of its boxes count."""
-        total, count = 0.0, len(held[0])
+        """With the same random numbers each time: Faster R-CNN samples the boxes of its losses."""
+        total, (images, boxes) = 0.0, held_out
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            for start in range(0, count, config.batch):
-                rows = slice(start, start + config.batch)
-                found = [
-                    torch.as_tensor(b, dtype=torch.float32).reshape(-1, 4) for b in held[1][rows]
-                ]
-                terms = losses(
-                    (
-                        torch.from_numpy(held[0][rows])[:, None].float(),
-                        found,
-                        torch.zeros(len(found), 0),
-                    )
-                )
-                total += sum(v.item() for v in terms.values()) * len(found)
-        return total / count
+            for number, batch in enumerate(in_batches(model, images, config.batch)):
+                first = number * config.batch
+                terms = losses((batch, boxes[first : first + config.batch], None))
+                total += sum(value.item() for value in terms.values()) * len(batch)
+        return total / len(images)
 
-    return fit(
-        model,
-        batches,
-        losses,
-        Schedule(
-            config.epochs,
-            steps,
-            config.rate,
-            config.weight_decay,
-            config.patience if len(held[0]) else 0,
-        ),
-        folder=folder,
-        fingerprint=fingerprint,
-        seed=seed,
-        title=title,
-        shared=True,
-        validation=validation if len(held[0]) else None,
-    )
+    check = validation if len(held_out[0]) else None
+    options = {"seed": seed, "shared": True, **options}
+    return early_stopping(model, steps, batches, losses, check, config, **options)
 
 
 @torch.no_grad()
-def detect(
-    model: FasterRegions, images: np.ndarray, batch: int = 32
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Boxes [n, 4] (pixels of the square input) and probabilities [n] per uint8 image [N, S, S], best first."""
-    where, found = next(model.parameters()).device, []
+def detect(model: FasterRegions, images: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Boxes [n, 4] (pixels of the square input) and probabilities [n] per uint8 image [N, S, S].
+
+    The best comes first.
+    """
+    outputs = []
     model.eval()
-    for start in range(0, len(images), batch):
-        pictures = (
-            torch.from_numpy(np.asarray(images[start : start + batch]))[:, None].float().to(where)
-        )
-        with autocast(where):
-            found += [
-                (f["boxes"].double().cpu().numpy(), f["scores"].double().cpu().numpy())
-                for f in model(list(pictures))
-            ]
-    return found
+    for batch in in_batches(model, images):
+        with autocast(batch.device):
+            outputs += model(list(batch))
+    fields = [
+        [output[name].double().cpu().numpy() for name in ("boxes", "scores")] for output in outputs
+    ]
+    return [tuple(pair) for pair in fields]

@@ -16,15 +16,15 @@ from pnloc.boxes import union_iou
 from pnloc.evaluation import bootstrap
 from pnloc.evaluation import localization as metrics
 from pnloc.files import read_csv, write_table
-from pnloc.localizer import MOST, SHARES, Choice, normalized_scores, pick
-from pnloc.run import comparators, members
+from pnloc.localizer import MOST, SHARES, Boxes, Choice, normalized_scores, pick
+from pnloc.run import members
 from pnloc.run.cache import lay_out
-from pnloc.run.comparators import Found
+from pnloc.run.evidence import Images, scaled
 from pnloc.run.predictions import BOX_TABLE, boxes_table
 from pnloc.run.run import Run
 
 BLIND = ("fixed-boxes", "heat-map")
-METHODS = (*BLIND, "detector-top", "detector", comparators.MASK)
+METHODS = (*BLIND, "detector-top", "detector", "detector-mask")
 COLUMNS = ["dataset", "method", "metric", "threshold", "value", "low", "high", "n"]
 SHOWN = {
     "miou": "union IoU",
@@ -55,7 +55,7 @@ def chosen(
     return np.array([best[k] for k in fold], dtype=int)
 
 
-def found(run: Run) -> dict[str, Found]:
+def found(run: Run) -> dict[str, Boxes]:
     """Boxes and scores of every method for every image of the detector's set, in pixels of the square input."""
     name = members.home(run)
     regions, fold, truth = (
@@ -64,31 +64,31 @@ def found(run: Run) -> dict[str, Found]:
         run.sets.true_boxes(name),
     )
     likely, mass = regions.image.numpy(), normalized_scores(regions)
-    maps = comparators.mask_maps(regions, run.preset.detector.side)
+    maps = heatmaps.mask_maps(regions, run.preset.detector.side)
     ways = {
         "detector-top": [pick(regions, mass, Choice(1.0, 1))],
         "detector": [
             pick(regions, mass, Choice(share, most)) for share, most in product(SHARES, MOST)
         ],
-        comparators.MASK: [boxes for _, boxes in heatmaps.every_choice(maps, "")],
+        "detector-mask": [boxes for _, boxes in heatmaps.every_choice(maps, "")],
     }
     lines = _blind(run, name, fold, truth)
     for line, made in ways.items():
         boxes = [[b for b, _ in way] for way in made]
         best = chosen(boxes, truth, fold)
         own = [made[k][row] for row, k in enumerate(best)]
-        lines[line] = comparators.scored(own, likely)
+        lines[line] = scaled(own, likely)
     return lines
 
 
-def _blind(run: Run, name: str, fold: np.ndarray, truth: list[np.ndarray]) -> dict[str, Found]:
+def _blind(run: Run, name: str, fold: np.ndarray, truth: list[np.ndarray]) -> dict[str, Boxes]:
     """Boxes that no image is read for, from the boxes of the other folds."""
     images = run.sets.records(name).images
     whole = images[["width", "height", "width", "height"]].to_numpy(float)
     relative = [
         t.inverse(b) / s for t, b, s in zip(run.sets.letterboxes(images), truth, whole, strict=True)
     ]
-    lines: dict[str, Found] = {line: [None] * len(images) for line in BLIND}
+    lines: dict[str, Boxes] = {line: [None] * len(images) for line in BLIND}
     for k in np.unique(fold):
         rows, others = np.flatnonzero(fold == k), np.flatnonzero(fold != k)
         boxes = np.concatenate([relative[i] for i in others])
@@ -100,9 +100,7 @@ def _blind(run: Run, name: str, fold: np.ndarray, truth: list[np.ndarray]) -> di
             ("fixed-boxes", priors.fixed_pair(boxes)),
             ("heat-map", ways[int(np.argmax(values))]),
         ):
-            for row, placed in zip(
-                rows, comparators.placed(run, name, rows, [guess] * len(rows)), strict=True
-            ):
+            for row, placed in zip(rows, Images(run, name, rows).place(guess), strict=True):
                 lines[line][row] = (placed, np.ones(len(placed)))
     return lines
 

@@ -12,16 +12,15 @@ import numpy as np
 import pandas as pd
 
 from pnloc.boxes import iou
-from pnloc.config import BASELINES
 from pnloc.errors import PnlocError
 from pnloc.evaluation import calibration
 from pnloc.evaluation import localization as metrics
 from pnloc.evaluation.bootstrap import NAN, Patients, holm, patients_of
 from pnloc.files import read_csv, write_table
 from pnloc.localizer import image_attention
-from pnloc.run import comparators
 from pnloc.run import predictions as predict
-from pnloc.run.comparators import boxed_rows, kinds
+from pnloc.run.evidence import boxed_rows, pneumonia_boxes
+from pnloc.run.methods import in_group
 from pnloc.run.run import Run
 from pnloc.run.sets import NAMES
 
@@ -129,7 +128,7 @@ def recall(run: Run) -> pd.DataFrame:
     """
     rows = []
     for name in map(run.title, run.preset.roles.localization):
-        truth, boxed = run.sets.true_boxes(name, kinds(name)), boxed_rows(run, name, "test")
+        truth, boxed = pneumonia_boxes(run, name), boxed_rows(run, name, "test")
         boxes = run.regions(name).rows(boxed).boxes.numpy()
         for count, threshold in product((1, 2, 5, 10, run.preset.regions.count), (0.3, 0.5)):
             best = [iou(truth[i], own[:count]).max(1) for i, own in zip(boxed, boxes, strict=True)]
@@ -245,9 +244,10 @@ def calibrations(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
     Of the methods whose score is meant as a probability; negatives count.
     """
     errors, curves = [], []
+    scored = in_group("classifier", "labels", "pairs", "boxes", "attention")
     for one in measured(run):
         for method, predictions in one.predictions.items():
-            if method in (*comparators.CAMS, *BASELINES, *predict.ATTENTION):
+            if method in scored:
                 boxes = calibration.right_boxes(predictions, one.truth)
                 curve, error = calibration.calibration(boxes, one.truth.patients, **draws(run))
                 errors.append((one.name, method, *error))

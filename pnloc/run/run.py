@@ -224,15 +224,12 @@ class Run:
         inputs = (self.preset.classifier, upstream, self.detector_stage[1], self.seed)
 
         def make(folder: Path, key: str) -> None:
-            model, history = train_classifier(
-                Classifier,
-                self.detector,
-                *self.sets.labelled("train"),
-                self.sets.labelled("validate"),
-                self.preset.classifier,
-                seed=self.seed,
-                folder=folder,
-                fingerprint=key,
+            torch.manual_seed(self.seed)
+            model = Classifier(self.detector)
+            data = (self.sets.labelled(split) for split in ("train", "validate"))
+            options = {"seed": self.seed, "folder": folder, "fingerprint": key}
+            history = train_classifier(
+                model, *data, self.preset.classifier, title="classifier", **options
             )
             save_module(folder / "classifier.safetensors", model)
             write_table(folder / "history.csv", history)

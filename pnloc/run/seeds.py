@@ -9,10 +9,10 @@ import pandas as pd
 from pnloc.boxes import union_iou
 from pnloc.evaluation.bootstrap import Patients, interval
 from pnloc.files import read_csv, write_table
-from pnloc.localizer import boxes_of
 from pnloc.run import localization
-from pnloc.run.comparators import boxed_rows, kinds
-from pnloc.run.predictions import choose, scores
+from pnloc.run.evidence import Images, boxed_rows
+from pnloc.run.methods import METHODS
+from pnloc.run.predictions import choose
 from pnloc.run.run import Run
 from pnloc.run.severity import tables as severity
 
@@ -51,13 +51,12 @@ def seeds(run: Run) -> list[int]:
 
 def _values(run: Run, name: str, method: str) -> list[list[float]]:
     """Union IoU [seeds, n] of a method on the test images of a set that have a box."""
-    rows, truth = boxed_rows(run, name, "test"), run.sets.true_boxes(name, kinds(name))
-    regions, values = run.regions(name).rows(rows), []
+    images, values = Images(run, name, boxed_rows(run, name, "test")), []
     for seed in seeds(run):
         choice, _ = choose(run, method, seed=seed)
-        ranking = scores(run, name, rows, method, choice.grouped, seed)
-        boxes = [boxes for boxes, _ in boxes_of(regions, ranking, choice)]
-        values.append([union_iou(b, truth[row]) for row, b in zip(rows, boxes, strict=True)])
+        boxes = METHODS[method].evidence(images, seed=seed).predictions(choice)
+        pairs = zip(boxes, images.truth, strict=True)
+        values.append([union_iou(own, true) for (own, _), true in pairs])
     return values
 
 

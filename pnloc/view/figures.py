@@ -17,6 +17,7 @@ from matplotlib.patches import Rectangle
 
 from pnloc import access
 from pnloc.files import atomic
+from pnloc.run.methods import METHODS
 
 _PALETTE = sns.color_palette("colorblind").as_hex()
 TRUTH, OURS, GREY, DARK = _PALETTE[2], _PALETTE[3], "#777777", "#444444"
@@ -34,29 +35,8 @@ COLOURS = {  # of the methods that figures show
 MARKERS = dict(zip(COLOURS, "osD^v<*XP", strict=True))
 DASHED = ("fixed-boxes", "best-proposal")  # neither localizes by itself
 BANDS = ("text-attention", "detector", "fixed-boxes")  # whose intervals are drawn
-NAMES = {
-    "text-attention": "text attention (ours)",
-    "report-given": "report given at test",
-    "image-label-attention": "image labels only, no text",
-    "detector": "detector alone",
-    "grad-cam": "Grad-CAM",
-    "contrastive-grounding": "contrastive grounding alone",
-    "supervised": "supervised RetinaNet (bound)",
-    "fixed-boxes": "two fixed boxes, no image",
-    "best-proposal": "best proposal (ceiling)",
-    "detector-mask": "detector's mask alone",
+TITLES = {method.name: method.title for method in METHODS.values()} | {
     "detector-top": "detector's best region alone",
-    "cam": "CAM",
-    "grad-cam++": "Grad-CAM++",
-    "heat-map": "heat map of training boxes",
-    "whole-lungs": "one box over both lungs",
-    "whole-image": "the whole image",
-    "report-anatomy": "report + anatomy, no image",
-    "hide-and-seek": "hide and seek",
-    "attention-dropout": "attention dropout",
-    "patch-mil": "patch-wise MIL",
-    "align2ground": "Align2Ground",
-    "supervised-faster-rcnn": "supervised Faster R-CNN (bound)",
     "classifier": "classifier behind CAM",
 }
 _STYLE = {
@@ -68,9 +48,8 @@ _STYLE = {
 
 
 def reader_name(method: str) -> str:
-    """The title of a method; one that ends in '-raw' ranks without the grouping step."""
-    plain = method.removesuffix("-raw")
-    return NAMES.get(plain, plain) + (", ungrouped" if plain != method else "")
+    """The title of a method, or its name."""
+    return TITLES.get(method, method)
 
 
 def style() -> None:

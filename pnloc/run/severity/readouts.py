@@ -12,8 +12,8 @@ import pandas as pd
 import torch
 from sklearn.metrics import roc_auc_score
 
-from pnloc.baselines import classifier as baselines
 from pnloc.baselines import heatmaps
+from pnloc.boxes import fixed_pair
 from pnloc.data import duplicates
 from pnloc.data import readers as datasets
 from pnloc.evaluation import severity
@@ -146,7 +146,7 @@ def fixed_boxes(run: Run) -> np.ndarray:
         boxes[i].inverse(truth[i]) / ([boxes[i].width, boxes[i].height] * 2)
         for i in run.sets.rows(name, "train")
     ]
-    return baselines.fixed_pair(np.concatenate(relative))
+    return fixed_pair(np.concatenate(relative))
 
 
 @torch.no_grad()

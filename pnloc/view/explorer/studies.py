@@ -20,7 +20,7 @@ from pnloc.images import Letterbox, load
 from pnloc.localizer import Choice, Localizer, make_batch
 from pnloc.regions import Regions
 from pnloc.reports.phrases import PLACES, Phrase, padded, phrases
-from pnloc.run import comparators
+from pnloc.run import evidence
 from pnloc.run import predictions as predict
 from pnloc.run.run import Run
 from pnloc.training import pad_words
@@ -85,7 +85,7 @@ def examples(run: Run, most: int = 6) -> tuple[str, list[int]]:
     ('', []) where no set may be shown or has a box.
     """
     for name in dict.fromkeys((run.sets.pairs, *run.sets.names)):
-        rows = comparators.boxed_rows(run, name, "test") if run.sets.may_show(name) else []
+        rows = evidence.boxed_rows(run, name, "test") if run.sets.may_show(name) else []
         if len(rows):
             said = [
                 row for row in rows if name != run.sets.pairs or run.sets.phrases(name)[row].any()
@@ -140,7 +140,7 @@ def gather(run: Run, name: str, rows: list[int]) -> list[Study]:
     alpha, gamma, beta, chances = (t.cpu().numpy() for t in seen)
     layer = choices(run).loc[SOURCES["cam"], "layer"]
     heat = grad_cam(run.classifier, run.sets.pixels(name)[rows], str(int(layer)))
-    truth, credits = run.sets.true_boxes(name, comparators.kinds(name)), run.sets.credits(name)
+    truth, credits = evidence.pneumonia_boxes(run, name), run.sets.credits(name)
     found, kind = [], run.sets.records(name).access
     for k, (row, image) in enumerate(zip(rows, images.itertuples(), strict=True)):
         n = int(regions.valid[k].sum())
@@ -220,7 +220,7 @@ def distinct(found: list[Phrase]) -> list[Phrase]:
 
 def grad_cam(classifier: "Classifier", images: np.ndarray, layer: str) -> np.ndarray:
     """Grad-CAM's maps [N, S, S] of uint8 images [N, S, S]."""
-    return heatmaps.heat_maps(classifier, images, "grad-cam", layer)
+    return heatmaps.grad_cam(classifier, images, layer)
 
 
 @lru_cache(4)

@@ -1,0 +1,202 @@
+"""What a method may look at (`Images`), and the forms in which it says where a pneumonia is.
+
+    Fixed       boxes without a score: nothing is chosen
+    Heat        heat maps: layer, rule, threshold and number of boxes are chosen
+    Ranking     attention over the proposals: threshold and number of boxes are chosen
+    Detections  a detector's own boxes: threshold and number of boxes are chosen
+
+Predictions are, per image, boxes [n, 4] in pixels of the square input and scores [n], best first.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from pnloc.baselines import heatmaps, priors
+from pnloc.baselines.heatmaps import HeatChoice
+from pnloc.boxes import as_boxes, union_iou
+from pnloc.localizer import Boxes, Choice, best_choice, best_of, boxes_of
+from pnloc.regions import Regions
+from pnloc.run.run import Run
+
+OPACITIES = frozenset({"Pneumonia", "Consolidation", "Lung Opacity"})
+
+
+def pneumonia_labels(name: str) -> frozenset[str] | None:
+    """Labels of a set's boxes that count as a pneumonia: RSNA's have one, of NIH's Pneumonia."""
+    names = {"rsna": None, "chestxray8": frozenset({"Pneumonia"})}
+    return names.get(name.removeprefix("demo-"), OPACITIES)
+
+
+def pneumonia_boxes(run: Run, name: str) -> list[np.ndarray]:
+    """True boxes [n, 4] of a pneumonia per image row of a set, in pixels of the square input."""
+    return run.sets.true_boxes(name, pneumonia_labels(name))
+
+
+def boxed_rows(run: Run, name: str, split: str) -> np.ndarray:
+    """Row numbers of a set's images in a split that have a box of a pneumonia."""
+    truth = pneumonia_boxes(run, name)
+    return np.array([row for row in run.sets.rows(name, split) if len(truth[row])], dtype=int)
+
+
+@dataclass(frozen=True)
+class Images:
+    """n images of a set of a run, by their row numbers."""
+
+    run: Run
+    name: str
+    rows: np.ndarray
+
+    @property
+    def side(self) -> int:
+        """S, the side of the square input."""
+        return self.run.preset.detector.side
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """The images themselves, uint8 [n, S, S]."""
+        return self.run.sets.pixels(self.name)[self.rows]
+
+    @cached_property
+    def regions(self) -> Regions:
+        """The detector's proposals."""
+        return self.run.regions(self.name).rows(self.rows)
+
+    @property
+    def truth(self) -> list[np.ndarray]:
+        """True boxes [n, 4] of a pneumonia per image, in pixels of the square input."""
+        boxes = pneumonia_boxes(self.run, self.name)
+        return [boxes[row] for row in self.rows]
+
+    @property
+    def has_reports(self) -> bool:
+        """Whether these images have reports of their own."""
+        return self.name == self.run.sets.pairs
+
+    @cached_property
+    def training_boxes(self) -> np.ndarray:
+        """The detector's training boxes [M, 4], relative to their images."""
+        records = self.run.sets.records(self.run.title(self.run.preset.roles.detector))
+        return priors.training_boxes(records.images, records.boxes)
+
+    def place(self, boxes: np.ndarray | list[np.ndarray]) -> list[np.ndarray]:
+        """Boxes [n, 4] relative to each image, one list for all or one each, in input pixels."""
+        table = self.run.sets.records(self.name).images.iloc[self.rows]
+        sides = table[["width", "height", "width", "height"]].to_numpy(float)
+        boxes = boxes if isinstance(boxes, list) else [boxes] * len(table)
+        triples = zip(self.run.sets.letterboxes(table), boxes, sides, strict=True)
+        return [letterbox.boxes(as_boxes(b) * side) for letterbox, b, side in triples]
+
+
+class Evidence:
+    """What a method says of n images, before the number of its boxes is chosen."""
+
+    def choose(self, truth: list[np.ndarray]) -> tuple[Choice | HeatChoice | None, float]:
+        """The choice with the greatest mean union IoU with true boxes, and that IoU.
+
+        Without images a default and NaN; None and NaN where nothing is chosen.
+        """
+        return None, float("nan")
+
+    def predictions(self, choice: Choice | HeatChoice | None) -> Boxes:
+        """Boxes and scores per image."""
+        raise NotImplementedError
+
+    def heat(self, choice: Choice | HeatChoice | None, number: int) -> np.ndarray | None:
+        """The heat map [S, S] of one of the images, or None for a method without maps."""
+        return None
+
+
+@dataclass(frozen=True)
+class Fixed(Evidence):
+    """Boxes [n, 4] per image; each scores 1."""
+
+    boxes: list[np.ndarray]
+
+    def predictions(self, choice: None) -> Boxes:
+        return [(boxes, np.ones(len(boxes))) for boxes in self.boxes]
+
+
+@dataclass(frozen=True)
+class Detections(Evidence):
+    """Predictions, with probabilities for scores."""
+
+    boxes: Boxes
+
+    def choose(self, truth: list[np.ndarray]) -> tuple[Choice, float]:
+        return best_of(self.boxes, truth)
+
+    def predictions(self, choice: Choice) -> Boxes:
+        result = []
+        for boxes, scores in self.boxes:
+            high = scores >= choice.share * scores.max(initial=0.0)
+            rows = np.flatnonzero(high)[: choice.most]
+            result.append((boxes[rows], scores[rows]))
+        return result
+
+
+@dataclass(frozen=True)
+class Ranking(Evidence):
+    """Scores [n, R] of the regions, attention over them and the probability [n] of a pneumonia.
+
+    A box's score is the probability times its share of the image's best score. The map shows at
+    each place the attention of the regions over it.
+    """
+
+    regions: Regions
+    scores: np.ndarray
+    attention: np.ndarray
+    probability: np.ndarray
+    side: int
+    grouped: bool = True
+
+    def choose(self, truth: list[np.ndarray]) -> tuple[Choice, float]:
+        return best_choice(self.regions, self.scores, truth, self.grouped)
+
+    def predictions(self, choice: Choice) -> Boxes:
+        return scaled(boxes_of(self.regions, self.scores, choice), self.probability)
+
+    def heat(self, choice: Choice, number: int) -> np.ndarray:
+        boxes = self.regions.boxes[number].numpy() / self.side
+        return heatmaps.coverage(boxes, self.attention[number], self.side)
+
+
+@dataclass(frozen=True)
+class Heat(Evidence):
+    """Heat maps, for each of some layers.
+
+    draw: layer -> maps [n, S, S]; finish: boxes and values of the maps -> predictions.
+    """
+
+    layers: tuple[str, ...]
+    draw: Callable[[str], np.ndarray]
+    finish: Callable[[Boxes], Boxes]
+
+    def choose(self, truth: list[np.ndarray]) -> tuple[HeatChoice, float]:
+        best, value = HeatChoice(self.layers[0]), float("nan")
+        for layer in self.layers if truth else ():
+            for choice, boxes in heatmaps.every_choice(self.draw(layer), layer):
+                union = mean_union(self.finish(boxes), truth)
+                if not union <= value:
+                    best, value = choice, union
+        return best, value
+
+    def predictions(self, choice: HeatChoice) -> Boxes:
+        return self.finish([heatmaps.boxes_of(heat, choice) for heat in self.draw(choice.layer)])
+
+    def heat(self, choice: HeatChoice, number: int) -> np.ndarray:
+        return self.draw(choice.layer)[number]
+
+
+def mean_union(predictions: Boxes, truth: list[np.ndarray]) -> float:
+    """Mean over images of the IoU of the unions of predicted and true boxes."""
+    pairs = zip(predictions, truth, strict=True)
+    return float(np.mean([union_iou(boxes, true) for (boxes, _), true in pairs]))
+
+
+def scaled(predictions: Boxes, probability: np.ndarray) -> Boxes:
+    """The same boxes; a score is its share of the image's best one times a probability [n]."""
+    pairs = zip(predictions, probability, strict=True)
+    return [(boxes, s / max(s.max(initial=0.0), 1e-12) * p) for (boxes, s), p in pairs]

@@ -1,0 +1,437 @@
+"""Every method of the tables: `METHODS`, in their order, and how the trained ones are trained.
+
+A method is a function of some images (`pnloc.run.evidence.Images`) that gives its evidence, from
+which boxes and heat maps follow; choices are made on validation images (`predictions.choose`). To
+add a baseline, write one function and one entry of `METHODS`:
+
+    def two_boxes(images):
+        return Fixed(images.place(fixed_pair(images.training_boxes)))
+
+    Method("two-boxes", "two fixed boxes, no image", "prior", two_boxes)
+
+A trained baseline also names its `training`, what it learns from and how, and its `kind`, the
+class or function that gives the untrained model; its function takes the trained `model`, too.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
+from functools import cache, lru_cache, partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from pnloc import parallel
+from pnloc.baselines import grounding, heatmaps, priors, supervised, weak
+from pnloc.baselines.classifier import Classifier, train_classifier
+from pnloc.baselines.grounding import Align2Ground, ContrastiveGrounding
+from pnloc.baselines.supervised import FasterRegions
+from pnloc.boxes import fixed_pair
+from pnloc.config import BASELINES, FROM_BOXES
+from pnloc.detector import Detector
+from pnloc.errors import PnlocError
+from pnloc.files import load_module, read_csv, save_module, write_table
+from pnloc.localizer import (
+    Boxes,
+    image_attention,
+    normalized_scores,
+    rank_regions,
+    rank_with_report,
+    report_attention,
+)
+from pnloc.regions import Regions, extract
+from pnloc.run.evidence import (
+    Detections,
+    Evidence,
+    Fixed,
+    Heat,
+    Images,
+    Ranking,
+    pneumonia_boxes,
+    scaled,
+)
+from pnloc.run.run import Run
+
+# What methods say -----------------------------------------------------------------------------
+
+
+def same_boxes(guess: Callable[[np.ndarray], np.ndarray], images: Images) -> Fixed:
+    """In every image the boxes that `guess` gives for the training boxes."""
+    return Fixed(images.place(guess(images.training_boxes)))
+
+
+def report_anatomy(images: Images) -> Fixed:
+    """Boxes where the report says that the pneumonia is (Wu et al. 2020)."""
+    by_place, sides = priors.place_boxes(images.training_boxes), fixed_pair(images.training_boxes)
+    phrases = images.run.sets.phrases(images.name)[images.rows]
+    return Fixed(images.place([priors.report_boxes(p, by_place, sides) for p in phrases]))
+
+
+@dataclass(frozen=True)
+class HeatPrior(Heat):
+    """The heat map of the training boxes, the same for all images."""
+
+    images: Images
+
+    def heat(self, choice: object, number: int) -> np.ndarray:
+        """The training boxes, drawn on the image."""
+        image, training = (
+            replace(self.images, rows=self.images.rows[[number]]),
+            self.images.training_boxes,
+        )
+        side = self.images.side
+        return heatmaps.coverage(image.place(training)[0] / side, np.ones(len(training)), side)
+
+
+def heat_prior(images: Images) -> HeatPrior:
+    """The heat map of the training boxes."""
+
+    def finish(predictions: Boxes) -> Boxes:
+        ((boxes, scores),) = predictions
+        return [(placed, scores) for placed in images.place(boxes / priors.GRID)]
+
+    heat = priors.heat_map(images.training_boxes)
+    return HeatPrior(("",), lambda _: heat[None], finish, images)
+
+
+def explained(
+    images: Images,
+    model: Classifier | None = None,
+    *,
+    layers: tuple[str, ...] = ("32",),
+    draw: Callable = heatmaps.class_activation,
+) -> Heat:
+    """Heat maps of a classifier, by default of the run's own.
+
+    Each goes from 0 to 1, so its values cannot be compared across images: a box's score is its
+    highest value times the classifier's probability of a pneumonia.
+    """
+    model, pixels = model or images.run.classifier, images.pixels
+    probabilities = cache(partial(heatmaps.probabilities, model, pixels))
+
+    def finish(predictions: Boxes) -> Boxes:
+        pairs = zip(predictions, probabilities(), strict=True)
+        return [(boxes, scores * p) for (boxes, scores), p in pairs]
+
+    return Heat(layers, cache(partial(draw, model, pixels)), finish)
+
+
+def detector_mask(images: Images) -> Heat:
+    """The mask of the detector's mask head."""
+    maps = heatmaps.mask_maps(images.regions, images.side)
+    finish = partial(scaled, probability=images.regions.image.numpy())
+    return Heat(("",), lambda _: maps, finish)
+
+
+def ranked(
+    images: Images,
+    regions: Regions,
+    attention: np.ndarray,
+    probability: np.ndarray,
+    grouped: bool = True,
+) -> Ranking:
+    """Regions ranked by attention over them [n, R]."""
+    scores = rank_regions(regions, attention, grouped)
+    return Ranking(regions, scores, attention, probability, images.side, grouped)
+
+
+def detector(images: Images, *, grouped: bool = True) -> Ranking:
+    """The detector's scores, normalised to sum to 1."""
+    regions = images.regions
+    return ranked(images, regions, normalized_scores(regions), regions.image.numpy(), grouped)
+
+
+def attention(
+    images: Images, *, text: bool = True, grouped: bool = True, seed: int | None = None
+) -> Ranking:
+    """The cross-attention from images alone, trained with or without reports.
+
+    seed: of another training than the run's own.
+    """
+    beta, chances = image_attention(images.run.localizer(text, seed)[0], images.regions)
+    return ranked(images, images.regions, beta, chances[:, 0], grouped)
+
+
+def report_given(images: Images, *, grouped: bool = True) -> Ranking:
+    """The cross-attention with each image's report, or from images alone where there is none.
+
+    Images whose report asserts a pneumonia score above all others.
+    """
+    alone = attention(images, grouped=grouped)
+    if not images.has_reports:
+        return alone
+    model, phrases = (
+        images.run.localizer(True)[0],
+        images.run.sets.phrases(images.name)[images.rows],
+    )
+    return replace(
+        alone,
+        scores=rank_with_report(model, alone.regions, phrases, grouped),
+        attention=report_attention(model, alone.regions, phrases),
+        probability=(alone.probability + phrases.any((1, 2))) / 2,
+    )
+
+
+def grounded(images: Images, model: ContrastiveGrounding) -> Ranking:
+    """The attention of a fixed prompt."""
+    weights, fit = grounding.prompted(model, images.regions, images.run.sets.vectors)
+    return ranked(images, images.regions, weights, fit)
+
+
+def retinanet(images: Images, model: Detector) -> Ranking:
+    """Scores of another detector, normalised to sum to 1."""
+    regions = extract(model, images.pixels, images.run.preset.regions)
+    return ranked(images, regions, normalized_scores(regions), regions.image.numpy())
+
+
+def faster(images: Images, model: FasterRegions) -> Detections:
+    """Detections of Faster R-CNN."""
+    return Detections(supervised.detect(model, images.pixels))
+
+
+def best_proposals(images: Images) -> Fixed:
+    """The ceiling: the regions that overlap the true boxes most."""
+    return Fixed(priors.best_proposals(images.regions, images.truth))
+
+
+# What trained methods learn from --------------------------------------------------------------
+
+
+class Labels:
+    """Trained on image labels, known or read from reports."""
+
+    config, fit, code = "classifier", staticmethod(train_classifier), ("pnloc.run.sets",)
+    shared = True  # between processes
+
+    def data(self, run: Run, split: str) -> tuple[np.ndarray, np.ndarray]:
+        """Images and labels of a split."""
+        return run.sets.labelled(split)
+
+    def upstream(self, run: Run) -> list:
+        """What the data depend on."""
+        return [run.sets.decoded(name)[1] for name in run.sets.training]
+
+    def build(self, run: Run, kind: Callable[..., nn.Module]) -> nn.Module:
+        """An untrained model of a kind."""
+        return kind(run.detector)
+
+
+class Pairs(Labels):
+    """Trained on image-report pairs."""
+
+    config, fit, shared = "grounding", staticmethod(grounding.train_grounding), False
+
+    def data(self, run: Run, split: str) -> tuple[Regions, np.ndarray]:
+        """Regions and words of a split."""
+        name = run.sets.pairs
+        rows, words = run.sets.rows(name, split), run.sets.supervision(name)[0]
+        return run.regions(name).rows(rows), words[rows]
+
+    def upstream(self, run: Run) -> list:
+        stages = run.regions_stage(run.sets.pairs), run.sets.words_stage
+        return [*(key for _, key in stages), asdict(run.preset.model)]
+
+    def build(self, run: Run, kind: Callable[..., nn.Module]) -> nn.Module:
+        size = run.regions(run.sets.pairs).features.shape[-1]
+        return grounding.untrained(kind, size, run.sets.vectors, run.preset.model)
+
+
+class TargetBoxes(Labels):
+    """Trained on boxes of the target set, the first that localization is measured on."""
+
+    config, fit, code = "supervised", staticmethod(supervised.train_supervised), ()
+
+    def data(self, run: Run, split: str) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Images uint8 [N, S, S] of a split and their boxes [n, 4], in pixels of the input.
+
+        If the images are generated and the set gives no box of the split (as MS-CXR gives none for
+        training), the generator's truth takes its place. No other method is shown these boxes.
+        """
+        name = run.title(run.preset.roles.localization[0])
+        rows, boxes = run.sets.rows(name, split), pneumonia_boxes(run, name)
+        if run.preset.generated and not any(len(boxes[i]) for i in rows):
+            boxes = _generated_boxes(run, name)
+        return run.sets.pixels(name)[rows], [boxes[i] for i in rows]
+
+    def upstream(self, run: Run) -> list:
+        return [run.sets.decoded(run.title(run.preset.roles.localization[0]))[1]]
+
+
+def _generated_boxes(run: Run, name: str) -> list[np.ndarray]:
+    """Boxes of every opacity of a generated set, in pixels of the square input."""
+    columns, images = ["set", "image", "boxes"], run.sets.records(name).images
+    truth = read_csv(run.sets.folder / "truth.csv", columns, dtype=str, keep_default_na=False)
+    texts = truth[truth["set"] == name.removeprefix("demo-")].set_index("image")["boxes"]
+    boxes = []
+    for image, letterbox in zip(images["image"], run.sets.letterboxes(images), strict=True):
+        own = [box.split() for box in texts.get(image, "").split(";") if box]
+        boxes.append(letterbox.boxes(np.array(own, float).reshape(-1, 4)))
+    return boxes
+
+
+# The registry ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method of the tables.
+
+    name: in tables and file names; title: for readers; look: its function; kind: what gives the
+    untrained model; reports: it reads reports at test, so that a set without them leaves it out;
+    group, training: by its place in `METHODS`.
+    """
+
+    name: str
+    title: str
+    look: Callable[..., Evidence]
+    kind: Callable[..., nn.Module] | None = None
+    reports: bool = False
+    group: str = ""
+    training: Labels | None = None
+
+    def evidence(self, images: Images, **options: object) -> Evidence:
+        """What the method says of some images; `options` are those of its function."""
+        model = {"model": trained(images.run, self.name)} if self.training else {}
+        return self.look(images, **model, **options)
+
+    def build(self, run: Run) -> nn.Module:
+        """The untrained model."""
+        torch.manual_seed(run.seed)
+        return self.training.build(run, self.kind)
+
+    def stage(self, run: Run) -> tuple[Path, str]:
+        """The stage that trains the method: its folder (weights, history) and fingerprint."""
+        training, config = self.training, getattr(run.preset, self.training.config)
+
+        def make(folder: Path, key: str) -> None:
+            data = (training.data(run, split) for split in ("train", "validate"))
+            options = {"seed": run.seed, "folder": folder, "fingerprint": key, "title": self.name}
+            model = self.build(run)
+            history = training.fit(model, *data, config, **options)
+            save_module(folder / "model.safetensors", model)
+            write_table(folder / "history.csv", history)
+
+        name, together = f"baseline-{self.name}", training.shared and parallel.shared()
+        inputs = (config, training.upstream(run), run.detector_stage[1], run.seed)
+        code = (training.fit, self.kind, *training.code)
+        return run.cache.stage(name, *inputs, make=make, code=code, together=together)
+
+
+def _ungrouped(method: Method) -> Method:
+    """The same without the grouping step."""
+    names = {"name": f"{method.name}-raw", "title": f"{method.title}, ungrouped"}
+    return replace(method, **names, look=partial(method.look, grouped=False))
+
+
+_grad_cam = partial(explained, layers=("16", "32"), draw=heatmaps.grad_cam)
+_grad_cam_plus = partial(_grad_cam, draw=partial(heatmaps.grad_cam, plus=True))
+_patches = partial(explained, layers=("",), draw=heatmaps.patch_maps)
+_labels_only = partial(attention, text=False)
+_ATTENTION = (
+    Method("detector", "detector alone", detector),
+    Method("image-label-attention", "image labels only, no text", _labels_only),
+    Method("text-attention", "text attention (ours)", attention),
+    Method("report-given", "report given at test", report_given, reports=True),
+)
+_GROUPS = {
+    "prior": (
+        Method("whole-image", "the whole image", partial(same_boxes, priors.whole_image)),
+        Method("whole-lungs", "one box over both lungs", partial(same_boxes, priors.whole_lungs)),
+        Method("fixed-boxes", "two fixed boxes, no image", partial(same_boxes, fixed_pair)),
+        Method("heat-map", "heat map of training boxes", heat_prior),
+        Method("report-anatomy", "report + anatomy, no image", report_anatomy, reports=True),
+    ),
+    "classifier": (
+        Method("cam", "CAM", explained),
+        Method("grad-cam", "Grad-CAM", _grad_cam),
+        Method("grad-cam++", "Grad-CAM++", _grad_cam_plus),
+    ),
+    "labels": (
+        Method("hide-and-seek", "hide and seek", explained, weak.HideAndSeek),
+        Method("attention-dropout", "attention dropout", explained, weak.AttentionDropout),
+        Method("patch-mil", "patch-wise MIL", _patches, weak.PatchMIL),
+    ),
+    "pairs": (
+        Method(
+            "contrastive-grounding", "contrastive grounding alone", grounded, ContrastiveGrounding
+        ),
+        Method("align2ground", "Align2Ground", grounded, Align2Ground),
+    ),
+    "boxes": (
+        Method("supervised", "supervised RetinaNet (bound)", retinanet, supervised.retinanet),
+        Method("supervised-faster-rcnn", "supervised Faster R-CNN (bound)", faster, FasterRegions),
+    ),
+    "mask": (Method("detector-mask", "detector's mask alone", detector_mask),),
+    "attention": _ATTENTION,
+    "ceiling": (Method("best-proposal", "best proposal (ceiling)", best_proposals),),
+    "ungrouped": tuple(map(_ungrouped, _ATTENTION)),
+}
+_TRAINING = {"labels": Labels(), "pairs": Pairs(), "boxes": TargetBoxes()}
+METHODS = {
+    method.name: replace(method, group=group, training=_TRAINING.get(group))
+    for group, methods in _GROUPS.items()
+    for method in methods
+}
+
+
+def in_group(*groups: str) -> tuple[str, ...]:
+    """Names of the methods of some groups, in the order of the tables."""
+    return tuple(name for name, method in METHODS.items() if method.group in groups)
+
+
+def baselines(run: Run) -> tuple[str, ...]:
+    """Names of the baselines that a run trains, from its preset.
+
+    Detectors are left out if the target set has no training boxes, and RetinaNet if the detector's
+    own set is the target: it would be trained twice.
+    """
+    chosen, roles = run.preset.baselines, run.preset.roles
+    if unknown := set(chosen) - set(BASELINES):
+        raise PnlocError(f"unknown baseline '{min(unknown)}'; use some of {', '.join(BASELINES)}")
+    omitted = {"supervised"} if roles.localization[0] == roles.detector else set()
+    if set(chosen) & set(FROM_BOXES) and not any(map(len, TargetBoxes().data(run, "train")[1])):
+        omitted = set(FROM_BOXES)
+    return tuple(name for name in BASELINES if name in chosen and name not in omitted)
+
+
+def available(run: Run, reports: bool = True) -> list[Method]:
+    """The methods of a run, in the order of the tables; without `reports` those that need none."""
+    names = {*baselines(run), *(name for name, m in METHODS.items() if not m.training)}
+    return [m for m in METHODS.values() if m.name in names and (reports or not m.reports)]
+
+
+def train(run: Run, names: Iterable[str] | None = None) -> None:
+    """Train the baselines of a run, or some; a stage that several processes can share."""
+    _ = run.classifier_stage
+    for name in baselines(run) if names is None else names:
+        METHODS[name].stage(run)
+
+
+@lru_cache(8)
+def trained(run: Run, name: str) -> nn.Module:
+    """A trained baseline."""
+    model = METHODS[name].build(run)
+    load_module(METHODS[name].stage(run)[0] / "model.safetensors", model)
+    return model.to(parallel.device()).eval()
+
+
+def history(run: Run, names: Iterable[str] | None = None) -> pd.DataFrame:
+    """method, epoch, loss, validation of the classifier behind CAM and the run's baselines."""
+    names = baselines(run) if names is None else names
+    folders = {"classifier": run.classifier_stage[0]}
+    folders |= {name: METHODS[name].stage(run)[0] for name in names}
+    tables = [read_csv(f / "history.csv").assign(method=name) for name, f in folders.items()]
+    return pd.concat(tables).reindex(columns=["method", "epoch", "loss", "validation"])
+
+
+def lengths(run: Run, history: pd.DataFrame) -> pd.DataFrame:
+    """baseline, kept (epoch of the weights), trained (epochs), most (epochs), from a `history`."""
+    rows = []
+    for name, epochs in history.groupby("method", sort=False):
+        config = "classifier" if name == "classifier" else METHODS[name].training.config
+        best = epochs["validation"].argmin() if epochs["validation"].notna().any() else -1
+        number = epochs["epoch"].iloc[best] + 1
+        rows.append((name, number, len(epochs), getattr(run.preset, config).epochs))
+    return pd.DataFrame(rows, columns=["baseline", "kept", "trained", "most"])

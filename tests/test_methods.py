@@ -1,0 +1,199 @@
+"""The registry of methods, forms of evidence, and what the stage of a baseline depends on."""
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from pnloc.baselines.heatmaps import HeatChoice
+from pnloc.boxes import as_boxes
+from pnloc.config import BASELINES, FROM_BOXES, preset
+from pnloc.errors import PnlocError
+from pnloc.images import Letterbox
+from pnloc.localizer import Choice
+from pnloc.regions import Regions
+from pnloc.run import cache, methods, predictions
+from pnloc.run.evidence import Detections, Fixed, Heat, Images, Ranking
+from pnloc.run.methods import METHODS
+from pnloc.run.run import Run
+
+TRUTH = [as_boxes([[0, 0, 8, 8]]), as_boxes([])]
+
+
+@pytest.fixture
+def run():
+    """A run of one set, 'demo-rsna', of two images of 32 x 16 pixels, shown as 16 x 16."""
+    columns = ["image", "patient", "label", "split", "width", "height"]
+    rows = [("a", "p", 1.0, "train", 32, 16), ("b", "q", 0.0, "train", 32, 16)]
+    images = pd.DataFrame(rows, columns=columns)
+    boxes = pd.DataFrame([("a", 0, 0, 16, 8)], columns=["image", "x1", "y1", "x2", "y2"])
+    sets = SimpleNamespace(
+        records=lambda name: SimpleNamespace(images=images, boxes=boxes),
+        letterboxes=lambda table: [Letterbox(32, 16, 16)] * len(table),
+        rows=lambda name, split: np.arange(2),
+        true_boxes=lambda name, labels: [Letterbox(32, 16, 16).boxes([[0, 0, 16, 8]]), TRUTH[1]],
+        decoded=lambda name: (None, name),
+        words_stage=(None, "words"),
+        pairs="demo-mimic",
+        training=["demo-mimic"],
+    )
+    small = replace(preset("smoke").detector, side=16)
+    stages = []
+    return SimpleNamespace(
+        sets=sets,
+        preset=replace(preset("smoke"), detector=small),
+        seed=0,
+        title=lambda role: f"demo-{role}",
+        detector_stage=(None, "detector"),
+        regions_stage=lambda name: (None, name),
+        stages=stages,
+        cache=SimpleNamespace(stage=lambda name, *inputs, **options: stages.append(options)),
+    )
+
+
+# The registry ---------------------------------------------------------------------------------
+
+
+def test_every_baseline_of_the_presets_has_one_entry_and_every_method_a_title_of_its_own():
+    assert [name for name, method in METHODS.items() if method.training] == list(BASELINES)
+    assert len({method.title for method in METHODS.values()}) == len(METHODS)
+    assert all(set(preset(p).baselines) <= set(BASELINES) for p in ("smoke", "demo", "public"))
+
+
+def test_a_new_entry_is_all_that_a_method_needs(run, monkeypatch):
+    centre = methods.Method("centre", "the centre", lambda images: Fixed(images.place(BOX)))
+    monkeypatch.setitem(METHODS, "centre", centre)
+    assert methods.available(run)[-1] is centre and predictions.choose(run, "centre")[0] is None
+    (boxes, scores), _ = centre.evidence(Images(run, "demo-rsna", np.arange(2))).predictions(None)
+    assert boxes.tolist() == [[4, 6, 12, 10]] and scores.tolist() == [1]
+
+
+BOX = as_boxes([[0.25, 0.25, 0.75, 0.75]])
+
+
+def test_an_unknown_baseline_is_refused_with_those_that_there_are(run):
+    run.preset = replace(run.preset, baselines=("align2ground", "magic"))
+    with pytest.raises(PnlocError, match="unknown baseline 'magic'; use some of hide-and-seek, "):
+        methods.baselines(run)
+
+
+@pytest.mark.parametrize(
+    ("name", "boxes", "left_out"),
+    [("mimic", 1, ()), ("public", 1, ("supervised",)), ("mimic", 0, FROM_BOXES)],
+)
+def test_supervised_detectors_need_boxes_of_the_target_and_none_is_trained_twice(
+    monkeypatch, name, boxes, left_out
+):
+    data = (None, [np.ones((boxes, 4))])
+    monkeypatch.setattr(methods.TargetBoxes, "data", lambda *_: data)
+    trained = methods.baselines(SimpleNamespace(preset=preset(name)))
+    assert set(BASELINES) - set(trained) == set(left_out)
+
+
+def edited(monkeypatch, tmp_path, module: str) -> None:
+    """From now on the cache finds another source of a module."""
+    source = cache._source
+
+    def changed(name: str) -> Path | None:
+        return tmp_path / "edited.py" if name == module else source(name)
+
+    (tmp_path / "edited.py").write_text(source(module).read_text() + "\nEDITED = True\n")
+    monkeypatch.setattr(cache, "_source", changed)
+
+
+@pytest.mark.parametrize(
+    ("module", "retrained"),
+    [
+        ("baselines.weak", {"hide-and-seek", "attention-dropout", "patch-mil"}),
+        ("baselines.grounding", {"contrastive-grounding", "align2ground"}),
+        ("baselines.supervised", {"supervised", "supervised-faster-rcnn"}),
+        ("reports.scope", {*BASELINES[:5], "classifier"}),  # labels and words come from reports
+        ("baselines.priors", set()),
+    ],
+)
+def test_an_edit_retrains_what_depends_on_it_and_nothing_else(
+    run, monkeypatch, tmp_path, module, retrained
+):
+    for name in BASELINES:
+        METHODS[name].stage(run)
+    Run.classifier_stage.func(run)
+    names = (*BASELINES, "classifier")
+
+    def digests() -> dict[str, str]:
+        cache.source_digest.cache_clear()
+        cache.imports.cache_clear()
+        codes = [[c if isinstance(c, str) else c.__module__ for c in s["code"]] for s in run.stages]
+        return {n: cache.source_digest(*sorted(code)) for n, code in zip(names, codes, strict=True)}
+
+    before = digests()
+    edited(monkeypatch, tmp_path, f"pnloc.{module}")
+    after = digests()
+    monkeypatch.undo()
+    digests()
+    assert {name for name in names if before[name] != after[name]} == retrained
+
+
+# Evidence -------------------------------------------------------------------------------------
+
+
+def test_detections_are_cut_at_a_share_of_the_best_score():
+    boxes = as_boxes([[0, 0, 8, 8], [8, 8, 16, 16], [0, 8, 8, 16]])
+    evidence = Detections([(boxes, np.array([0.8, 0.5, 0.1])), (boxes[:0], np.zeros(0))])
+    (first, scores), (none, _) = evidence.predictions(Choice(0.5, 3))
+    assert first.tolist() == boxes[:2].tolist() and scores.tolist() == [0.8, 0.5] and not len(none)
+    assert evidence.choose(TRUTH)[0].most == 1 and evidence.heat(Choice(), 0) is None
+
+
+def test_a_ranking_scores_by_probability_and_draws_its_attention():
+    boxes = torch.tensor([[[0.0, 0, 8, 8], [8, 8, 16, 16]]])
+    scores, valid = torch.ones(1, 2), torch.ones(1, 2, dtype=torch.bool)
+    regions = Regions(boxes, scores, valid, torch.zeros(1, 2, 9), torch.zeros(1, 2, 2), scores[0])
+    attention = np.array([[0.75, 0.25]])
+    ranking = Ranking(regions, attention, attention, np.array([0.4]), 16)
+    ((found, values),) = ranking.predictions(Choice(0.0, 2))
+    assert found.tolist() == boxes[0].tolist() and values == pytest.approx([0.4, 0.4 / 3])
+    heat = ranking.heat(Choice(), 0)
+    assert heat[0, 0] == 0.75 and heat[15, 15] == 0.25 and heat[0, 15] == 0
+    other = replace(ranking, scores=np.array([[0.0, 1.0]]))
+    assert other.choose([as_boxes([[8, 8, 16, 16]])])[1] == 1
+
+
+def test_a_heat_map_is_tried_layer_by_layer():
+    maps = {"16": np.eye(16)[None], "32": np.zeros((1, 16, 16))}
+    maps["32"][0, :8, :8] = 1
+    evidence = Heat(("16", "32"), maps.get, list)
+    choice, value = evidence.choose(TRUTH[:1])
+    assert choice.layer == "32" and value == 1 and (evidence.heat(choice, 0) == maps["32"]).all()
+    assert evidence.predictions(choice)[0][0].tolist() == TRUTH[0].tolist()
+    assert evidence.choose([])[0] == HeatChoice("16")
+
+
+def test_the_heat_map_of_training_boxes_lies_in_the_picture_of_each_image(run):
+    evidence = METHODS["heat-map"].evidence(Images(run, "demo-rsna", np.arange(2)))
+    boxes, _ = evidence.predictions(HeatChoice("", 0.5, 1))[1]
+    assert boxes == pytest.approx(as_boxes([[0, 4, 8, 8]]))
+    heat = evidence.heat(HeatChoice(""), 0)
+    assert heat.sum() == 8 * 4 and heat[4:8, :8].all()
+
+
+# Files ----------------------------------------------------------------------------------------
+
+
+def test_maps_are_measured_inside_the_picture_of_images_with_boxes(run):
+    heat = np.full((16, 16), 9.0)  # on the bars, which do not count
+    heat[4:12] = np.arange(16) % 2
+    heat[4:8, :8] = 2
+    table = predictions.heat_rows(Images(run, "demo-rsna", np.arange(2)), lambda number: heat)
+    assert table["image"].tolist() == ["a"] and table["cnr"].item() == pytest.approx(3)
+
+
+def test_predictions_come_back_to_the_pixels_of_their_image_and_truth_names_negatives(run):
+    inside = [(as_boxes([[0, 4, 8, 8]]), np.array([0.5])), (as_boxes([]), np.zeros(0))]
+    table = predictions.boxes_table(run, "demo-rsna", np.arange(2), inside)
+    assert table.to_numpy().tolist() == [["a", 0, 0, 16, 8, 0.5]]
+    truth = predictions.truth_file(run, "demo-rsna")
+    assert truth["patient"].tolist() == ["p", "q"] and truth["x2"].isna().tolist() == [False, True]
