@@ -126,10 +126,11 @@ def by_patient(values: np.ndarray, index: np.ndarray) -> np.ndarray:
 
 
 def p_value(drawn: np.ndarray) -> float:
-    """Two-sided p value of 'no difference' from bootstrapped differences [B]: it is below .05 where the 95% interval leaves out 0.
+    """Two-sided p value of 'no difference' from bootstrapped differences [B].
 
-    Twice the share of samples on the lesser side of 0, the sample at hand counted with them (Davison and Hinkley 1997), so that it
-    is never 0. NaN where no sample is finite.
+    Twice the share of samples on the lesser side of 0, the sample at hand counted with them (Davison
+    and Hinkley 1997), so that it is never 0; it is below .05 where the 95% interval leaves out 0. NaN
+    where no sample is finite.
     """
     finite = drawn[np.isfinite(drawn)]
     if len(finite) == 0:

@@ -1,7 +1,7 @@
-"""Detection measured over a whole set, images without a true box included: FROC, RSNA's and COCO's average precision.
+"""Detection over a whole set, images without a true box included: FROC, RSNA's and COCO's precision.
 
-Everything here takes `Case`s, and a matrix of weights of the cases, one row per bootstrap sample, so that a measure and all its
-samples come out of one pass. A row of ones is the measure itself.
+Everything here takes `Case`s and weights of the cases, one row per bootstrap sample, so that a metric
+and all its samples come out of one pass. A row of ones is the metric itself.
 """
 
 from collections.abc import Sequence
@@ -30,27 +30,29 @@ class Case:
 
 
 def match(overlaps: np.ndarray, thresholds: Sequence[float], inclusive: bool) -> np.ndarray:
-    """Which predictions find a true box of their own, bool [n, T], from IoUs [n, m] of predictions in the order of their scores.
+    """Which predictions match a true box of their own: bool [n, T], from IoUs [n, m], best first.
 
-    Each prediction takes, of the true boxes that are still free, the one that it overlaps most (of equals the last, as COCO does), if by more
-    than the threshold, or `inclusive` by as much.
+    Each prediction takes, of the true boxes that are still free, the one that it overlaps most (of
+    equals the last, as COCO does), if by more than the threshold, or `inclusive` by as much.
     """
     thresholds = np.asarray(thresholds, dtype=np.float64)
     n, m = overlaps.shape
-    found = np.zeros((n, len(thresholds)), dtype=bool)
-    free = np.ones((len(thresholds), m), dtype=bool)
-    every = np.arange(len(thresholds))
+    matched = np.zeros((n, len(thresholds)), dtype=bool)
+    free, every = np.ones((len(thresholds), m), dtype=bool), np.arange(len(thresholds))
     for row in range(n if m else 0):
-        open_ = np.where(free, overlaps[row], -1.0)
-        best = m - 1 - open_[:, ::-1].argmax(1)
-        value = open_[every, best]
-        found[row] = value >= thresholds if inclusive else value > thresholds
-        free[every[found[row]], best[found[row]]] = False
-    return found
+        left = np.where(free, overlaps[row], -1.0)
+        best = m - 1 - left[:, ::-1].argmax(1)
+        value = left[every, best]
+        matched[row] = value >= thresholds if inclusive else value > thresholds
+        free[every[matched[row]], best[matched[row]]] = False
+    return matched
 
 
 def rsna_precision(case: Case) -> float:
-    """TP / (TP + FP + FN), averaged over the thresholds of the RSNA challenge; NaN for an image without boxes of either kind."""
+    """TP / (TP + FP + FN), averaged over the thresholds of the RSNA challenge.
+
+    NaN for an image without boxes of either kind.
+    """
     if len(case.predicted) + len(case.true) == 0:
         return float("nan")
     hits = match(iou(case.predicted, case.true), RSNA_THRESHOLDS, inclusive=False).sum(0)
@@ -60,16 +62,16 @@ def rsna_precision(case: Case) -> float:
 def froc(cases: Sequence[Case], weights: np.ndarray, overlap: float = FROC_OVERLAP) -> np.ndarray:
     """Sensitivity [B, 7] at FROC_RATES false positives per image, for weights [B, cases].
 
-    As the least score that still counts falls, a true box is found from the first prediction on that overlaps it by more than `overlap`; a
-    prediction that overlaps no true box so much is a false positive. Scores that are equal come together. Where the predictions end before a
-    rate is reached, what they found until then counts; where the first ones already exceed it, nothing is found.
+    As the score threshold falls, a true box is found by the first prediction that overlaps it by
+    more than `overlap`; a prediction that overlaps no true box so much is a false positive. Equal
+    scores come together. Where the predictions end before a rate is reached, what they found until
+    then counts; where the first ones already exceed it, nothing does.
     """
     scores, owner, true = [], [], []
     for number, case in enumerate(cases):
         near = iou(case.predicted, case.true) > overlap
-        first = (
-            near.argmax(0)[near.any(0)] if len(near) else np.zeros(0, dtype=int)
-        )  # predictions come best first
+        hit = near.any(0)
+        first = near.argmax(0)[hit] if hit.any() else np.zeros(0, dtype=int)
         wrong = case.scores[~near.any(1)]
         scores += [case.scores[first], wrong]
         true += [np.ones(len(first), dtype=bool), np.zeros(len(wrong), dtype=bool)]
@@ -84,19 +86,20 @@ def froc(cases: Sequence[Case], weights: np.ndarray, overlap: float = FROC_OVERL
     values = []
     for block in _blocks(weights, len(owner)):
         drawn = block[:, owner].astype(float)
-        found, false = (np.cumsum(drawn * kind, axis=1)[:, ends] for kind in (true, ~true))
+        hits, false = (np.cumsum(drawn * kind, axis=1)[:, ends] for kind in (true, ~true))
         allowed = block.sum(1)[:, None]
         counts = np.stack([(false <= rate * allowed).sum(1) for rate in FROC_RATES], axis=1)
-        values.append(np.take_along_axis(np.pad(found, ((0, 0), (1, 0))), counts, axis=1))
+        values.append(np.take_along_axis(np.pad(hits, ((0, 0), (1, 0))), counts, axis=1))
     with np.errstate(invalid="ignore"):
         return np.concatenate(values) / boxes[:, None]
 
 
 def average_precision(cases: Sequence[Case], weights: np.ndarray) -> np.ndarray:
-    """COCO's average precision [B, 10] at COCO_THRESHOLDS, for weights [B, cases]; at most 100 predictions per image, boxes of every size.
+    """COCO's average precision [B, 10] at COCO_THRESHOLDS, for weights [B, cases].
 
-    Precision at 101 recalls, each the best at that recall or beyond. NaN for a sample without a true box. Source: Lin et al. 2014 and the
-    reference code of its authors, with whose numbers a test compares these.
+    At most 100 predictions per image, boxes of every size; precision at 101 recalls, each the best at
+    that recall or beyond. NaN for a sample without a true box. Source: Lin et al. 2014 and the
+    authors' reference code, with which a test compares these numbers.
     """
     cases = [Case(c.image, c.predicted[:COCO_MOST], c.scores[:COCO_MOST], c.true) for c in cases]
     scores = np.concatenate([c.scores for c in cases])
@@ -107,36 +110,30 @@ def average_precision(cases: Sequence[Case], weights: np.ndarray) -> np.ndarray:
     order = np.argsort(-scores, kind="stable")
     owner, hits = owner[order], hits[order]
     boxes = np.array([len(c.true) for c in cases], dtype=float)
-    values = [
-        _interpolated(block, owner, hits, (block @ boxes)[:, None])
-        for block in _blocks(weights, len(owner))
-    ]
-    return np.concatenate(values)
+    blocks = _blocks(weights, len(owner))
+    return np.concatenate([_interpolated(w, owner, hits, (w @ boxes)[:, None]) for w in blocks])
 
 
 def _interpolated(
     weights: np.ndarray, owner: np.ndarray, hits: np.ndarray, boxes: np.ndarray
 ) -> np.ndarray:
-    """`average_precision` [B, T] of predictions in the order of their scores: image [D], hits [D, T]; true boxes [B, 1] per sample."""
+    """`average_precision` [B, T] of predictions, best first: image [D], hits [D, T]; boxes [B, 1]."""
     drawn = weights[:, owner].astype(float)
-    made = np.cumsum(drawn, axis=1)
+    ranks = np.cumsum(drawn, axis=1)
     values = np.zeros((len(weights), hits.shape[1]))
     with np.errstate(invalid="ignore", divide="ignore"):
         for column, hit in enumerate(hits.T):
-            if hit.any():  # the best precision from a recall on is reached at a hit, so hits are all that need be looked at
+            if hit.any():  # the best precision from a recall on is reached at a hit
                 right = np.cumsum(drawn[:, hit], axis=1)
-                precision = np.nan_to_num(right / made[:, hit])
+                precision = np.nan_to_num(right / ranks[:, hit])
                 best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-                reached = np.searchsorted(
-                    COCO_RECALLS, (right / boxes).ravel(), side="right"
-                ).reshape(right.shape)
-                values[:, column] = (best * np.diff(reached, axis=1, prepend=0)).sum(1) / len(
-                    COCO_RECALLS
-                )
+                reached = np.searchsorted(COCO_RECALLS, right / boxes, side="right")
+                steps = np.diff(reached, axis=1, prepend=0)
+                values[:, column] = (best * steps).sum(1) / len(COCO_RECALLS)
     values[boxes[:, 0] == 0] = np.nan
     return values
 
 
 def _blocks(weights: np.ndarray, columns: int, most: int = 4_000_000) -> list[np.ndarray]:
-    """Rows of `weights` in parts, so that none makes a matrix of more than `most` numbers with that many columns."""
+    """Rows of `weights` in parts: with that many columns none makes more than `most` numbers."""
     return np.array_split(weights, max(1, -(-len(weights) * columns // most)))

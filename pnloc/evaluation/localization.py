@@ -1,6 +1,6 @@
 """Metrics of localization: tables in, tables out, with intervals bootstrapped over patients.
 
-Definitions: book, *How a run is reproduced*, and the sources named at each. An image without a
+Definitions: book, Reproduce, and the sources named at each. An image without a
 prediction is a miss. Predictions on images that are neither in the table of true boxes nor among
 the negatives are left out.
 """

@@ -1,34 +1,25 @@
-"""Published numbers that stand beside ours, each with its source. Nothing here is computed by this project's models."""
+"""Published numbers beside ours, each with its source. None is computed by this project's models."""
 
 import pandas as pd
 
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
-# Wang et al. 2017 (arXiv 1705.02315), Table 7: accuracy at T(IoU) for pneumonia, 120 boxes of ChestX-ray8.
-WANG_2017 = (0.6333, 0.3500, 0.1666, 0.0750, 0.0333, 0.0166, 0.0083)
-# The boxes of RSNA's readers against the NIH box of the same image, 38 images of both sets: what humans agree on.
-READERS = (0.97, 0.90, 0.82, 0.71, 0.58, 0.34, 0.16)
-
-
-def lines() -> pd.DataFrame:
-    """Accuracy lines for ChestX-ray8's pneumonia boxes: line, threshold, value."""
-    named = {
-        "Wang et al. 2017, 120 boxes": WANG_2017,
-        "RSNA readers against NIH box, n=38": READERS,
-    }
-    return pd.DataFrame(
-        [
-            (line, t, v)
-            for line, values in named.items()
-            for t, v in zip(THRESHOLDS, values, strict=True)
-        ],
-        columns=["line", "threshold", "value"],
-    )
-
-
-# Geographic extent of the 94 scored images of the COVID-19 collection. Cohen et al. 2020: 50 splits in halves by patient, with their standard deviation;
-# without an image the mean absolute error is 2.07. BS-Net (Signoroni et al. 2021): n=93.
+ACCURACY = {  # at T(IoU), for the pneumonia boxes of ChestX-ray8
+    # Wang et al. 2017 (arXiv 1705.02315), Table 7.
+    "Wang et al. 2017, 120 boxes": (0.6333, 0.3500, 0.1666, 0.0750, 0.0333, 0.0166, 0.0083),
+    # The boxes of RSNA's readers on 38 images of both sets: what humans agree on.
+    "RSNA readers against NIH box, n=38": (0.97, 0.90, 0.82, 0.71, 0.58, 0.34, 0.16),
+}
+# Geographic extent of the 94 scored images of the COVID-19 collection. Cohen et al. 2020: 50 splits
+# in halves by patient, with their standard deviation; without an image the mean absolute error is
+# 2.07. BS-Net (Signoroni et al. 2021): n=93.
 COHEN = {"pearson": 0.81, "r2": 0.60, "mae": 1.16}
 COHEN_DEVIATION = 0.04  # of the correlation
 BS_NET = 0.874
 # Senior against junior Brixia reader on the same collection, n=192 (Signoroni et al. 2021).
 BRIXIA_READERS = {"pearson": 0.868, "mae": 1.94}
+
+
+def lines() -> pd.DataFrame:
+    """ACCURACY as a table: line, threshold, value."""
+    table = pd.DataFrame(ACCURACY, index=pd.Index(THRESHOLDS, name="threshold")).reset_index()
+    return table.melt("threshold", var_name="line")[["line", "threshold", "value"]]
