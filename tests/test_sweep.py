@@ -1,4 +1,4 @@
-"""Presets with a number changed, several runs beside each other, and the main numbers of one."""
+"""Presets with a number changed, and several finished runs side by side."""
 
 import json
 
@@ -12,33 +12,21 @@ from pnloc.errors import PnlocError
 from pnloc.run import sweep
 from pnloc.view import tables as pages
 
-# Presets with other numbers -------------------------------------------------------------------------------
-
 
 def test_a_presets_name_may_change_numbers_and_nothing_else():
-    plain, changed = preset("smoke"), preset("smoke+model.distill_weight=0+detector.epochs=2")
-    assert changed.name == "smoke+model.distill_weight=0+detector.epochs=2"
-    assert (changed.model.distill_weight, changed.detector.epochs) == (0.0, 2)
-    assert isinstance(changed.model.distill_weight, float) and isinstance(
-        changed.detector.epochs, int
-    )
-    before, after = plain.as_dict(), changed.as_dict()
-    before["model"]["distill_weight"], before["detector"]["epochs"], before["name"] = (
-        0.0,
-        2,
-        changed.name,
-    )
-    assert before == after
+    name = "smoke+model.distill_weight=0+detector.epochs=2"
+    changed, expected = preset(name), preset("smoke").as_dict()
+    expected["model"]["distill_weight"], expected["detector"]["epochs"] = 0.0, 2
+    assert changed.as_dict() == expected | {"name": name}
+    assert isinstance(changed.model.distill_weight, float)
+    assert isinstance(changed.detector.epochs, int)
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
         ("smok+model.epochs=1", "unknown preset 'smok'; use one of smoke"),
-        (
-            "smoke+model.epoch=1",
-            "setting 'model.epoch=1': no number 'epoch' here; there are width, tau",
-        ),
+        ("smoke+model.epoch=1", "setting 'model.epoch=1': no number 'epoch' here; there are width"),
         ("smoke+model=1", "setting 'model=1': no number 'model' here"),
         ("smoke+name=x", "setting 'name=x': no number 'name' here"),
         ("smoke+detector.anchor_sizes=1", "no number 'anchor_sizes' here"),
@@ -54,22 +42,18 @@ def test_a_setting_that_cannot_be_is_named(name, message):
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
-# Several runs ---------------------------------------------------------------------------------------------
-
-
 def run(folder, seed, value, weight=0.5, name="smoke"):
+    """The files of a finished run as far as they are read."""
     (folder / "tables").mkdir(parents=True)
-    (folder / "config.json").write_text(
-        json.dumps({"name": name, "seed": seed, "model": {"weight": weight, "width": 96}})
-    )
+    config = {"name": name, "seed": seed, "model": {"weight": weight, "width": 96}}
+    (folder / "config.json").write_text(json.dumps(config))
     rows = [
         ("s", "detector", "miou", np.nan, value, seed),
         ("s", "detector", "acc", 0.3, 0.9, seed),
         ("s", "cam", "miou", np.nan, 0.1, seed),
     ]
-    table = pd.DataFrame(
-        rows, columns=["dataset", "method", "metric", "threshold", "value", "seed"]
-    )
+    columns = ["dataset", "method", "metric", "threshold", "value", "seed"]
+    table = pd.DataFrame(rows, columns=columns)
     table.to_csv(folder / "tables" / "localization.csv", index=False)
     return folder
 
@@ -85,30 +69,17 @@ def runs(tmp_path):
 
 def test_runs_are_gathered_with_what_differs_between_them(runs):
     table = sweep.gather(runs)
-    assert list(table.columns) == [
-        "run",
-        "preset",
-        "seed",
-        "model.weight",
-        "dataset",
-        "method",
-        "metric",
-        "threshold",
-        "value",
-    ]
-    assert len(table) == 9 and table["seed"].tolist() == [0] * 3 + [1] * 3 + [0] * 3
+    own = ["dataset", "method", "metric", "threshold", "value"]
+    assert list(table.columns) == ["run", "preset", "seed", "model.weight", *own]
+    assert table["seed"].tolist() == [0] * 3 + [1] * 3 + [0] * 3
     assert table["model.weight"].tolist() == [0.5] * 6 + [0.0] * 3
 
 
 def test_the_summary_is_over_seeds_of_each_preset_and_method(runs):
     table = sweep.summary(sweep.gather(runs)).set_index(["preset", "method"])
-    row = table.loc[("smoke", "detector")]
-    assert (
-        row["runs"] == 2
-        and row["mean"] == pytest.approx(0.3)
-        and row["sd"] == pytest.approx(0.2 / 2**0.5)
-    )
-    assert (row["lowest"], row["highest"]) == (0.2, 0.4)
+    columns = ["runs", "mean", "sd", "lowest", "highest"]
+    row = table.loc[("smoke", "detector"), columns].tolist()
+    assert row == pytest.approx([2, 0.3, 0.2 / 2**0.5, 0.2, 0.4])
     single = table.loc[("smoke+model.weight=0", "detector")]
     assert single["runs"] == 1 and np.isnan(single["sd"])
     assert sweep.summary(sweep.gather(runs), "acc")["threshold"].tolist() == [0.3, 0.3]
@@ -133,37 +104,27 @@ def test_the_command_prints_means_and_writes_every_row(runs, tmp_path, capsys):
     assert capsys.readouterr().err.startswith("pnloc: ")
 
 
-def test_tables_over_patients_are_kept_with_what_made_them_and_those_of_images_are_not(
-    runs, tmp_path, capsys
-):
-    environments = {
-        k: {"commit": c * 40, "packages": {"torch": "2"}} for k, c in (("x", "b"), ("y", "a"))
-    }
-    (runs[0] / "run.json").write_text(
-        json.dumps({"preset": "smoke", "seed": 0, "environments": environments})
-    )
+def test_tables_over_patients_are_kept_with_what_made_them(runs, tmp_path, capsys):
+    torch = {"packages": {"torch": "2"}}
+    environments = {"x": {"commit": "b" * 40, **torch}, "y": {"commit": "a" * 40, **torch}}
+    record = {"preset": "smoke", "seed": 0, "environments": environments}
+    (runs[0] / "run.json").write_text(json.dumps(record))
+    tables, out = runs[0] / "tables", tmp_path / "kept"
     for name in ("recall", "failures", "quarantine"):
-        (runs[0] / "tables" / f"{name}.csv").write_text("image\n1\n")
-    out = tmp_path / "kept"
-    assert (
-        cli.main(["keep", str(runs[0]), "--out", str(out)]) == 0
-        and str(out) in capsys.readouterr().out
-    )
+        (tables / f"{name}.csv").write_text("image\n1\n")
+    assert cli.main(["keep", str(runs[0]), "--out", str(out)]) == 0
+    assert str(out) in capsys.readouterr().out
+    # No table of single images is among them.
     assert sorted(p.name for p in out.iterdir()) == ["localization.csv", "made.json", "recall.csv"]
-    assert (out / "localization.csv").read_bytes() == (
-        runs[0] / "tables" / "localization.csv"
-    ).read_bytes()
-    found = pages.published(out)
-    assert pages.made(found["made"]).endswith(
-        f"preset `smoke`, seed 0, commit {'a' * 10}, {'b' * 10}."
-    )
+    kept, source = (folder / "localization.csv" for folder in (out, tables))
+    assert kept.read_bytes() == source.read_bytes()
+    sentence = pages.made(pages.published(out)["made"])
+    assert sentence.endswith(f"preset `smoke`, seed 0, commit {'a' * 10}, {'b' * 10}.")
     assert cli.main(["keep", str(runs[1]), "--out", str(out)]) == 2
     assert "no finished run (it needs run.json" in capsys.readouterr().err
 
 
 def test_the_kept_run_on_real_data_has_no_row_of_an_image():
-    found = pages.published(pages.RESULTS / "public")
-    tables = {name: table for name, table in found.items() if name != "made"}
-    assert set(tables) == set(sweep.KEPT) and all(
-        len(t) and "image" not in t and "patient" not in t for t in tables.values()
-    )
+    kept = pages.published(pages.RESULTS / "public")
+    assert set(kept) == {*sweep.KEPT, "made"}
+    assert all(len(kept[t]) and not {"image", "patient"} & set(kept[t]) for t in sweep.KEPT)

@@ -1,6 +1,6 @@
-"""Several runs beside each other: what differs between them, and their tables as one. Reads files alone, no model.
+"""Several finished runs side by side, from their files alone: settings that differ, joined tables.
 
-A run is a folder with `config.json` and `tables/`, as every run leaves it under `artifacts/`.
+A run is a folder with `config.json`, `run.json` and `tables/`, as it lies under `artifacts/`.
 """
 
 from collections.abc import Iterable
@@ -12,28 +12,19 @@ import pandas as pd
 from pnloc.errors import PnlocError
 from pnloc.files import copy, read_csv, read_json, write_json
 
-TABLES = {
-    "localization": ["dataset", "method", "metric", "threshold"],
-    "differences": ["dataset", "method", "against", "metric"],
-}
+TABLES = ("localization", "differences")
 COLUMNS = ["dataset", "method", "metric", "value"]
-KEPT = (  # tables over patients; none has a row for an image
-    *(
-        "localization",
-        "differences",
-        "significance",
-        "recall",
-        "detector_folds",
-        "detector_folds_differences",
-    ),
+KEPT = (  # tables over patients, without a row for a single image
+    *("localization", "differences", "significance", "recall"),
+    *("detector_folds", "detector_folds_differences"),
     *("severity", "severity_differences", "severity_zones", "text_on_real", "text_seeds"),
 )
 
 
 def gather(folders: Iterable[str | Path], table: str = "localization") -> pd.DataFrame:
-    """One table of some runs: run, preset, seed, a column for each setting that differs, then the columns of the runs' table.
+    """One table of some runs: run, preset, seed, each setting that differs, the table's own columns.
 
-    Raises PnlocError for a folder that is no finished run, and where the runs' versions of a table have different columns.
+    Raises PnlocError for a folder that is no finished run, or whose table lacks a column.
     """
     if table not in TABLES:
         raise PnlocError(f"unknown table '{table}'; one of {', '.join(TABLES)}")
@@ -41,80 +32,65 @@ def gather(folders: Iterable[str | Path], table: str = "localization") -> pd.Dat
     if not runs:
         raise PnlocError("no run to gather; name the folders of some, such as sweep/*/*")
     for run in runs:
-        _finished(run, "config.json", table)
-    settings = pd.DataFrame([_flat(read_json(run / "config.json")) for run in runs]).rename(
-        columns={"name": "preset"}
-    )
-    varied = [
-        c for c in settings if c not in ("preset", "seed") and settings[c].map(str).nunique() > 1
-    ]
+        _require(run, "config.json", table)
+    configs = [read_json(run / "config.json") for run in runs]
+    settings = pd.json_normalize(configs).rename(columns={"name": "preset"})
+    others = settings.columns.drop(["preset", "seed"])
+    columns = ["preset", "seed", *(c for c in others if settings[c].map(str).nunique() > 1)]
     parts = []
-    for run, row in zip(runs, settings.to_dict("records"), strict=True):
-        found = read_csv(run / "tables" / f"{table}.csv", COLUMNS).drop(
+    for run, row in zip(runs, settings[columns].to_dict("records"), strict=True):
+        rows = read_csv(run / "tables" / f"{table}.csv", COLUMNS).drop(
             columns="seed", errors="ignore"
         )
-        given = {
-            "run": str(run),
-            "preset": row["preset"],
-            "seed": row["seed"],
-            **{c: row[c] for c in varied},
-        }
-        parts.append(
-            pd.concat([pd.DataFrame([given] * len(found), index=found.index), found], axis=1)
-        )
+        facts = pd.DataFrame([{"run": str(run), **row}] * len(rows), index=rows.index)
+        parts.append(pd.concat([facts, rows], axis=1))
     return pd.concat(parts, ignore_index=True)
 
 
-def _finished(run: Path, record: str, table: str) -> None:
+def _require(run: Path, record: str, table: str) -> None:
     """Raise PnlocError where a folder lacks what every finished run has."""
     if not (run / record).exists() or not (run / "tables" / f"{table}.csv").exists():
         raise PnlocError(
-            f"{run}: no finished run (it needs {record} and tables/{table}.csv); python -m pnloc train makes one"
+            f"{run}: no finished run (it needs {record} and tables/{table}.csv); "
+            "python -m pnloc train makes one"
         )
-
-
-def _flat(value: dict, prefix: str = "") -> dict:
-    found = {}
-    for key, part in value.items():
-        found |= (
-            _flat(part, f"{prefix}{key}.") if isinstance(part, dict) else {f"{prefix}{key}": part}
-        )
-    return found
 
 
 def summary(gathered: pd.DataFrame, metric: str = "miou") -> pd.DataFrame:
-    """Of one metric, over the seeds: preset, what it is of (dataset, method, ...), runs, mean, sd (NaN for one run), lowest, highest."""
+    """One metric over seeds: preset, dataset, method, ..., runs, mean, sd, lowest, highest.
+
+    sd is NaN for one run. A metric with thresholds has a row for each.
+    """
     rows = gathered[gathered["metric"] == metric]
     if rows.empty:
-        raise PnlocError(
-            f"no row with the metric '{metric}'; there are {', '.join(gathered['metric'].unique())}"
-        )
-    # Of a metric with thresholds each is a row of its own.
-    keys = ["preset", *(c for c in ("dataset", "method", "against") if c in rows)]
-    keys += ["threshold"] if "threshold" in rows and rows["threshold"].notna().any() else []
-    grouped = rows.groupby(keys, sort=False)["value"]
-    made = grouped.agg(runs="count", mean="mean", sd="std", lowest="min", highest="max")
-    return made.reset_index()
+        known = ", ".join(gathered["metric"].unique())
+        raise PnlocError(f"no row with the metric '{metric}'; there are {known}")
+    keys = [c for c in ("preset", "dataset", "method", "against", "threshold") if c in rows]
+    keys = [c for c in keys if c != "threshold" or rows[c].notna().any()]
+    values = rows.groupby(keys, sort=False)["value"]
+    table = values.agg(runs="count", mean="mean", sd="std", lowest="min", highest="max")
+    return table.reset_index()
 
 
 def keep(run: str | Path, out: str | Path) -> Path:
-    """Copy the tables of a finished run that are over patients into `out`, with `made.json`: preset, seed, commits, versions, date.
+    """Copy a finished run's tables over patients (KEPT) into `out`, without those of single images.
 
-    No table of single images is among them. Raises PnlocError for a folder that is no finished run.
+    Beside them `made.json`: preset, seed, commits, versions, date. Raises PnlocError for a folder
+    that is no finished run.
     """
     run, out = Path(run), Path(out)
-    _finished(run, "run.json", KEPT[0])
-    facts = read_json(run / "run.json")
-    environments = facts["environments"].values()
+    _require(run, "run.json", KEPT[0])
     for path in (run / "tables" / f"{name}.csv" for name in KEPT):
         if path.exists():
             copy(path, out / path.name)
-    made = {
-        "preset": facts["preset"],
-        "seed": facts["seed"],
+    record = read_json(run / "run.json")
+    environments = [*record["environments"].values()]
+    facts = {
+        "preset": record["preset"],
+        "seed": record["seed"],
         "date": datetime.now(UTC).date().isoformat(),
         "commits": sorted({e["commit"] for e in environments}),
-        "packages": list(environments)[-1]["packages"],
+        "packages": environments[-1]["packages"],
     }
-    write_json(out / "made.json", made)
+    write_json(out / "made.json", facts)
     return out
