@@ -1,4 +1,4 @@
-"""Rectangles: overlaps, unions, grouping. All boxes are xyxy, float, in any one unit; N and M count boxes.
+"""Rectangles: overlaps, unions, grouping. All boxes are xyxy, float; N and M count them.
 
 A box of no area is legal and overlaps nothing. Empty sets of boxes have shape [0, 4].
 """
@@ -33,30 +33,25 @@ def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def union_iou(a: np.ndarray, b: np.ndarray) -> float:
-    """Intersection over union of two SETS of boxes, each taken as the region that its boxes cover.
+    """Intersection over union of the regions that two SETS of boxes cover.
 
     Exact, on the grid of all edges. Two empty sets give 0.
     """
     a, b = as_boxes(a), as_boxes(b)
     both = np.concatenate([a, b])
-    if len(both) == 0:
-        return 0.0
     xs, ys = np.unique(both[:, [0, 2]]), np.unique(both[:, [1, 3]])
     cells = np.outer(np.diff(ys), np.diff(xs))
-    if cells.size == 0:
-        return 0.0
-    covered = [_cover(boxes, xs, ys) for boxes in (a, b)]
-    union = (cells * (covered[0] | covered[1])).sum()
-    return float((cells * (covered[0] & covered[1])).sum() / union) if union > 0 else 0.0
+    first, second = (_cover(boxes, xs, ys) for boxes in (a, b))
+    union = (cells * (first | second)).sum()
+    return float((cells * (first & second)).sum() / union) if union > 0 else 0.0
 
 
 def _cover(boxes: np.ndarray, xs: np.ndarray, ys: np.ndarray) -> np.ndarray:
     """Which cells of the grid of edges xs, ys lie in any box: bool [len(ys) - 1, len(xs) - 1]."""
-    covered = np.zeros((len(ys) - 1, len(xs) - 1), dtype=bool)
+    covered = np.zeros((len(ys[1:]), len(xs[1:])), dtype=bool)
     for x1, y1, x2, y2 in boxes:
-        covered |= ((ys[:-1] >= y1) & (ys[1:] <= y2))[:, None] & ((xs[:-1] >= x1) & (xs[1:] <= x2))[
-            None, :
-        ]
+        rows, columns = (ys[:-1] >= y1) & (ys[1:] <= y2), (xs[:-1] >= x1) & (xs[1:] <= x2)
+        covered |= np.outer(rows, columns)
     return covered
 
 
@@ -66,55 +61,52 @@ def group(
     """Grouped score [N] of each box: its own score times the mass of all boxes that overlap it.
 
     boxes [N, 4]; mass [N], non-negative (attention over the boxes); scores [N] (the detector's).
-    `overlap` is the IoU from which on a box counts as the same place. Every method of the tables
-    passes through this one step.
+    Boxes of at least the IoU `overlap` count as one place.
     """
-    if len(boxes) == 0:
-        return np.zeros(0)
     same = iou(boxes, boxes) >= overlap
     np.fill_diagonal(same, True)
     return np.asarray(scores, dtype=np.float64) * (same @ np.asarray(mass, dtype=np.float64))
 
 
 def suppress(boxes: np.ndarray, scores: np.ndarray, overlap: float) -> np.ndarray:
-    """Greedy non-maximum suppression: the indices kept, best score first; ties keep the earlier box."""
+    """Greedy non-maximum suppression: indices of what remains, best first; the earlier of a tie."""
     order = np.argsort(-np.asarray(scores), kind="stable")
     overlaps = iou(boxes, boxes)
-    kept: list[int] = []
+    rest: list[int] = []
     for index in order:
-        if all(overlaps[index, other] <= overlap for other in kept):
-            kept.append(int(index))
-    return np.asarray(kept, dtype=np.int64)
+        if all(overlaps[index, other] <= overlap for other in rest):
+            rest.append(int(index))
+    return np.asarray(rest, dtype=np.int64)
 
 
 def select(
     boxes: np.ndarray, scores: np.ndarray, share: float, most: int, overlap: float = 0.3
 ) -> np.ndarray:
-    """Indices of the boxes to report: suppressed, at least `share` of the best score, `most` at the most."""
-    kept = suppress(boxes, scores, overlap)
-    if len(kept) == 0:
-        return kept
-    return kept[np.asarray(scores)[kept] >= share * scores[kept[0]]][:most]
+    """Indices of `most` boxes or fewer, suppressed, with at least `share` of the best score."""
+    rest = suppress(boxes, scores, overlap)
+    own = np.asarray(scores)[rest]
+    return rest[own >= share * own[:1]][:most]
 
 
 def fuse(
-    boxes: np.ndarray, scores: np.ndarray, kept: np.ndarray, overlap: float = 0.5
+    boxes: np.ndarray, scores: np.ndarray, rows: np.ndarray, overlap: float = 0.5
 ) -> np.ndarray:
-    """The kept boxes [n, 4], each replaced by the mean, weighted by score, of all boxes that overlap it (Solovyev et al. 2021).
+    """Boxes [n, 4] of some rows, averaged by score with all that overlap (Solovyev et al. 2021).
 
-    boxes [N, 4]; scores [N], not negative; kept [n] are row numbers. `overlap` is the IoU from which on a box counts as the same place.
-    A box whose neighbours all score 0 stays as it is.
+    boxes [N, 4]; scores [N], not negative; rows [n]. Boxes of at least the IoU `overlap` count as
+    one place. A box whose neighbours all score 0 stays as it is.
     """
-    boxes, kept = as_boxes(boxes), np.asarray(kept, dtype=np.int64)
-    weights = (iou(boxes[kept], boxes) >= overlap) * np.asarray(scores, dtype=np.float64)
+    boxes, rows = as_boxes(boxes), np.asarray(rows, dtype=np.int64)
+    weights = (iou(boxes[rows], boxes) >= overlap) * np.asarray(scores, dtype=np.float64)
     total = weights.sum(1, keepdims=True)
-    return np.where(total > 0, weights @ boxes / np.where(total > 0, total, 1), boxes[kept])
+    return np.where(total > 0, weights @ boxes / np.where(total > 0, total, 1), boxes[rows])
 
 
 def fixed_pair(boxes: np.ndarray) -> np.ndarray:
     """Two boxes [2, 4] that need no image: the median box of each half of the picture.
 
-    boxes [N, 4] are training boxes relative to their image (0 to 1). A half without a box mirrors the other.
+    boxes [N, 4] are training boxes relative to their image (0 to 1). A half without a box mirrors
+    the other.
     """
     boxes = as_boxes(boxes)
     left = boxes[(boxes[:, 0] + boxes[:, 2]) / 2 < 0.5]

@@ -1,7 +1,7 @@
 """Presets: every number that a run depends on, as frozen dataclasses. No I/O.
 
-`preset(name)` is the only way to get one. What a stage depends on, it takes from here, so that a
-stage's fingerprint is a digest of these values.
+`preset(name)` is the only way to get one. A stage takes all its numbers from here, so that a digest
+of these values tells whether it must run again.
 """
 
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
@@ -9,24 +9,11 @@ from math import isfinite
 
 from pnloc.errors import PnlocError
 
-# What a detector may learn of an image beside its boxes (pnloc.data.findings): RSNA's class, and the labels of ChestX-ray14.
-FINDINGS = (
-    "Normal",
-    "Atelectasis",
-    "Cardiomegaly",
-    "Consolidation",
-    "Edema",
-    "Effusion",
-    "Emphysema",
-    "Fibrosis",
-    "Hernia",
-    "Infiltration",
-    "Mass",
-    "Nodule",
-    "Pleural_Thickening",
-    "Pneumonia",
-    "Pneumothorax",
-)
+# Baselines that are trained beside the image-label classifier, by what they learn from.
+FROM_LABELS = ("hide-and-seek", "attention-dropout", "patch-mil")
+FROM_PAIRS = ("contrastive-grounding", "align2ground")
+FROM_BOXES = ("supervised", "supervised-faster-rcnn")
+BASELINES = (*FROM_LABELS, *FROM_PAIRS, *FROM_BOXES)
 
 
 @dataclass(frozen=True)
@@ -36,10 +23,7 @@ class DetectorConfig:
     side: int = 192
     width: int = 32  # channels after the first convolution of the ResNet-18
     pyramid: int = 64  # channels of the feature pyramid
-    anchor_sizes: tuple[tuple[float, float], ...] = (
-        (25.0, 36.0),
-        (52.0, 74.0),
-    )  # on strides 16 and 32
+    anchor_sizes: tuple[tuple[float, float], ...] = ((25.0, 36.0), (52.0, 74.0))  # strides 16, 32
     aspect_ratios: tuple[float, ...] = (0.8, 1.3, 2.1)  # height / width
     start: str = "random"  # or 'imagenet', which needs width 64 (pnloc.detector.imagenet)
     epochs: int = 24
@@ -48,7 +32,7 @@ class DetectorConfig:
     weight_decay: float = 0.05
     mask_weight: float = 1.0
     image_weight: float = 0.5
-    finding_weight: float = 0.0  # of FINDINGS; 0: the detector has no head for them
+    finding_weight: float = 0.0  # of the findings; 0: the detector has no head for them
 
 
 @dataclass(frozen=True)
@@ -58,9 +42,7 @@ class RegionConfig:
     count: int = 20  # R
     overlap: float = 0.6  # IoU from which on the lesser of two detections is dropped
     components: int = 4  # of the R, connected components of the mask head
-    mirrored: bool = (
-        False  # mask and image score are means with those of the mirrored image; twice the time
-    )
+    mirrored: bool = False  # average mask and image score with the mirrored image; twice the time
 
 
 @dataclass(frozen=True)
@@ -69,7 +51,7 @@ class WordConfig:
 
     size: int = 64  # E
     epochs: int = 30
-    most: int = 48  # words kept per report
+    most: int = 48  # words per report
 
 
 @dataclass(frozen=True)
@@ -81,7 +63,7 @@ class ModelConfig:
     contrast_tau: float = 0.1  # temperature of the in-batch contrastive loss
     contrast_weight: float = 0.3
     contrast_group: int = 16  # studies among which a report is to find its image
-    contrast_words: int = 8  # of a report, a stretch of so many that is drawn anew for each epoch
+    contrast_words: int = 8  # consecutive words of a report, drawn anew for each epoch
     attribute_weight: float = 1.0
     grounding_weight: float = 0.3
     distill_weight: float = 0.5
@@ -94,7 +76,10 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class FittingConfig:
-    """How a baseline is trained: until its validation loss has not fallen for `patience` epochs, `epochs` at the most."""
+    """Training of a baseline, with early stopping.
+
+    It stops after `patience` epochs without a lower validation loss, and after `epochs`.
+    """
 
     epochs: int = 40
     patience: int = 5
@@ -103,28 +88,20 @@ class FittingConfig:
     weight_decay: float = 0.05
 
 
-# Baselines that are trained beside the image-label classifier (pnloc.run.methods), by what they learn from.
-FROM_LABELS = ("hide-and-seek", "attention-dropout", "patch-mil")
-FROM_PAIRS = ("contrastive-grounding", "align2ground")
-FROM_BOXES = ("supervised", "supervised-faster-rcnn")
-BASELINES = (*FROM_LABELS, *FROM_PAIRS, *FROM_BOXES)
-
-
 @dataclass(frozen=True)
 class SeverityConfig:
-    """What measures severity beside the localizer (pnloc.run.severity.readouts, pnloc.run.severity.lungs)."""
+    """Severity read-outs beside the localizer (pnloc.run.severity)."""
 
-    detectors: int = 1  # averaged; the first is the run's own, the next serve the other folds, any further ones have other seeds
+    # Detectors of the ensemble: the run's own, those of the other folds, then other seeds.
+    detectors: int = 1
     anatomies: int = 12  # generated, to train the lung finder on
     epochs: int = 40  # of the lung finder
-    chosen_on: tuple[str, ...] = (
-        "validate",
-    )  # splits of the detector's set by which the read-out is chosen
+    chosen_on: tuple[str, ...] = ("validate",)  # splits of the detector's set, for the read-out
 
 
 @dataclass(frozen=True)
 class Roles:
-    """Which data set plays which part; names are those of pnloc.data.readers and of the tables."""
+    """The data set in each role, by its name in pnloc.data.readers and in the tables."""
 
     detector: str  # its boxes train the detector
     pairs: str  # its image-report pairs train the localizer
@@ -143,11 +120,9 @@ class Preset:
     roles: Roles
     variants: int = 0
     sizes: tuple[tuple[str, int], ...] = ()  # generated images per set
-    seeds: int = 1  # of the attention, over which the difference that text makes is averaged (pnloc.run.seeds)
+    seeds: int = 1  # of the attention, over which the gain from text is averaged (pnloc.run.seeds)
     resamples: int = 2000  # of the bootstrap
-    folds: int = (
-        0  # of the detector's set (pnloc.run.members); the run's own detector serves the first
-    )
+    folds: int = 0  # of the detector's set; the run's own detector serves the first
     detector: DetectorConfig = field(default_factory=DetectorConfig)
     regions: RegionConfig = field(default_factory=RegionConfig)
     words: WordConfig = field(default_factory=WordConfig)
@@ -157,6 +132,10 @@ class Preset:
     grounding: FittingConfig = FittingConfig(60, 5, 64, 1e-3)  # FROM_PAIRS
     supervised: FittingConfig = FittingConfig(40, 5, 16, 5e-4)  # FROM_BOXES
     severity: SeverityConfig = field(default_factory=SeverityConfig)
+
+    def title(self, dataset: str) -> str:
+        """The name of a data set in the tables: 'demo-' precedes that of a generated one."""
+        return f"demo-{dataset}" if self.generated else dataset
 
     def as_dict(self) -> dict:
         """Nested plain values, as written beside every run."""
@@ -171,7 +150,7 @@ _DEMO = Preset(
     roles=_GENERATED,
     variants=72,
     sizes=(("rsna", 900), ("mimic", 1500), ("chestxray8", 160), ("covid", 120)),
-    baselines=("contrastive-grounding",),  # the others take longer than there is time
+    baselines=("contrastive-grounding",),  # the others would take too long
     classifier=FittingConfig(epochs=20, patience=2),
     grounding=FittingConfig(40, 2, 64, 3e-3),
 )
@@ -201,9 +180,7 @@ _PRESETS = {
         folds=5,
         seeds=5,
         regions=RegionConfig(mirrored=True),
-        severity=SeverityConfig(
-            detectors=5, anatomies=48, epochs=60, chosen_on=("validate", "test")
-        ),
+        severity=SeverityConfig(5, anatomies=48, epochs=60, chosen_on=("validate", "test")),
     ),
     "mimic": Preset(
         name="mimic",
@@ -224,45 +201,36 @@ _PRESETS = {
 
 
 def preset(name: str) -> Preset:
-    """The preset of that name, such as 'demo', with other numbers where it says so: 'demo+model.distill_weight=0+detector.epochs=12'.
+    """A preset by name; 'demo+model.distill_weight=0+detector.epochs=12' also sets numbers of it.
 
-    An unknown preset or field, or a value of another kind, raises PnlocError that lists what there is.
+    Raises PnlocError, with a list of what there is, for an unknown preset or field, and for a value
+    of another kind.
     """
     base, *settings = name.split("+")
     if base not in _PRESETS:
         raise PnlocError(f"unknown preset '{base}'; use one of {', '.join(_PRESETS)}")
-    made = _PRESETS[base]
+    result = _PRESETS[base]
     for setting in settings:
         path, _, value = setting.partition("=")
-        made = _with(made, path.split("."), value, setting)
-    return replace(made, name=name)
+        result = _with(result, path.split("."), value, setting)
+    return replace(result, name=name)
 
 
 def _with(part: object, path: list[str], value: str, setting: str) -> object:
     """A dataclass with one number, at `path`, replaced."""
-    known = {f.name: getattr(part, f.name) for f in fields(part)}
-    numbers = [
-        n
-        for n, v in known.items()
-        if is_dataclass(v) or (isinstance(v, int | float) and not isinstance(v, bool))
-    ]
-    if path[0] not in numbers or is_dataclass(known[path[0]]) != (len(path) > 1):
-        raise PnlocError(
-            f"setting '{setting}': no number '{path[0]}' here; there are {', '.join(numbers)}"
-        )
-    old = known[path[0]]
+    values = {f.name: getattr(part, f.name) for f in fields(part)}
+    numbers = [n for n, v in values.items() if is_dataclass(v) or type(v) in (int, float)]
+    if path[0] not in numbers or is_dataclass(values[path[0]]) != (len(path) > 1):
+        listed = ", ".join(numbers)
+        raise PnlocError(f"setting '{setting}': no number '{path[0]}' here; there are {listed}")
+    old = values[path[0]]
     if is_dataclass(old):
         return replace(part, **{path[0]: _with(old, path[1:], value, setting)})
     try:
-        if not isfinite(number := type(old)(value)):
+        number = type(old)(value)
+        if not isfinite(number):
             raise ValueError
-        return replace(part, **{path[0]: number})
     except ValueError:
-        raise PnlocError(
-            f"setting '{setting}': {value!r} is no {'whole number' if isinstance(old, int) else 'number'}"
-        ) from None
-
-
-def title(configuration: Preset, dataset: str) -> str:
-    """The name of a data set in the tables: generated sets are prefixed with 'demo-'."""
-    return f"demo-{dataset}" if configuration.generated else dataset
+        kind = "whole number" if isinstance(old, int) else "number"
+        raise PnlocError(f"setting '{setting}': {value!r} is no {kind}") from None
+    return replace(part, **{path[0]: number})

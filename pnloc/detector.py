@@ -22,7 +22,6 @@ from torchvision.ops import FeaturePyramidNetwork
 
 from pnloc.config import DetectorConfig
 from pnloc.errors import PnlocError
-from pnloc.inputs import normalize
 
 # What a detector may learn beside the boxes: RSNA's class 'Normal', and the labels of ChestX-ray14.
 FINDINGS = tuple(
@@ -194,6 +193,19 @@ class Detector(RetinaNet):
         detections = self.postprocess_detections(levels, anchors, shapes)
         boxes, scores = ([d[name] for d in detections] for name in ("boxes", "scores"))
         return Output(boxes, scores, torch.sigmoid(mask), torch.sigmoid(image), pyramid)
+
+
+def normalize(images: Tensor) -> Tensor:
+    """Grey values of each image [B, 1, S, S] to mean 0 and deviation 1 over its non-black pixels.
+
+    Black padding is left out of the statistics; an image without contrast becomes all zero.
+    """
+    images = images.float()
+    inside = (images > 0).float()
+    count = inside.sum((1, 2, 3), keepdim=True).clamp_min(1)
+    mean = (images * inside).sum((1, 2, 3), keepdim=True) / count
+    deviation = (((images - mean) * inside).square().sum((1, 2, 3), keepdim=True) / count).sqrt()
+    return ((images - mean) / deviation.clamp_min(1e-3)).clamp(-4, 4)
 
 
 def union_mask(boxes: Tensor, side: int, cells: int) -> Tensor:

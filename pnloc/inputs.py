@@ -1,4 +1,4 @@
-"""Images as a network takes them: grey values normalised per image, and moved about while training."""
+"""Augmentation of training images; their boxes move along."""
 
 import numpy as np
 import torch
@@ -6,27 +6,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def normalize(images: Tensor) -> Tensor:
-    """Grey values of each image [B, 1, S, S] to mean 0 and deviation 1 over its non-black pixels.
-
-    Black padding is left out of the statistics; an image without contrast becomes all zero.
-    """
-    images = images.float()
-    inside = (images > 0).float()
-    count = inside.sum((1, 2, 3), keepdim=True).clamp_min(1)
-    mean = (images * inside).sum((1, 2, 3), keepdim=True) / count
-    deviation = (((images - mean) * inside).square().sum((1, 2, 3), keepdim=True) / count).sqrt()
-    return ((images - mean) / deviation.clamp_min(1e-3)).clamp(-4, 4)
-
-
 def augment(
     images: Tensor, boxes: list[np.ndarray], rng: np.random.Generator
 ) -> tuple[Tensor, list[Tensor]]:
     """A random flip, scale (17%), shift (8%), rotation (4 degrees) and gamma for each image.
 
-    images uint8 [B, 1, S, S] and B arrays [n, 4] -> float images and tensors of boxes in pixels of the result.
-    A rotated box becomes the upright box around it, shrunk by half of what the rotation added; boxes that
-    keep less than a third of their area in the picture are dropped.
+    images uint8 [B, 1, S, S] and B arrays [n, 4] -> float images and tensors of boxes in pixels of
+    the result. A rotated box becomes the upright box around it, shrunk by half of what the rotation
+    added; boxes with less than a third of their area in the picture are dropped.
     """
     count, side = len(images), images.shape[-1]
     flip = rng.choice([-1.0, 1.0], count)
@@ -34,7 +21,7 @@ def augment(
     angle = np.deg2rad(rng.uniform(-4, 4, count))
     shift = rng.uniform(-0.08, 0.08, (count, 2)) * 2
     gamma = np.exp(rng.uniform(-0.35, 0.35, count))
-    # `forward` maps a centred coordinate (-1 to 1) of the source to the result; grid_sample needs its inverse.
+    # `forward` maps centred coordinates (-1 to 1) of the source to the result; grid_sample inverts.
     cos, sin = np.cos(angle) * scale, np.sin(angle) * scale
     forward = np.zeros((count, 3, 3))
     forward[:, 0] = np.stack([flip * cos, -sin, shift[:, 0]], axis=1)
@@ -58,8 +45,5 @@ def _move(boxes: np.ndarray, matrix: np.ndarray, side: int) -> Tensor:
     centre, extent = (outer[:, :2] + outer[:, 2:]) / 2, (outer[:, 2:] - outer[:, :2] + size) / 2
     moved = (np.concatenate([centre - extent / 2, centre + extent / 2], axis=1) + 1) / 2 * side
     clipped = moved.clip(0, side)
-    kept = (
-        np.prod(clipped[:, 2:] - clipped[:, :2], axis=1)
-        > np.prod(moved[:, 2:] - moved[:, :2], axis=1) / 3
-    )
-    return torch.from_numpy(clipped[kept]).float()
+    before, after = ((b[:, 2:] - b[:, :2]).prod(axis=1) for b in (moved, clipped))
+    return torch.from_numpy(clipped[after > before / 3]).float()

@@ -10,9 +10,9 @@ from pnloc.baselines.classifier import Classifier
 from pnloc.baselines.heatmaps import class_activation, grad_cam, heat_boxes, probabilities
 from pnloc.boxes import iou
 from pnloc.config import DetectorConfig, RegionConfig
-from pnloc.detector import FINDINGS, finding_loss, union_mask
+from pnloc.detector import FINDINGS, finding_loss, normalize, union_mask
 from pnloc.errors import PnlocError
-from pnloc.inputs import augment, normalize
+from pnloc.inputs import augment
 from pnloc.regions import Regions, components, extract, feature_size, mask_mean
 from pnloc.training import train_detector
 

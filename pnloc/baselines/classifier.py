@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pnloc.config import FittingConfig
-from pnloc.detector import Detector
-from pnloc.inputs import augment, normalize
+from pnloc.detector import Detector, normalize
+from pnloc.inputs import augment
 from pnloc.parallel import autocast, device
 from pnloc.train import Losses, Schedule, fit, generator
 

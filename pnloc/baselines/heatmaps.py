@@ -18,7 +18,7 @@ from torch import Tensor
 from pnloc.baselines.classifier import Classifier, in_batches
 from pnloc.baselines.weak import PatchMIL
 from pnloc.boxes import as_boxes
-from pnloc.inputs import normalize
+from pnloc.detector import normalize
 from pnloc.regions import Regions
 
 THRESHOLDS, COUNTS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8), (1, 2, 3)

@@ -17,8 +17,7 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from pnloc.baselines.classifier import early_stopping, in_batches
 from pnloc.config import FittingConfig
-from pnloc.detector import Detector
-from pnloc.inputs import normalize
+from pnloc.detector import Detector, normalize
 from pnloc.parallel import autocast, device
 from pnloc.train import Losses
 from pnloc.training import balanced

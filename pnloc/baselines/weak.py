@@ -14,8 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pnloc.baselines.classifier import Classifier
-from pnloc.detector import Detector
-from pnloc.inputs import normalize
+from pnloc.detector import Detector, normalize
 
 HIDDEN = 0.5  # share of the cells of an image that are hidden
 # Cells per side, drawn for each image: the authors' 56, 44, 32 and 16 of 224 pixels; 0 hides nothing.

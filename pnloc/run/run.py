@@ -14,7 +14,7 @@ import torch
 
 from pnloc import parallel
 from pnloc.baselines.classifier import Classifier, train_classifier
-from pnloc.config import Preset, preset, title
+from pnloc.config import Preset, preset
 from pnloc.data import readers as datasets
 from pnloc.errors import PnlocError
 from pnloc.files import digest, load_module, read_csv, save_module, write_json, write_table
@@ -71,7 +71,7 @@ class Run:
 
     def title(self, role: str) -> str:
         """Name of a data set in the tables ('rsna' -> 'demo-rsna' where it is generated)."""
-        return title(self.preset, role)
+        return self.preset.title(role)
 
     # Detector and regions --------------------------------------------------------------------------------
 

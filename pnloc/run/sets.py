@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 from pnloc import access, reports
-from pnloc.config import Preset, title
+from pnloc.config import Preset
 from pnloc.data import decode as decoding
 from pnloc.data import duplicates
 from pnloc.data import readers as datasets
@@ -45,7 +45,7 @@ class Sets:
 
     def title(self, role: str) -> str:
         """Name of a data set in the tables ('rsna' -> 'demo-rsna' where it is generated)."""
-        return title(self.preset, role)
+        return self.preset.title(role)
 
     @cached_property
     def folder(self) -> Path:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor, nn
 
-from pnloc.inputs import normalize
+from pnloc.detector import normalize
 from pnloc.parallel import autocast, bar, device
 from pnloc.train import Losses, Schedule, fit, generator
 
