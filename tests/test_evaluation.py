@@ -1,4 +1,4 @@
-"""`python -m pnloc evaluate`: the table from files alone, and what is wrong with a file in one line."""
+"""`python -m pnloc evaluate`: the table from files alone, and errors of files in one line."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Failures and calibration: shares, curves and errors by hand; only what is known of a box is told."""
+"""Failures and calibration: shares, curves and errors by hand."""
 
 import numpy as np
 import pandas as pd

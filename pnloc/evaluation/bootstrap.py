@@ -56,13 +56,13 @@ class Patients:
         return self.drawn[:, self.index].astype(float)
 
     def of(self, statistic: Callable[[np.ndarray], np.ndarray]) -> Estimate:
-        """Any statistic: a function of weights [b, n] that gives a value for each row of them [b]."""
+        """Any statistic: a function from weights [b, n] to a value for each row of them [b]."""
         count = len(self.index)
         value = float(statistic(np.ones((1, count)))[0])
         return Estimate.of(value, statistic(self.weights), count)
 
     def mean(self, values: np.ndarray, per: np.ndarray | None = None) -> Estimate:
-        """Sum of the values [n] over the sum of `per` [n], which is also n; by default over rows."""
+        """Sum of the values [n] over the sum of `per` [n], by default 1 each; that sum is n."""
         sums = self.sums(values, np.ones(len(values)) if per is None else per)
         return self._ratio(sums, sums[:, 0].sum(), sums[:, 1].sum())
 
@@ -128,9 +128,9 @@ def by_patient(values: np.ndarray, index: np.ndarray) -> np.ndarray:
 def p_value(drawn: np.ndarray) -> float:
     """Two-sided p value of 'no difference' from bootstrapped differences [B].
 
-    Twice the share of samples on the lesser side of 0, the sample at hand counted with them (Davison
-    and Hinkley 1997), so that it is never 0; it is below .05 where the 95% interval leaves out 0. NaN
-    where no sample is finite.
+    Twice the share of samples on the lesser side of 0, the sample at hand counted with them
+    (Davison and Hinkley 1997), so that it is never 0; it is below .05 where the 95% interval
+    leaves out 0. NaN where no sample is finite.
     """
     finite = drawn[np.isfinite(drawn)]
     if len(finite) == 0:
@@ -140,7 +140,7 @@ def p_value(drawn: np.ndarray) -> float:
 
 
 def holm(values: Sequence[float]) -> np.ndarray:
-    """P values of one family, corrected by Holm's step-down procedure (1979); a NaN stays NaN and does not count."""
+    """P values of one family, corrected by Holm's step-down procedure (1979); a NaN stays NaN."""
     values = np.asarray(values, dtype=np.float64)
     known = np.flatnonzero(np.isfinite(values))
     order = known[np.argsort(values[known], kind="stable")]

@@ -14,7 +14,7 @@ OVERLAP = 0.3  # a box is right above this IoU with a true box
 
 
 def right_boxes(predictions: pd.DataFrame, truth: Truth, overlap: float = OVERLAP) -> pd.DataFrame:
-    """image, score, right (0 or 1) of every predicted box: whether its IoU with a true box > overlap."""
+    """Every predicted box: image, score, right (1 where its IoU with a true box > overlap)."""
     rows = []
     for case in truth.cases(predictions):
         right = iou(case.predicted, case.true).max(1, initial=0.0) > overlap

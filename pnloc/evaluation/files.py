@@ -1,8 +1,9 @@
 """Localization measured from files alone: anybody's predictions against anybody's true boxes.
 
-PREDICTIONS  CSV: image, x1, y1, x2, y2, score. A row without corners predicts nothing for its image.
-TRUTH        CSV: image, x1, y1, x2, y2, and optionally patient. A row without corners names an image
-             that is known to have no true box (a negative).
+PREDICTIONS  CSV: image, x1, y1, x2, y2, score. A row without corners predicts nothing for its
+             image.
+TRUTH        CSV: image, x1, y1, x2, y2, and optionally patient. A row without corners names an
+             image that is known to have no true box (a negative).
 PATIENTS     CSV: image, patient.
 
 Corners are pixels, the same in both files. Further columns are ignored.
@@ -74,7 +75,7 @@ def evaluate(
     resamples: int = 2000,
     seed: int = 0,
 ) -> tuple[pd.DataFrame, list[str]]:
-    """The table of pnloc.evaluation.localization.localization from files; remarks, one line each."""
+    """The table of pnloc.evaluation.localization.localization from files, and remarks."""
     table, (known, remarks) = read_predictions(predictions), read_truth(truth, patients)
     inside = table["image"].isin(known.patients.keys())
     if not inside.all():
@@ -85,8 +86,8 @@ def evaluate(
                 f"{predictions}: no image of it is named in {truth} {first}; names must be the same"
             )
         remarks.append(
-            f"{predictions}: {len(others)} boxes lie on {others.nunique()} images that {truth} does "
-            f"not name and are left out {first}"
+            f"{predictions}: {len(others)} boxes lie on {others.nunique()} images that {truth} "
+            f"does not name and are left out {first}"
         )
     return localization(table[inside], known, resamples, seed), remarks
 

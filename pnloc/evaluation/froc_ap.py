@@ -1,7 +1,7 @@
-"""Detection over a whole set, images without a true box included: FROC, RSNA's and COCO's precision.
+"""Detection over a whole set, images without a true box included: FROC and average precision.
 
-Everything here takes `Case`s and weights of the cases, one row per bootstrap sample, so that a metric
-and all its samples come out of one pass. A row of ones is the metric itself.
+Everything here takes `Case`s and weights of the cases, one row per bootstrap sample, so that a
+metric and all its samples come out of one pass. A row of ones is the metric itself.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ COCO_MOST = 100
 
 @dataclass(frozen=True)
 class Case:
-    """One image: predicted boxes [n, 4] with their scores [n], best first, and true boxes [m, 4] (none: a negative)."""
+    """One image: predicted boxes [n, 4] and scores [n], best first, and true boxes [m, 4]."""
 
     image: str
     predicted: np.ndarray
@@ -97,9 +97,9 @@ def froc(cases: Sequence[Case], weights: np.ndarray, overlap: float = FROC_OVERL
 def average_precision(cases: Sequence[Case], weights: np.ndarray) -> np.ndarray:
     """COCO's average precision [B, 10] at COCO_THRESHOLDS, for weights [B, cases].
 
-    At most 100 predictions per image, boxes of every size; precision at 101 recalls, each the best at
-    that recall or beyond. NaN for a sample without a true box. Source: Lin et al. 2014 and the
-    authors' reference code, with which a test compares these numbers.
+    At most 100 predictions per image, boxes of every size; precision at 101 recalls, each the
+    best at that recall or beyond. NaN for a sample without a true box. Source: Lin et al. 2014
+    and the authors' reference code, with which a test compares these numbers.
     """
     cases = [Case(c.image, c.predicted[:COCO_MOST], c.scores[:COCO_MOST], c.true) for c in cases]
     scores = np.concatenate([c.scores for c in cases])
@@ -117,7 +117,7 @@ def average_precision(cases: Sequence[Case], weights: np.ndarray) -> np.ndarray:
 def _interpolated(
     weights: np.ndarray, owner: np.ndarray, hits: np.ndarray, boxes: np.ndarray
 ) -> np.ndarray:
-    """`average_precision` [B, T] of predictions, best first: image [D], hits [D, T]; boxes [B, 1]."""
+    """`average_precision` [B, T] of predictions, best first: image [D], hits [D, T]."""
     drawn = weights[:, owner].astype(float)
     ranks = np.cumsum(drawn, axis=1)
     values = np.zeros((len(weights), hits.shape[1]))

@@ -87,7 +87,7 @@ def _by_image(table: pd.DataFrame, columns: list[str]) -> dict[str, np.ndarray]:
 
 
 def per_image(case: Case) -> dict[tuple[str, float], float]:
-    """The metrics of an image with true boxes, by name and threshold; of PER_BOX the sum over them."""
+    """Metrics of an image with true boxes, by name and threshold; of PER_BOX sums over boxes."""
     predicted, true = case.predicted, case.true
     overlaps = iou(predicted, true)
     best, best_of_prediction = overlaps.max(0, initial=0.0), overlaps.max(1, initial=0.0)
@@ -116,12 +116,13 @@ def localization(
     predictions: image, x1, y1, x2, y2, score.
 
     Over true boxes (n counts them): `acc`, the share that any predicted box overlaps with IoU >
-    threshold (Wang et al. 2017); `iobb`, the same with intersection over the predicted box.
-    Over images with true boxes: `miou`, mean IoU of the unions; `pointing`, share whose best box has
-    its centre in a true box; `afp`, predicted boxes that overlap no true box with IoU > threshold.
-    Over these and the negatives: `froc`, sensitivity at `threshold` false positives per image, and
-    `froc_mean`, its mean over the rates; `rsna_map`, without images that have no box of either kind;
-    `coco_ap` at IoU .5 (threshold .5) and averaged over .5 to .95 (no threshold).
+    threshold (Wang et al. 2017); `iobb`, the same with intersection over the predicted box. Over
+    images with true boxes: `miou`, mean IoU of the unions; `pointing`, share whose best box has
+    its centre in a true box; `afp`, predicted boxes that overlap no true box with IoU >
+    threshold. Over these and the negatives: `froc`, sensitivity at `threshold` false positives
+    per image, and `froc_mean`, its mean over the rates; `rsna_map`, without images that have no
+    box of either kind; `coco_ap` at IoU .5 (threshold .5) and averaged over .5 to .95 (no
+    threshold).
     """
     everything = truth.cases(predictions)
     boxed = [case for case in everything if len(case.true)]
@@ -185,9 +186,9 @@ def differences(
 def contrast_to_noise(heat: np.ndarray, true: np.ndarray) -> float:
     """|mean inside - mean outside| / sqrt(var inside + var outside) of a map [H, W].
 
-    The mean over the true boxes [m, 4]; pixels whose centre lies in a box are inside. A flat map has
-    no contrast: 0. NaN where no box has pixels on either side, or there is no noise at all. Source:
-    Boecking et al. 2022.
+    The mean over the true boxes [m, 4]; pixels whose centre lies in a box are inside. A flat map
+    has no contrast: 0. NaN where no box has pixels on either side, or there is no noise at all.
+    Source: Boecking et al. 2022.
     """
     if np.ptp(heat) == 0:
         return 0.0
@@ -206,7 +207,7 @@ def contrast_to_noise(heat: np.ndarray, true: np.ndarray) -> float:
 def heat_table(
     maps: pd.DataFrame, patients: Mapping[str, str], resamples: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
-    """Table metric, threshold, value, low, high, n of heat maps, from one row per image: image, cnr.
+    """Table metric, threshold, value, low, high, n of heat maps; maps: image, cnr, a row each.
 
     `cnr` is the mean of `contrast_to_noise` over images, those without one left out.
     """

@@ -1,10 +1,10 @@
-"""How well a reader of reports agrees with OpenI's manual codings: F1 with intervals, errors by kind.
+"""Agreement of a reader of reports with OpenI's manual codings: F1 with intervals, errors by kind.
 
 OpenI's 3,955 reports were coded by hand with a heading and qualifiers, such as
-`Opacity/lung/lower lobe/right/patchy/mild` (Demner-Fushman et al. 2016). Gold are the qualifiers of
-six headings of the opacity family, in the lung (openi.toml); both sides of the comparison are sets of
-attributes per report. Reports with an even number are for development, those with an odd number for
-the final figure.
+`Opacity/lung/lower lobe/right/patchy/mild` (Demner-Fushman et al. 2016). Gold are the qualifiers
+of six headings of the opacity family, in the lung (openi.toml); both sides of the comparison are
+sets of attributes per report. Reports with an even number are for development, those with an odd
+number for the final figure.
 
 A reader is a function from a text to its attributes, such as pnloc.reports.extract_attributes.
 """
@@ -56,7 +56,7 @@ def _bilateral(names: Iterable[str]) -> set[str]:
 
 
 def words_alone(mentions: Mentions) -> Reader:
-    """For comparison: all attribute words of sentences with a current finding, whatever they qualify."""
+    """For comparison: all attribute words of the sentences with a current finding."""
 
     def read(text: str) -> set[str]:
         return _bilateral(
@@ -139,10 +139,10 @@ def normals(reports: pd.DataFrame, read: Reader) -> tuple[int, int]:
 def errors(reports: pd.DataFrame, read: Reader, mentions: Mentions) -> pd.DataFrame:
     """Every disagreement with the codings: study, attribute, error (missed or extra), kind.
 
-    Over the reports with an opacity coded in the lung. A missed and an extra attribute in the same
-    group of one report are a matter of vocabulary ('mid lung' coded as lingula). A missed attribute
-    that the text has no word for, and an extra one of a current opacity that no coding mentions, are
-    disagreements of the gold with the text. The rest are errors of the reader.
+    Over the reports with an opacity coded in the lung. A missed and an extra attribute in the
+    same group of one report are a matter of vocabulary ('mid lung' coded as lingula). A missed
+    attribute that the text has no word for, and an extra one of a current opacity that no coding
+    mentions, are disagreements of the gold with the text. The rest are errors of the reader.
     """
     reports = _coded(reports)
     by_study, pairs = reports.set_index("study"), outcomes(reports, read)

@@ -1,4 +1,4 @@
-"""Published numbers beside ours, each with its source. None is computed by this project's models."""
+"""Published numbers, each with its source; none is computed by this project's models."""
 
 import pandas as pd
 

@@ -162,8 +162,8 @@ def attributes(run: Run) -> pd.DataFrame:
 def failures(run: Run) -> pd.DataFrame:
     """`tables/failures.csv`: dataset, method, factor, level, value, low, high, n.
 
-    The share of true boxes found by FAILING methods, by size and, of generated ones, by place, kind,
-    severity and what else the image shows.
+    The share of true boxes found by FAILING methods, by size and, of generated ones, by place,
+    kind, severity and what else the image shows.
     """
     parts = []
     for one in measured(run):

@@ -25,9 +25,9 @@ def table(run: Run) -> pd.DataFrame:
     """`tables/text_seeds.csv`: dataset, seed, text, labels, value, low, high, n.
 
     Mean union IoU on test images with a box, of the attention trained with reports and with image
-    labels alone, and their difference with its 95% interval over patients. Each training chooses on
-    validation images how many boxes to keep. In the row 'mean' an image's value is averaged over the
-    seeds first. Empty where the preset has one seed.
+    labels alone, and their difference with its 95% interval over patients. Each training chooses
+    on validation images how many boxes to keep. In the row 'mean' an image's value is averaged
+    over the seeds first. Empty where the preset has one seed.
     """
     if run.preset.seeds < 2:
         return pd.DataFrame(columns=COLUMNS)
@@ -79,10 +79,11 @@ def _rows(run: Run, name: str, text: np.ndarray, labels: np.ndarray) -> list[tup
 def text_on_real(run: Run) -> pd.DataFrame:
     """`tables/text_on_real.csv`: dataset, measure, score, text, labels, value, low, high, n.
 
-    The localizer trained with the reports of the pairs, the same one trained with image labels only,
-    and their difference, paired over patients: the union IoU of the boxes, for the run's seed and
-    averaged over seeds; attention on the zones that radiologists scored; read-outs of severity. No
-    patient of a measured image is in either training. Empty where the pairs are generated.
+    The localizer trained with the reports of the pairs, the same one trained with image labels
+    only, and their difference, paired over patients: the union IoU of the boxes, for the run's
+    seed and averaged over seeds; attention on the zones that radiologists scored; read-outs of
+    severity. No patient of a measured image is in either training. Empty where the pairs are
+    generated.
     """
     columns = ["dataset", "measure", "score", *COLUMNS[2:]]
     parts = [pd.DataFrame(columns=columns)] if run.preset.generated else _on_real(run)

@@ -22,7 +22,7 @@ KEPT = (  # tables over patients, without a row for a single image
 
 
 def gather(folders: Iterable[str | Path], table: str = "localization") -> pd.DataFrame:
-    """One table of some runs: run, preset, seed, each setting that differs, the table's own columns.
+    """One table of some runs: run, preset, seed, settings that differ, the table's own columns.
 
     Raises PnlocError for a folder that is no finished run, or whose table lacks a column.
     """
