@@ -112,10 +112,10 @@ class Replicate:
     def values(self, found: dict[str, Boxes]) -> pd.DataFrame:
         """Per test image with a pneumonia and method: image, variant, boxes, and COLUMNS (sums over its true boxes where PER_BOX says so)."""
         run, name, rows = self.run, self.run.sets.pairs, self.rows
-        truth, patients = predict.truth_table(run, name)
+        truth = predict.truth(run, name)
         parts = []
         for method, boxes in found.items():
-            known = cases(predict.boxes_table(run, name, rows, boxes), truth)
+            known = cases(predict.boxes_table(run, name, rows, boxes), truth.boxes)
             table = pd.DataFrame(
                 [[own[key] for key in KEYS] for own in map(per_image, known)], columns=COLUMNS
             )
@@ -127,7 +127,7 @@ class Replicate:
                 )
             )
         table = pd.concat(parts, ignore_index=True)
-        variants = table["image"].map(patients)
+        variants = table["image"].map(truth.patients)
         return table.assign(
             variant=f"{run.seed}/" + variants, image=f"{run.seed}/" + table["image"]
         )

@@ -1,7 +1,6 @@
 """The registry of methods, forms of evidence, and what the stage of a baseline depends on."""
 
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,7 +15,7 @@ from pnloc.errors import PnlocError
 from pnloc.images import Letterbox
 from pnloc.localizer import Choice
 from pnloc.regions import Regions
-from pnloc.run import cache, methods, predictions
+from pnloc.run import cache, fitting, methods, predictions
 from pnloc.run.evidence import Detections, Fixed, Heat, Images, Ranking
 from pnloc.run.methods import METHODS
 from pnloc.run.run import Run
@@ -27,9 +26,8 @@ TRUTH = [as_boxes([[0, 0, 8, 8]]), as_boxes([])]
 @pytest.fixture
 def run():
     """A run of one set, 'demo-rsna', of two images of 32 x 16 pixels, shown as 16 x 16."""
-    columns = ["image", "patient", "label", "split", "width", "height"]
-    rows = [("a", "p", 1.0, "train", 32, 16), ("b", "q", 0.0, "train", 32, 16)]
-    images = pd.DataFrame(rows, columns=columns)
+    columns = {"image": ["a", "b"], "patient": ["p", "q"], "label": [1.0, 0.0]}
+    images = pd.DataFrame(columns).assign(split="train", width=32, height=16)
     boxes = pd.DataFrame([("a", 0, 0, 16, 8)], columns=["image", "x1", "y1", "x2", "y2"])
     sets = SimpleNamespace(
         records=lambda name: SimpleNamespace(images=images, boxes=boxes),
@@ -89,20 +87,9 @@ def test_supervised_detectors_need_boxes_of_the_target_and_none_is_trained_twice
     monkeypatch, name, boxes, left_out
 ):
     data = (None, [np.ones((boxes, 4))])
-    monkeypatch.setattr(methods.TargetBoxes, "data", lambda *_: data)
+    monkeypatch.setattr(fitting.TargetBoxes, "data", lambda *_: data)
     trained = methods.baselines(SimpleNamespace(preset=preset(name)))
     assert set(BASELINES) - set(trained) == set(left_out)
-
-
-def edited(monkeypatch, tmp_path, module: str) -> None:
-    """From now on the cache finds another source of a module."""
-    source = cache._source
-
-    def changed(name: str) -> Path | None:
-        return tmp_path / "edited.py" if name == module else source(name)
-
-    (tmp_path / "edited.py").write_text(source(module).read_text() + "\nEDITED = True\n")
-    monkeypatch.setattr(cache, "_source", changed)
 
 
 @pytest.mark.parametrize(
@@ -121,20 +108,19 @@ def test_an_edit_retrains_what_depends_on_it_and_nothing_else(
     for name in BASELINES:
         METHODS[name].stage(run)
     Run.classifier_stage.func(run)
-    names = (*BASELINES, "classifier")
 
-    def digests() -> dict[str, str]:
+    def digests() -> list[str]:
         cache.source_digest.cache_clear()
-        cache.imports.cache_clear()
         codes = [[c if isinstance(c, str) else c.__module__ for c in s["code"]] for s in run.stages]
-        return {n: cache.source_digest(*sorted(code)) for n, code in zip(names, codes, strict=True)}
+        return [cache.source_digest(*code) for code in codes]
 
-    before = digests()
-    edited(monkeypatch, tmp_path, f"pnloc.{module}")
-    after = digests()
-    monkeypatch.undo()
-    digests()
-    assert {name for name in names if before[name] != after[name]} == retrained
+    before, source, copy = digests(), cache._source, tmp_path / "edited.py"
+    copy.write_text(source(f"pnloc.{module}").read_text() + "EDITED = True")
+    edited = {f"pnloc.{module}": copy}
+    monkeypatch.setattr(cache, "_source", lambda name: edited.get(name) or source(name))
+    pairs = zip((*BASELINES, "classifier"), before, digests(), strict=True)
+    cache.source_digest.cache_clear()
+    assert {name for name, old, new in pairs if old != new} == retrained
 
 
 # Evidence -------------------------------------------------------------------------------------
@@ -153,7 +139,7 @@ def test_a_ranking_scores_by_probability_and_draws_its_attention():
     scores, valid = torch.ones(1, 2), torch.ones(1, 2, dtype=torch.bool)
     regions = Regions(boxes, scores, valid, torch.zeros(1, 2, 9), torch.zeros(1, 2, 2), scores[0])
     attention = np.array([[0.75, 0.25]])
-    ranking = Ranking(regions, attention, attention, np.array([0.4]), 16)
+    ranking = Ranking(regions, attention, np.array([0.4]), grouped=False)
     ((found, values),) = ranking.predictions(Choice(0.0, 2))
     assert found.tolist() == boxes[0].tolist() and values == pytest.approx([0.4, 0.4 / 3])
     heat = ranking.heat(Choice(), 0)
@@ -195,5 +181,5 @@ def test_predictions_come_back_to_the_pixels_of_their_image_and_truth_names_nega
     inside = [(as_boxes([[0, 4, 8, 8]]), np.array([0.5])), (as_boxes([]), np.zeros(0))]
     table = predictions.boxes_table(run, "demo-rsna", np.arange(2), inside)
     assert table.to_numpy().tolist() == [["a", 0, 0, 16, 8, 0.5]]
-    truth = predictions.truth_file(run, "demo-rsna")
+    truth = predictions.truth_file(predictions.truth(run, "demo-rsna"))
     assert truth["patient"].tolist() == ["p", "q"] and truth["x2"].isna().tolist() == [False, True]

@@ -64,15 +64,15 @@ def probabilities(model: Classifier, images: np.ndarray) -> np.ndarray:
 
 
 @torch.no_grad()
-def class_activation(model: Classifier, images: np.ndarray, layer: str = "32") -> np.ndarray:
+def class_activation(model: Classifier, images: np.ndarray, layer: str = "") -> np.ndarray:
     """CAM (Zhou et al. 2016) as maps [N, S, S], 0 to 1 per image, of uint8 images [N, S, S].
 
-    The last features (stride 32, the only `layer` there is), weighted as the linear layer
-    weights their means; negative evidence stays negative.
+    The last features, weighted as the linear layer weights their means; negative evidence stays
+    negative. There is no choice of a `layer`.
     """
 
     def maps(batch: Tensor) -> Tensor:
-        features = model.body(normalize(batch))[layer].float()
+        features = model.body(normalize(batch))["32"].float()
         return torch.einsum("bchw,c->bhw", features, model.head.weight[0])
 
     return _joined(model, images, lambda batch: _enlarged(maps(batch), images.shape[1:]))

@@ -17,7 +17,7 @@ import numpy as np
 from pnloc.baselines import heatmaps, priors
 from pnloc.baselines.heatmaps import HeatChoice
 from pnloc.boxes import as_boxes, union_iou
-from pnloc.localizer import Boxes, Choice, best_choice, best_of, boxes_of
+from pnloc.localizer import Boxes, Choice, best_choice, best_of, boxes_of, rank_regions
 from pnloc.regions import Regions
 from pnloc.run.run import Run
 
@@ -74,6 +74,11 @@ class Images:
     def has_reports(self) -> bool:
         """Whether these images have reports of their own."""
         return self.name == self.run.sets.pairs
+
+    @property
+    def phrases(self) -> np.ndarray:
+        """Places [n, P, 6] that the reports assert."""
+        return self.run.sets.phrases(self.name)[self.rows]
 
     @cached_property
     def training_boxes(self) -> np.ndarray:
@@ -139,28 +144,35 @@ class Detections(Evidence):
 
 @dataclass(frozen=True)
 class Ranking(Evidence):
-    """Scores [n, R] of the regions, attention over them and the probability [n] of a pneumonia.
+    """Attention over the regions [n, R], and the probability [n] of a pneumonia.
 
-    A box's score is the probability times its share of the image's best score. The map shows at
-    each place the attention of the regions over it.
+    `scores` [n, R] rank the regions, by default as the attention does. A box's score is the
+    probability times its share of the image's best. The map shows at each place the attention of
+    the regions over it.
     """
 
     regions: Regions
-    scores: np.ndarray
     attention: np.ndarray
     probability: np.ndarray
-    side: int
     grouped: bool = True
+    scores: np.ndarray | None = None
+
+    def ranks(self) -> np.ndarray:
+        """What the regions are ranked by [n, R]."""
+        if self.scores is not None:
+            return self.scores
+        return rank_regions(self.regions, self.attention, self.grouped)
 
     def choose(self, truth: list[np.ndarray]) -> tuple[Choice, float]:
-        return best_choice(self.regions, self.scores, truth, self.grouped)
+        return best_choice(self.regions, self.ranks(), truth, self.grouped)
 
     def predictions(self, choice: Choice) -> Boxes:
-        return scaled(boxes_of(self.regions, self.scores, choice), self.probability)
+        return scaled(boxes_of(self.regions, self.ranks(), choice), self.probability)
 
     def heat(self, choice: Choice, number: int) -> np.ndarray:
-        boxes = self.regions.boxes[number].numpy() / self.side
-        return heatmaps.coverage(boxes, self.attention[number], self.side)
+        side = 8 * self.regions.mask.shape[-1]
+        boxes = self.regions.boxes[number].numpy() / side
+        return heatmaps.coverage(boxes, self.attention[number], side)
 
 
 @dataclass(frozen=True)

@@ -41,10 +41,8 @@ class Measured:
 def measured(run: Run) -> Iterator[Measured]:
     """The sets whose test images measure localization, those without a true box left out."""
     for name in map(run.title, run.preset.roles.localization):
-        boxes, patients = predict.truth_table(run, name)
-        if len(boxes):
-            negatives = predict.negatives(run, name)
-            truth = metrics.Truth(boxes, patients | negatives, negatives)
+        truth = predict.truth(run, name)
+        if len(truth.boxes):
             yield Measured(name, truth, predict.saved_predictions(run, name))
 
 

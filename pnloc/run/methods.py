@@ -7,14 +7,15 @@ add a baseline, write one function and one entry of `METHODS`:
     def two_boxes(images):
         return Fixed(images.place(fixed_pair(images.training_boxes)))
 
-    Method("two-boxes", "two fixed boxes, no image", "prior", two_boxes)
+    Method("two-boxes", "two fixed boxes, no image", two_boxes)
 
-A trained baseline also names its `training`, what it learns from and how, and its `kind`, the
-class or function that gives the untrained model; its function takes the trained `model`, too.
+A trained baseline also names its `kind`, the class or function that gives the untrained model; its
+function takes the trained `model`, too. What it learns from is a matter of its group
+(`pnloc.run.fitting`).
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache, partial
 from pathlib import Path
 
@@ -23,9 +24,9 @@ import pandas as pd
 import torch
 from torch import nn
 
-from pnloc import parallel
+from pnloc import localizer, parallel
 from pnloc.baselines import grounding, heatmaps, priors, supervised, weak
-from pnloc.baselines.classifier import Classifier, train_classifier
+from pnloc.baselines.classifier import Classifier
 from pnloc.baselines.grounding import Align2Ground, ContrastiveGrounding
 from pnloc.baselines.supervised import FasterRegions
 from pnloc.boxes import fixed_pair
@@ -33,25 +34,9 @@ from pnloc.config import BASELINES, FROM_BOXES
 from pnloc.detector import Detector
 from pnloc.errors import PnlocError
 from pnloc.files import load_module, read_csv, save_module, write_table
-from pnloc.localizer import (
-    Boxes,
-    image_attention,
-    normalized_scores,
-    rank_regions,
-    rank_with_report,
-    report_attention,
-)
-from pnloc.regions import Regions, extract
-from pnloc.run.evidence import (
-    Detections,
-    Evidence,
-    Fixed,
-    Heat,
-    Images,
-    Ranking,
-    pneumonia_boxes,
-    scaled,
-)
+from pnloc.regions import extract
+from pnloc.run.evidence import Detections, Evidence, Fixed, Heat, Images, Ranking, scaled
+from pnloc.run.fitting import Labels, Pairs, TargetBoxes
 from pnloc.run.run import Run
 
 # What methods say -----------------------------------------------------------------------------
@@ -65,8 +50,7 @@ def same_boxes(guess: Callable[[np.ndarray], np.ndarray], images: Images) -> Fix
 def report_anatomy(images: Images) -> Fixed:
     """Boxes where the report says that the pneumonia is (Wu et al. 2020)."""
     by_place, sides = priors.place_boxes(images.training_boxes), fixed_pair(images.training_boxes)
-    phrases = images.run.sets.phrases(images.name)[images.rows]
-    return Fixed(images.place([priors.report_boxes(p, by_place, sides) for p in phrases]))
+    return Fixed(images.place([priors.report_boxes(p, by_place, sides) for p in images.phrases]))
 
 
 @dataclass(frozen=True)
@@ -77,18 +61,15 @@ class HeatPrior(Heat):
 
     def heat(self, choice: object, number: int) -> np.ndarray:
         """The training boxes, drawn on the image."""
-        image, training = (
-            replace(self.images, rows=self.images.rows[[number]]),
-            self.images.training_boxes,
-        )
-        side = self.images.side
-        return heatmaps.coverage(image.place(training)[0] / side, np.ones(len(training)), side)
+        image = replace(self.images, rows=self.images.rows[[number]])
+        (boxes,) = image.place(self.images.training_boxes)
+        return heatmaps.coverage(boxes / image.side, np.ones(len(boxes)), image.side)
 
 
 def heat_prior(images: Images) -> HeatPrior:
     """The heat map of the training boxes."""
 
-    def finish(predictions: Boxes) -> Boxes:
+    def finish(predictions: localizer.Boxes) -> localizer.Boxes:
         ((boxes, scores),) = predictions
         return [(placed, scores) for placed in images.place(boxes / priors.GRID)]
 
@@ -100,7 +81,7 @@ def explained(
     images: Images,
     model: Classifier | None = None,
     *,
-    layers: tuple[str, ...] = ("32",),
+    layers: tuple[str, ...] = ("",),
     draw: Callable = heatmaps.class_activation,
 ) -> Heat:
     """Heat maps of a classifier, by default of the run's own.
@@ -111,7 +92,7 @@ def explained(
     model, pixels = model or images.run.classifier, images.pixels
     probabilities = cache(partial(heatmaps.probabilities, model, pixels))
 
-    def finish(predictions: Boxes) -> Boxes:
+    def finish(predictions: localizer.Boxes) -> localizer.Boxes:
         pairs = zip(predictions, probabilities(), strict=True)
         return [(boxes, scores * p) for (boxes, scores), p in pairs]
 
@@ -125,33 +106,20 @@ def detector_mask(images: Images) -> Heat:
     return Heat(("",), lambda _: maps, finish)
 
 
-def ranked(
-    images: Images,
-    regions: Regions,
-    attention: np.ndarray,
-    probability: np.ndarray,
-    grouped: bool = True,
-) -> Ranking:
-    """Regions ranked by attention over them [n, R]."""
-    scores = rank_regions(regions, attention, grouped)
-    return Ranking(regions, scores, attention, probability, images.side, grouped)
-
-
-def detector(images: Images, *, grouped: bool = True) -> Ranking:
-    """The detector's scores, normalised to sum to 1."""
+def detector(images: Images, model: Detector | None = None, *, grouped: bool = True) -> Ranking:
+    """Scores of the run's detector, or of another, normalised to sum to 1."""
     regions = images.regions
-    return ranked(images, regions, normalized_scores(regions), regions.image.numpy(), grouped)
+    if model:
+        regions = extract(model, images.pixels, images.run.preset.regions)
+    return Ranking(regions, localizer.normalized_scores(regions), regions.image.numpy(), grouped)
 
 
 def attention(
     images: Images, *, text: bool = True, grouped: bool = True, seed: int | None = None
 ) -> Ranking:
-    """The cross-attention from images alone, trained with or without reports.
-
-    seed: of another training than the run's own.
-    """
-    beta, chances = image_attention(images.run.localizer(text, seed)[0], images.regions)
-    return ranked(images, images.regions, beta, chances[:, 0], grouped)
+    """The cross-attention from images alone, trained with or without reports and with a seed."""
+    beta, chances = localizer.image_attention(images.run.localizer(text, seed)[0], images.regions)
+    return Ranking(images.regions, beta, chances[:, 0], grouped)
 
 
 def report_given(images: Images, *, grouped: bool = True) -> Ranking:
@@ -162,14 +130,11 @@ def report_given(images: Images, *, grouped: bool = True) -> Ranking:
     alone = attention(images, grouped=grouped)
     if not images.has_reports:
         return alone
-    model, phrases = (
-        images.run.localizer(True)[0],
-        images.run.sets.phrases(images.name)[images.rows],
-    )
+    model, phrases = images.run.localizer(True)[0], images.phrases
     return replace(
         alone,
-        scores=rank_with_report(model, alone.regions, phrases, grouped),
-        attention=report_attention(model, alone.regions, phrases),
+        scores=localizer.rank_with_report(model, alone.regions, phrases, grouped),
+        attention=localizer.report_attention(model, alone.regions, phrases),
         probability=(alone.probability + phrases.any((1, 2))) / 2,
     )
 
@@ -177,13 +142,7 @@ def report_given(images: Images, *, grouped: bool = True) -> Ranking:
 def grounded(images: Images, model: ContrastiveGrounding) -> Ranking:
     """The attention of a fixed prompt."""
     weights, fit = grounding.prompted(model, images.regions, images.run.sets.vectors)
-    return ranked(images, images.regions, weights, fit)
-
-
-def retinanet(images: Images, model: Detector) -> Ranking:
-    """Scores of another detector, normalised to sum to 1."""
-    regions = extract(model, images.pixels, images.run.preset.regions)
-    return ranked(images, regions, normalized_scores(regions), regions.image.numpy())
+    return Ranking(images.regions, weights, fit)
 
 
 def faster(images: Images, model: FasterRegions) -> Detections:
@@ -196,91 +155,15 @@ def best_proposals(images: Images) -> Fixed:
     return Fixed(priors.best_proposals(images.regions, images.truth))
 
 
-# What trained methods learn from --------------------------------------------------------------
-
-
-class Labels:
-    """Trained on image labels, known or read from reports."""
-
-    config, fit, code = "classifier", staticmethod(train_classifier), ("pnloc.run.sets",)
-    shared = True  # between processes
-
-    def data(self, run: Run, split: str) -> tuple[np.ndarray, np.ndarray]:
-        """Images and labels of a split."""
-        return run.sets.labelled(split)
-
-    def upstream(self, run: Run) -> list:
-        """What the data depend on."""
-        return [run.sets.decoded(name)[1] for name in run.sets.training]
-
-    def build(self, run: Run, kind: Callable[..., nn.Module]) -> nn.Module:
-        """An untrained model of a kind."""
-        return kind(run.detector)
-
-
-class Pairs(Labels):
-    """Trained on image-report pairs."""
-
-    config, fit, shared = "grounding", staticmethod(grounding.train_grounding), False
-
-    def data(self, run: Run, split: str) -> tuple[Regions, np.ndarray]:
-        """Regions and words of a split."""
-        name = run.sets.pairs
-        rows, words = run.sets.rows(name, split), run.sets.supervision(name)[0]
-        return run.regions(name).rows(rows), words[rows]
-
-    def upstream(self, run: Run) -> list:
-        stages = run.regions_stage(run.sets.pairs), run.sets.words_stage
-        return [*(key for _, key in stages), asdict(run.preset.model)]
-
-    def build(self, run: Run, kind: Callable[..., nn.Module]) -> nn.Module:
-        size = run.regions(run.sets.pairs).features.shape[-1]
-        return grounding.untrained(kind, size, run.sets.vectors, run.preset.model)
-
-
-class TargetBoxes(Labels):
-    """Trained on boxes of the target set, the first that localization is measured on."""
-
-    config, fit, code = "supervised", staticmethod(supervised.train_supervised), ()
-
-    def data(self, run: Run, split: str) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Images uint8 [N, S, S] of a split and their boxes [n, 4], in pixels of the input.
-
-        If the images are generated and the set gives no box of the split (as MS-CXR gives none for
-        training), the generator's truth takes its place. No other method is shown these boxes.
-        """
-        name = run.title(run.preset.roles.localization[0])
-        rows, boxes = run.sets.rows(name, split), pneumonia_boxes(run, name)
-        if run.preset.generated and not any(len(boxes[i]) for i in rows):
-            boxes = _generated_boxes(run, name)
-        return run.sets.pixels(name)[rows], [boxes[i] for i in rows]
-
-    def upstream(self, run: Run) -> list:
-        return [run.sets.decoded(run.title(run.preset.roles.localization[0]))[1]]
-
-
-def _generated_boxes(run: Run, name: str) -> list[np.ndarray]:
-    """Boxes of every opacity of a generated set, in pixels of the square input."""
-    columns, images = ["set", "image", "boxes"], run.sets.records(name).images
-    truth = read_csv(run.sets.folder / "truth.csv", columns, dtype=str, keep_default_na=False)
-    texts = truth[truth["set"] == name.removeprefix("demo-")].set_index("image")["boxes"]
-    boxes = []
-    for image, letterbox in zip(images["image"], run.sets.letterboxes(images), strict=True):
-        own = [box.split() for box in texts.get(image, "").split(";") if box]
-        boxes.append(letterbox.boxes(np.array(own, float).reshape(-1, 4)))
-    return boxes
-
-
 # The registry ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Method:
-    """A method of the tables.
+    """A method: its name in tables and files, its title for readers, its function `look`.
 
-    name: in tables and file names; title: for readers; look: its function; kind: what gives the
-    untrained model; reports: it reads reports at test, so that a set without them leaves it out;
-    group, training: by its place in `METHODS`.
+    kind: what gives the untrained model; reports: it reads reports at test, so that a set without
+    them leaves it out; group, training: by its place in `METHODS`.
     """
 
     name: str
@@ -327,7 +210,7 @@ def _ungrouped(method: Method) -> Method:
 
 _grad_cam = partial(explained, layers=("16", "32"), draw=heatmaps.grad_cam)
 _grad_cam_plus = partial(_grad_cam, draw=partial(heatmaps.grad_cam, plus=True))
-_patches = partial(explained, layers=("",), draw=heatmaps.patch_maps)
+_patches = partial(explained, draw=heatmaps.patch_maps)
 _labels_only = partial(attention, text=False)
 _ATTENTION = (
     Method("detector", "detector alone", detector),
@@ -344,7 +227,7 @@ _GROUPS = {
         Method("report-anatomy", "report + anatomy, no image", report_anatomy, reports=True),
     ),
     "classifier": (
-        Method("cam", "CAM", explained),
+        Method("cam", "CAM", partial(explained, layers=("32",))),
         Method("grad-cam", "Grad-CAM", _grad_cam),
         Method("grad-cam++", "Grad-CAM++", _grad_cam_plus),
     ),
@@ -360,7 +243,7 @@ _GROUPS = {
         Method("align2ground", "Align2Ground", grounded, Align2Ground),
     ),
     "boxes": (
-        Method("supervised", "supervised RetinaNet (bound)", retinanet, supervised.retinanet),
+        Method("supervised", "supervised RetinaNet (bound)", detector, supervised.retinanet),
         Method("supervised-faster-rcnn", "supervised Faster R-CNN (bound)", faster, FasterRegions),
     ),
     "mask": (Method("detector-mask", "detector's mask alone", detector_mask),),
@@ -402,10 +285,10 @@ def available(run: Run, reports: bool = True) -> list[Method]:
     return [m for m in METHODS.values() if m.name in names and (reports or not m.reports)]
 
 
-def train(run: Run, names: Iterable[str] | None = None) -> None:
-    """Train the baselines of a run, or some; a stage that several processes can share."""
+def train(run: Run) -> None:
+    """Train the baselines of a run: stages that several processes can share."""
     _ = run.classifier_stage
-    for name in baselines(run) if names is None else names:
+    for name in baselines(run):
         METHODS[name].stage(run)
 
 
@@ -417,11 +300,10 @@ def trained(run: Run, name: str) -> nn.Module:
     return model.to(parallel.device()).eval()
 
 
-def history(run: Run, names: Iterable[str] | None = None) -> pd.DataFrame:
+def history(run: Run) -> pd.DataFrame:
     """method, epoch, loss, validation of the classifier behind CAM and the run's baselines."""
-    names = baselines(run) if names is None else names
     folders = {"classifier": run.classifier_stage[0]}
-    folders |= {name: METHODS[name].stage(run)[0] for name in names}
+    folders |= {name: METHODS[name].stage(run)[0] for name in baselines(run)}
     tables = [read_csv(f / "history.csv").assign(method=name) for name, f in folders.items()]
     return pd.concat(tables).reindex(columns=["method", "epoch", "loss", "validation"])
 

@@ -66,7 +66,7 @@ def stage(run: Run) -> tuple[Path, str]:
         write_table(folder / "choices.csv", table)
         for name in names:
             images, maps = Images(run, name, run.sets.rows(name, "test")), {}
-            write_table(folder / f"{name}--truth.csv", truth_file(run, name))
+            write_table(folder / f"{name}--truth.csv", truth_file(truth(run, name)))
             for method in available(run, images.has_reports):
                 evidence, (choice, _) = method.evidence(images), choices[method.name]
                 table = boxes_table(run, name, images.rows, evidence.predictions(choice))
@@ -126,35 +126,27 @@ def boxes_table(run: Run, name: str, rows: np.ndarray, predictions: Boxes) -> pd
     return pd.DataFrame(boxes, columns=CORNERS).assign(image=image, score=scores)[BOX_TABLE]
 
 
-def truth_table(run: Run, name: str) -> tuple[pd.DataFrame, dict[str, str]]:
-    """True boxes of a set's test images (image, x1, y1, x2, y2), and each image's patient.
+def truth(run: Run, name: str) -> metrics.Truth:
+    """True boxes of a set's test images in their own pixels, and negatives, with patients.
 
-    In pixels of the original images.
+    Negatives are labelled as free of a pneumonia and have no box of any kind.
     """
     records, labels = run.sets.records(name), pneumonia_labels(name)
-    images = records.images.iloc[boxed_rows(run, name, "test")]
-    boxes = records.boxes[records.boxes["image"].isin(images["image"])]
+    boxed = records.images.iloc[boxed_rows(run, name, "test")]
+    boxes = records.boxes[records.boxes["image"].isin(boxed["image"])]
     boxes = boxes if labels is None else boxes[boxes["label"].isin(labels)]
-    return boxes[["image", *CORNERS]], images.set_index("image")["patient"].to_dict()
+    tested = records.images.iloc[run.sets.rows(name, "test")]
+    tested = tested[(tested["label"] == 0) & ~tested["image"].isin(records.boxes["image"])]
+    patients = pd.concat([boxed, tested]).set_index("image")["patient"].to_dict()
+    return metrics.Truth(boxes[["image", *CORNERS]], patients, tested["image"].tolist())
 
 
-def negatives(run: Run, name: str) -> dict[str, str]:
-    """Test images of a set labelled as free of a pneumonia, without any box; and patients."""
-    records = run.sets.records(name)
-    images = records.images.iloc[run.sets.rows(name, "test")]
-    images = images[(images["label"] == 0) & ~images["image"].isin(records.boxes["image"])]
-    return images.set_index("image")["patient"].to_dict()
-
-
-def truth_file(run: Run, name: str) -> pd.DataFrame:
-    """`predictions/<set>--truth.csv`: image, patient, x1, y1, x2, y2.
-
-    `negatives` are rows without corners; images of neither kind are left out.
-    """
-    (truth, patients), without = truth_table(run, name), negatives(run, name)
-    negative = pd.DataFrame({"image": without.keys(), "patient": without.values()})
-    tables = [truth.assign(patient=truth["image"].map(patients)), negative]
-    table = pd.concat([t for t in tables if len(t)] or tables, ignore_index=True)
+def truth_file(truth: metrics.Truth) -> pd.DataFrame:
+    """`predictions/<set>--truth.csv`: image, patient, x1, y1, x2, y2; negatives without corners."""
+    negatives = pd.DataFrame({"image": truth.negatives})
+    tables = [table for table in (truth.boxes, negatives) if len(table)]
+    table = pd.concat(tables or [truth.boxes], ignore_index=True)
+    table["patient"] = table["image"].map(truth.patients)
     return table.reindex(columns=["image", "patient", *CORNERS])
 
 

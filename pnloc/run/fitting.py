@@ -1,0 +1,90 @@
+"""What groups of trained baselines learn from, and how: image labels, pairs, or target boxes.
+
+Each group names the part of the preset that configures it, its `fit` (model, training data,
+validation data, config, ...; trains in place, returns a history), and the code that makes its data.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict
+
+import numpy as np
+from torch import nn
+
+from pnloc.baselines import grounding
+from pnloc.baselines.classifier import train_classifier
+from pnloc.baselines.supervised import train_supervised
+from pnloc.files import read_csv
+from pnloc.regions import Regions
+from pnloc.run.evidence import pneumonia_boxes
+from pnloc.run.run import Run
+
+
+class Labels:
+    """Image labels, the set's own or read from reports."""
+
+    config, fit, code = "classifier", staticmethod(train_classifier), ("pnloc.run.sets",)
+    shared = True  # between processes
+
+    def data(self, run: Run, split: str) -> tuple[np.ndarray, np.ndarray]:
+        """Images uint8 [N, S, S] and labels [N] of a split."""
+        return run.sets.labelled(split)
+
+    def upstream(self, run: Run) -> list:
+        """Fingerprints of what the data are made from."""
+        return [run.sets.decoded(name)[1] for name in run.sets.training]
+
+    def build(self, run: Run, kind: Callable[..., nn.Module]) -> nn.Module:
+        """An untrained model of a kind."""
+        return kind(run.detector)
+
+
+class Pairs(Labels):
+    """Image-report pairs."""
+
+    config, fit, shared = "grounding", staticmethod(grounding.train_grounding), False
+
+    def data(self, run: Run, split: str) -> tuple[Regions, np.ndarray]:
+        """Regions of N images and words [N, W] of a split."""
+        name, rows = run.sets.pairs, run.sets.rows(run.sets.pairs, split)
+        return run.regions(name).rows(rows), run.sets.supervision(name)[0][rows]
+
+    def upstream(self, run: Run) -> list:
+        words = run.sets.words_stage[1]
+        return [run.regions_stage(run.sets.pairs)[1], words, asdict(run.preset.model)]
+
+    def build(self, run: Run, kind: Callable[..., nn.Module]) -> nn.Module:
+        size = run.regions(run.sets.pairs).features.shape[-1]
+        return grounding.untrained(kind, size, run.sets.vectors, run.preset.model)
+
+
+class TargetBoxes(Labels):
+    """Boxes of the target set, the first that localization is measured on."""
+
+    config, fit, code = "supervised", staticmethod(train_supervised), ()
+
+    def data(self, run: Run, split: str) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Images uint8 [N, S, S] of a split and their boxes [n, 4], in pixels of the input.
+
+        If the images are generated and the set gives no box of the split (as MS-CXR gives none for
+        training), the generator's truth takes its place. No other method is shown these boxes.
+        """
+        name = run.title(run.preset.roles.localization[0])
+        rows, boxes = run.sets.rows(name, split), pneumonia_boxes(run, name)
+        if run.preset.generated and not any(len(boxes[row]) for row in rows):
+            boxes = _generated_boxes(run, name)
+        return run.sets.pixels(name)[rows], [boxes[row] for row in rows]
+
+    def upstream(self, run: Run) -> list:
+        return [run.sets.decoded(run.title(run.preset.roles.localization[0]))[1]]
+
+
+def _generated_boxes(run: Run, name: str) -> list[np.ndarray]:
+    """Boxes of every opacity of a generated set, in pixels of the square input."""
+    columns, images = ["set", "image", "boxes"], run.sets.records(name).images
+    truth = read_csv(run.sets.folder / "truth.csv", columns, dtype=str, keep_default_na=False)
+    texts = truth[truth["set"] == name.removeprefix("demo-")].set_index("image")["boxes"]
+    boxes = []
+    for image, letterbox in zip(images["image"], run.sets.letterboxes(images), strict=True):
+        own = [box.split() for box in texts.get(image, "").split(";") if box]
+        boxes.append(letterbox.boxes(np.array(own, float).reshape(-1, 4)))
+    return boxes
