@@ -31,8 +31,8 @@ from pnloc.reports.words import WordVectors
 from pnloc.run.sets import NAMES
 from pnloc.training import name_vectors
 from pnloc.view import figures
-from pnloc.view.explorer import studies, wordview
-from pnloc.view.explorer.studies import SOURCES, Study
+from pnloc.view.explorer import wordview
+from pnloc.view.explorer.studies import SOURCES, Item, Study, Viewer
 
 BAR, REPEATS, REGIONS, WORDS = 150.0, 15, 20, 48
 STARTS = {source: (0.5, 2) for source in SOURCES}
@@ -69,26 +69,27 @@ def study(seed: int) -> Study:
     boxes = np.concatenate([corners, corners + rng.uniform(20, side * 0.3, (REGIONS, 2))], axis=1)
     mass = rng.dirichlet(np.ones(REGIONS), WORDS + len(NAMES))
     words = [f"word{k:02}" for k in range(WORDS)]
+    names = zip(NAMES, mass[WORDS:], rng.random(len(NAMES)), strict=True)
     return Study(
         f"study {seed}",
         rng.integers(0, 255, (384, 384), dtype=np.uint8),
         side,
         boxes,
         rng.random(REGIONS),
-        mass[WORDS:],
-        rng.random(len(NAMES)),
+        [Item(name, own, probability=p) for name, own, p in names],
         rng.random((side, side)),
         " ".join(words),
-        words,
-        [(7 * k, 7 * k + 6) for k in range(WORDS)],
-        mass[:WORDS],
+        [
+            Item(w, own, 7 * k, 7 * k + 6)
+            for k, (w, own) in enumerate(zip(words, mass, strict=False))
+        ],
         shown=True,
     )
 
 
 def drawn(one: Study) -> bytes:
     """The picture as one draws it first: matplotlib, saved as PNG."""
-    mass = one.mass("word", 3)
+    mass = one.words[3].mass
     kept = select(one.boxes, group(one.boxes, mass, one.scores), 0.5, 2)
     figure = Figure(figsize=(4.2, 4.2), dpi=100)
     ax = figures.attention(one.image, one.boxes * one.zoom, mass, figure.subplots())
@@ -112,7 +113,8 @@ def own_image(folder: Path) -> Callable[[], object]:
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (1024, 1024), dtype=np.uint8)).save(
         path
     )
-    return lambda: wordview.values(studies.read(path, localizer, classifier)[0])
+    viewer = Viewer(localizer, vectors, classifier)
+    return lambda: wordview.values(viewer.read(path))
 
 
 def milliseconds(work: Callable[[], object]) -> float:

@@ -1,20 +1,19 @@
-"""What every notebook calls first, how notebooks become pages, and how pages become the book."""
+"""The first call of every notebook, how notebooks become pages, and how pages become the book."""
 
 import os
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import nbformat
 import psutil
 import pytest
 
-import pnloc
 from book._ext import check as site
 from book._ext import publish as publishing
 from book._ext import run as book
 from pnloc.errors import PnlocError
-from pnloc.view.notebook import PARAMETERS_CELL, cores, start
+from pnloc.view import notebook
+from pnloc.view.notebook import PARAMETERS_CELL, start
 
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 PARAMETERS = {"PRESET": "smoke", "DATA": "", "SEED": 3, "ARTIFACTS": ""}
@@ -22,53 +21,42 @@ PARAMETERS = {"PRESET": "smoke", "DATA": "", "SEED": 3, "ARTIFACTS": ""}
 
 @pytest.fixture
 def opened(monkeypatch):
-    """A stand-in for pnloc.run.run that records what `start` opens."""
+    """The runs that `start` opens, by their arguments."""
     calls = []
-    stages = SimpleNamespace(open_run=lambda *given: calls.append(given) or "the run")
-    monkeypatch.setitem(sys.modules, "pnloc.run.run", stages)
-    monkeypatch.setattr(pnloc, "stages", stages, raising=False)
+    monkeypatch.setattr(notebook.runs, "open_run", lambda *own: calls.append(own) or "the run")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     return calls
 
 
 def fresh(**names):
-    return {
-        **PARAMETERS,
-        "__name__": "__main__",
-        "_ih": [""],
-        "In": [""],
-        "Out": {},
-        "exit": None,
-        "os": os,
-        **names,
-    }
+    """The globals of a notebook after its parameters cell."""
+    kernel = {"__name__": "__main__", "_ih": [""], "In": [""], "Out": {}, "exit": None, "os": os}
+    return {**PARAMETERS, **kernel, **names}
 
 
-def test_start_opens_the_run_that_the_parameters_name(opened):
-    assert start(fresh()) == "the run"
-    assert opened == [("smoke", "", 3, "")]
-
-
-def test_a_misspelt_parameter_is_refused_with_a_suggestion(opened):
-    with pytest.raises(PnlocError, match=r"^unknown parameter PRSET; .*\(did you mean PRESET\?\)$"):
-        start(fresh(PRSET="smoke"))
-    assert opened == []
-
-
-def test_cells_can_be_run_again_by_hand_with_variables_of_their_own(opened):
+def test_start_opens_the_run_that_the_parameters_name_and_cells_can_be_run_again(opened):
     namespace = fresh()
-    start(namespace)
+    assert start(namespace) == "the run"
     namespace["count"] = 7
     start(namespace)
-    assert len(opened) == 2
+    assert opened == [("smoke", "", 3, "")] * 2
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("SEED", "1"), ("SEED", True), ("SEED", -1), ("PRESET", 3), ("DATA", None)]
+    ("names", "message"),
+    [
+        ({"PRSET": "smoke"}, r"^unknown parameter PRSET; .*\(did you mean PRESET\?\)$"),
+        ({"SEED": "1"}, "^SEED is a whole number"),
+        ({"SEED": True}, "^SEED is "),
+        ({"SEED": -1}, "^SEED is "),
+        ({"PRESET": 3}, "^PRESET is text"),
+        ({"DATA": None}, "^DATA is text"),
+    ],
 )
-def test_a_parameter_of_the_wrong_kind_is_named(opened, name, value):
-    with pytest.raises(PnlocError, match=f"^{name} is "):
-        start(fresh(**{name: value}))
+def test_an_unknown_or_ill_typed_parameter_is_named(opened, names, message):
+    with pytest.raises(PnlocError, match=message):
+        start(fresh(**names))
+    assert opened == []
 
 
 def test_a_notebook_whose_parameters_cell_was_not_run_says_so(opened):
@@ -78,24 +66,20 @@ def test_a_notebook_whose_parameters_cell_was_not_run_says_so(opened):
         start(namespace)
 
 
-def test_there_is_at_least_one_core_and_no_more_than_the_machine_has():
-    assert 1 <= cores() <= os.cpu_count()
-
-
-# Running --------------------------------------------------------------------------------------------------
+# Running --------------------------------------------------------------------------------------
 
 
 def write(folder, name, *cells, parameters=PARAMETERS_CELL):
-    notebook = nbformat.v4.new_notebook(metadata={"kernelspec": KERNEL})
-    notebook.cells = [nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})]
-    notebook.cells += [nbformat.v4.new_code_cell(cell) for cell in cells]
+    own = nbformat.v4.new_notebook(metadata={"kernelspec": KERNEL})
+    own.cells = [nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})]
+    own.cells += [nbformat.v4.new_code_cell(cell) for cell in cells]
     folder.mkdir(exist_ok=True)
-    nbformat.write(notebook, folder / f"{name}.ipynb")
+    nbformat.write(own, folder / f"{name}.ipynb")
 
 
-def texts(page):
-    notebook = nbformat.read(page, as_version=4)
-    return "".join(o.get("text", "") for cell in notebook.cells for o in cell.get("outputs", []))
+def printed(page):
+    cells = nbformat.read(page, as_version=4).cells
+    return "".join(o.get("text", "") for cell in cells for o in cell.get("outputs", [])).split()
 
 
 @pytest.fixture
@@ -103,108 +87,92 @@ def folders(tmp_path):
     return tmp_path / "notebooks", tmp_path / "pages"
 
 
-def test_pages_come_from_this_python_with_the_parameters_given(folders, tmp_path, monkeypatch):
+def test_pages_come_from_this_python_and_this_package_with_the_parameters(
+    folders, tmp_path, monkeypatch
+):
     decoy = tmp_path / "kernels" / "python3"
     decoy.mkdir(parents=True)
-    (decoy / "kernel.json").write_text(
-        '{"argv": ["/nowhere/python"], "display_name": "x", "language": "python"}'
-    )
+    spec = '{"argv": ["/nowhere/python"], "display_name": "x", "language": "python"}'
+    (decoy / "kernel.json").write_text(spec)
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
-    write(folders[0], "01_a", "import sys; print(sys.executable, PRESET, SEED + 1)")
-    assert book.execute(*folders, PARAMETERS) == ["01_a"]
-    assert texts(folders[1] / "01_a.ipynb").split() == [sys.executable, "smoke", "4"]
+    imported = "print(sys.executable, SEED + 1, 'pnloc.run.run' in sys.modules)"
+    write(folders[0], "01_a", f"import sys; {imported}  # pnloc.view.notebook")
+    write(folders[0], "02_b", f"import sys; {imported}")
+    assert book.execute(*folders, PARAMETERS) == ["01_a", "02_b"]
+    # Only notebooks of this project have its package imported ahead.
+    assert printed(folders[1] / "01_a.ipynb") == [sys.executable, "4", "True"]
+    assert printed(folders[1] / "02_b.ipynb") == [sys.executable, "4", "False"]
 
 
-def test_only_what_changed_and_what_follows_it_runs_again(folders):
-    for name in ("01_a", "02_b", "03_c"):
-        write(folders[0], name, "print(PRESET)")
-    assert book.execute(*folders, PARAMETERS) == ["01_a", "02_b", "03_c"]
-    assert book.execute(*folders, PARAMETERS) == []
-    write(folders[0], "02_b", "print(PRESET, 'changed')")
-    assert book.execute(*folders, PARAMETERS) == ["02_b", "03_c"]
-    (folders[0] / "01_a.ipynb").unlink()
-    book.execute(*folders, {**PARAMETERS, "SEED": 4})
-    assert sorted(p.name for p in folders[1].iterdir()) == ["02_b.ipynb", "03_c.ipynb"]
-
-
-def test_a_changed_data_folder_makes_every_page_old(folders, tmp_path):
+def test_only_what_changed_and_what_follows_it_runs_again(folders, tmp_path):
     (tmp_path / "data" / "a-set").mkdir(parents=True)
-    given = {**PARAMETERS, "DATA": str(tmp_path / "data")}
-    write(folders[0], "01_a", "1")
-    assert book.execute(*folders, given) == ["01_a"]
+    parameters = {**PARAMETERS, "DATA": str(tmp_path / "data")}
+    for name in ("01_a", "02_b"):
+        write(folders[0], name, "1")
+    assert book.execute(*folders, parameters) == ["01_a", "02_b"]
+    assert book.execute(*folders, parameters) == []
+    write(folders[0], "02_b", "2")
+    assert book.execute(*folders, parameters) == ["02_b"]
+    (folders[0] / "01_a.ipynb").unlink()
     (tmp_path / "data" / "a-set" / "labels.csv").write_text("x\n")
-    assert book.execute(*folders, given) == ["01_a"]
+    assert book.execute(*folders, parameters) == ["02_b"], "the data changed"
+    assert [p.name for p in folders[1].iterdir()] == ["02_b.ipynb"]
 
 
-def test_changed_kept_tables_make_every_page_old(tmp_path, monkeypatch):
-    """Notebook 9 shows them."""
-    kept = tmp_path / "book" / "results" / "public"
-    kept.mkdir(parents=True)
+def test_changed_results_of_larger_runs_make_every_page_old(tmp_path, monkeypatch):
+    table = tmp_path / "book" / "results" / "public" / "localization.csv"
+    table.parent.mkdir(parents=True)
     monkeypatch.setattr(book, "ROOT", tmp_path)
-    before = book.package_digest()
-    (kept / "localization.csv").write_text("x\n")
-    after = book.package_digest()
-    (kept / "localization.csv").write_text("y\n")
-    assert len({before, after, book.package_digest()}) == 3
+    digests = {book.package_digest()}
+    for content in ("x\n", "y\n"):
+        table.write_text(content)
+        digests.add(book.package_digest())
+    assert len(digests) == 3
 
 
 def test_a_notebook_that_fails_leaves_no_page_and_one_line(folders, tmp_path):
-    write(folders[0], "01_a", "1")
-    write(folders[0], "02_b", "2")
-    book.execute(*folders, PARAMETERS)
     published = tmp_path / "published"
+    for name in ("01_a", "02_b"):
+        write(folders[0], name, "1")
+    book.execute(*folders, PARAMETERS)
     publishing.publish(folders[1], published)
-    write(folders[0], "02_b", "def inner():\n    raise ValueError('seven\\nlines')", "inner()")
+    write(folders[0], "02_b", "raise ValueError('seven\\nlines')")
     with pytest.raises(PnlocError, match=r"^02_b.ipynb: cell \d+: ValueError: seven$"):
         book.execute(*folders, PARAMETERS, published)
-    assert [p.name for p in folders[1].iterdir()] == ["01_a.ipynb"]
-    assert [p.name for p in published.iterdir()] == ["01_a.ipynb"]
+    for folder in (folders[1], published):
+        assert [p.name for p in folder.iterdir()] == ["01_a.ipynb"]
 
 
-def test_a_users_error_in_a_notebook_is_passed_on_as_it_is(folders):
-    write(
-        folders[0],
-        "01_a",
-        "from pnloc.errors import PnlocError\nraise PnlocError('labels.csv: lacks the column x')",
-    )
-    with pytest.raises(PnlocError, match=r"^01_a.ipynb: labels.csv: lacks the column x$"):
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        (
+            "from pnloc.errors import PnlocError\nraise PnlocError('labels.csv: lacks a column')",
+            r"^01_a.ipynb: labels.csv: lacks a column$",
+        ),
+        ("import os; os._exit(1)", r"^01_a.ipynb: the kernel did not finish"),
+    ],
+)
+def test_a_users_error_or_a_dead_kernel_is_one_line(folders, cell, message):
+    write(folders[0], "01_a", cell)
+    with pytest.raises(PnlocError, match=message):
         book.execute(*folders, PARAMETERS)
 
 
-def test_a_kernel_that_dies_is_an_error_of_one_line(folders):
-    write(folders[0], "01_a", "import os; os._exit(1)")
-    with pytest.raises(PnlocError, match=r"^01_a.ipynb: the kernel did not finish"):
-        book.execute(*folders, PARAMETERS)
-
-
-def test_the_next_kernel_is_ready_before_its_notebook_and_ends_when_that_never_comes(
-    folders, tmp_path
-):
+def test_a_kernel_that_was_started_ahead_ends_when_its_notebook_never_comes(folders, tmp_path):
     mark = tmp_path / "running"
-    waits = (
-        f"import pathlib, psutil, time; mark = pathlib.Path({str(mark)!r}); mine = psutil.Process()",
-        "for _ in range(600):\n    others = [p for p in mine.parent().children() if p.pid != mine.pid and 'ipykernel' in str(p.cmdline())]\n"
-        "    if others: break\n    time.sleep(0.1)",
-        "mark.write_text(str(others[0].pid)); assert False",
+    cell = (
+        "import pathlib, psutil, time\nmine = psutil.Process()\n"
+        "def others():\n"
+        "    return [p.pid for p in mine.parent().children() if 'ipykernel' in str(p.cmdline())]\n"
+        "while len(others()) < 2:\n    time.sleep(0.1)\n"
+        f"pathlib.Path({str(mark)!r}).write_text(str(max(others())))\nassert False"
     )
-    write(folders[0], "01_a", *waits)
+    write(folders[0], "01_a", cell)
     write(folders[0], "02_b", "1")
     with pytest.raises(PnlocError, match=r"^01_a.ipynb: cell \d+: AssertionError"):
         book.execute(*folders, PARAMETERS)
-    assert not psutil.pid_exists(int(mark.read_text())), (
-        "a kernel outlives the notebooks it was started for"
-    )
-
-
-def test_a_kernel_has_imported_the_package_before_its_notebook_asks(folders):
-    code = "import sys; print('pnloc.run.run' in sys.modules, 'pnloc' in globals())"
-    write(folders[0], "01_a", code + "  # pnloc.view.notebook")
-    write(folders[0], "02_b", code)
-    book.execute(*folders, PARAMETERS)
-    assert texts(folders[1] / "01_a.ipynb").split() == ["True", "False"]
-    assert texts(folders[1] / "02_b.ipynb").split() == ["False", "False"], (
-        "only notebooks of this project need it"
-    )
+    assert not psutil.pid_exists(int(mark.read_text()))
 
 
 def test_parameters_that_a_notebook_lacks_are_refused_before_anything_runs(folders):
@@ -217,71 +185,57 @@ def test_parameters_that_a_notebook_lacks_are_refused_before_anything_runs(folde
     assert not folders[1].exists()
 
 
-# Publishing -----------------------------------------------------------------------------------------------
+# Publishing -----------------------------------------------------------------------------------
 
 
 def page(folder, name, *outputs, source="x", metadata=None, tags=()):
-    notebook = nbformat.v4.new_notebook(metadata={"kernelspec": KERNEL, **(metadata or {})})
-    notebook.cells = [
-        nbformat.v4.new_code_cell(source, outputs=list(outputs), metadata={"tags": list(tags)})
-    ]
+    own = nbformat.v4.new_notebook(metadata={"kernelspec": KERNEL, **(metadata or {})})
+    cell = {"outputs": list(outputs), "metadata": {"tags": list(tags)}}
+    own.cells = [nbformat.v4.new_code_cell(source, **cell)]
     folder.mkdir(exist_ok=True)
-    nbformat.write(notebook, folder / f"{name}.ipynb")
+    nbformat.write(own, folder / f"{name}.ipynb")
+
+
+def shown(text, **data):
+    return nbformat.v4.new_output("display_data", {"text/plain": text, **data})
 
 
 def test_published_pages_hold_no_machine_path_no_bar_and_no_live_widget(tmp_path):
-    widget = {publishing.WIDGET: {"model_id": "1"}, "text/plain": "VBox(children=())"}
-    bar = {
-        publishing.WIDGET: {"model_id": "2"},
-        "text/plain": "detector:   0%|          | 0/14 [00:00<?, ?epoch/s]",
-    }
+    widget = {publishing.WIDGET: {"model_id": "1"}}
+    streams = (
+        ("stdout", "read /here/data/rsna\n"),
+        ("stderr", "\r 10%|#   | 1/10 [00:01<00:09, 1it/s]"),
+    )
+    run = {"parameters": {"DATA": "/here/data"}, "input_path": "/here"}
     page(
         tmp_path / "pages",
         "01_a",
-        nbformat.v4.new_output("display_data", bar),
-        nbformat.v4.new_output("display_data", widget),
-        nbformat.v4.new_output("stream", name="stdout", text="read /here/it/is/data/rsna\n"),
-        nbformat.v4.new_output(
-            "stream", name="stderr", text="\r 10%|#   | 1/10 [00:01<00:09, 1.0it/s]"
-        ),
-        source='DATA = "/here/it/is/data"',
-        metadata={
-            "papermill": {"parameters": {"DATA": "/here/it/is/data"}, "input_path": "/here"},
-            "widgets": {"a": 1},
-        },
+        shown("detector:   0%|          | 0/14 [00:00<?, ?epoch/s]", **widget),
+        shown("VBox(children=())", **widget),
+        *(nbformat.v4.new_output("stream", name=name, text=text) for name, text in streams),
+        source='DATA = "/here/data"',
+        metadata={"papermill": run, "widgets": {"a": 1}},
         tags=["injected-parameters"],
     )
     publishing.publish(tmp_path / "pages", tmp_path / "book")
     text = (tmp_path / "book" / "01_a.ipynb").read_text()
     assert "/here" not in text and "widget" not in text and "10%" not in text
-    cell = nbformat.read(tmp_path / "book" / "01_a.ipynb", as_version=4).cells[0]
+    (cell,) = nbformat.reads(text, as_version=4).cells
+    texts = [o.get("text", o.get("data", {}).get("text/plain")) for o in cell.outputs]
+    assert texts == [publishing.NO_KERNEL.strip("*"), "read data/rsna\n"]
     assert cell.source == 'DATA = "data"'
-    assert [o.get("text", o.get("data", {}).get("text/plain")) for o in cell.outputs] == [
-        publishing.NO_KERNEL.strip("*"),
-        "read data/rsna\n",
-    ]
 
 
 def test_a_page_shows_the_parameters_that_were_used_and_not_the_defaults_above_them(tmp_path):
-    for name, injected in (("01_a", True), ("02_b", False)):
-        notebook = nbformat.v4.new_notebook()
-        tags = ["parameters", *(["injected-parameters"] if injected else [])]
-        notebook.cells = [
-            nbformat.v4.new_code_cell(f"SEED = {i}", metadata={"tags": [t]})
-            for i, t in enumerate(tags)
-        ]
-        (tmp_path / "pages").mkdir(exist_ok=True)
-        nbformat.write(notebook, tmp_path / "pages" / f"{name}.ipynb")
-    publishing.publish(tmp_path / "pages", tmp_path / "book")
-    published = [
-        nbformat.read(tmp_path / "book" / f"{n}.ipynb", as_version=4).cells
-        for n in ("01_a", "02_b")
-    ]
-    assert [c.metadata["tags"] for c in published[0]] == [
+    own = nbformat.v4.new_notebook()
+    tags = ("parameters", "injected-parameters")
+    own.cells = [nbformat.v4.new_code_cell("SEED = 1", metadata={"tags": [tag]}) for tag in tags]
+    assert [c.metadata["tags"] for c in publishing.clean(own).cells] == [
         ["parameters", "remove-cell"],
         ["injected-parameters"],
     ]
-    assert [c.metadata["tags"] for c in published[1]] == [["parameters"]]
+    own.cells.pop()
+    assert publishing.clean(own).cells[0].metadata["tags"] == ["parameters"]
 
 
 def test_publishing_again_touches_nothing_and_removes_what_is_gone(tmp_path):
@@ -291,69 +245,64 @@ def test_publishing_again_touches_nothing_and_removes_what_is_gone(tmp_path):
     before = (tmp_path / "book" / "01_a.ipynb").stat().st_mtime_ns
     (tmp_path / "pages" / "02_b.ipynb").unlink()
     publishing.publish(tmp_path / "pages", tmp_path / "book")
-    assert [(p.name, p.stat().st_mtime_ns) for p in (tmp_path / "book").iterdir()] == [
-        ("01_a.ipynb", before)
-    ]
+    (left,) = (tmp_path / "book").iterdir()
+    assert (left.name, left.stat().st_mtime_ns) == ("01_a.ipynb", before)
 
 
-def test_nothing_is_published_where_anything_is_marked_as_credentialed(tmp_path):
+MARKED = shown("a report") | {"metadata": {"pnloc": "credentialed"}}
+FAILED = nbformat.v4.new_output("error", ename="KeyError", evalue="x", traceback=[])
+
+
+@pytest.mark.parametrize(
+    ("outputs", "metadata", "message"),
+    [
+        ([MARKED], {}, "02_b.ipynb, cell 1: its output is marked as credentialed"),
+        ([], {"pnloc": {"credentialed": True}}, "02_b.ipynb: marked as credentialed"),
+        ([FAILED], {}, "02_b.ipynb, cell 1: holds a stored error"),
+    ],
+)
+def test_nothing_is_published_beside_a_credentialed_or_a_failed_page(
+    tmp_path, outputs, metadata, message
+):
     page(tmp_path / "pages", "01_a")
-    output = nbformat.v4.new_output(
-        "display_data", {"text/plain": "a report"}, metadata={"pnloc": "credentialed"}
-    )
-    page(tmp_path / "pages", "02_b", output)
-    with pytest.raises(
-        PnlocError, match="02_b.ipynb, cell 1: its output is marked as credentialed"
-    ):
-        publishing.publish(tmp_path / "pages", tmp_path / "book")
-    page(tmp_path / "pages", "02_b", metadata={"pnloc": {"credentialed": True}})
-    with pytest.raises(PnlocError, match="02_b.ipynb: marked as credentialed"):
+    page(tmp_path / "pages", "02_b", *map(nbformat.from_dict, outputs), metadata=metadata)
+    with pytest.raises(PnlocError, match=message):
         publishing.publish(tmp_path / "pages", tmp_path / "book")
     assert not (tmp_path / "book").exists()
 
 
-def test_a_page_with_a_stored_error_is_not_published(tmp_path):
-    page(
-        tmp_path / "pages",
-        "01_a",
-        nbformat.v4.new_output("error", ename="KeyError", evalue="x", traceback=[]),
-    )
-    with pytest.raises(PnlocError, match="01_a.ipynb, cell 1: holds a stored error"):
-        publishing.publish(tmp_path / "pages", tmp_path / "book")
-
-
-# Checking -------------------------------------------------------------------------------------------------
+# Checking -------------------------------------------------------------------------------------
 
 
 def test_the_table_of_contents_is_read_in_order(tmp_path):
-    (tmp_path / "_toc.yml").write_text(
-        "root: intro\nparts:\n- chapters:\n  - file: a\n    sections:\n    - file: b\n  - file: pages/c\n"
-    )
+    chapters = "- chapters:\n  - file: a\n    sections:\n    - file: b\n  - file: pages/c\n"
+    (tmp_path / "_toc.yml").write_text(f"root: intro\nparts:\n{chapters}")
     assert site.toc(tmp_path / "_toc.yml") == ["intro", "a", "b", "pages/c"]
 
 
 def test_a_book_with_a_missing_an_empty_or_a_broken_page_is_refused(tmp_path):
-    contents = tmp_path / "_toc.yml"
+    contents, a = tmp_path / "_toc.yml", tmp_path / "pages" / "a.html"
     contents.write_text("root: intro\nchapters:\n- file: pages/a\n")
     full = "<article>" + "words " * 30 + "</article>"
     (tmp_path / "intro.html").write_text(full)
-    with pytest.raises(PnlocError, match="a.html: the book was built without this page"):
-        site.check(tmp_path, contents)
-    (tmp_path / "pages").mkdir()
-    (tmp_path / "pages" / "a.html").write_text("<article><h1>Title</h1></article>")
-    with pytest.raises(PnlocError, match="a.html: the page is empty"):
-        site.check(tmp_path, contents)
-    (tmp_path / "pages" / "a.html").write_text(
-        full + '<div class="output traceback highlight">KeyError</div>'
-    )
-    with pytest.raises(PnlocError, match="a.html: the page holds the traceback"):
-        site.check(tmp_path, contents)
-    (tmp_path / "pages" / "a.html").write_text(full)
+    a.parent.mkdir()
+    for html, message in (
+        (None, "a.html: the book was built without this page"),
+        ("<article><h1>Title</h1></article>", "a.html: the page is empty"),
+        (f'{full}<div class="output traceback">KeyError</div>', "a.html: the page holds the trace"),
+    ):
+        if html:
+            a.write_text(html)
+        with pytest.raises(PnlocError, match=message):
+            site.check(tmp_path, contents)
+    a.write_text(full)
     assert site.check(tmp_path, contents) == tmp_path / "intro.html"
 
 
 def test_an_error_in_a_kernel_is_shown_as_one_line():
-    code = "from IPython.core.interactiveshell import InteractiveShell as S; S.instance().run_cell("
-    code += "\"from pnloc.errors import PnlocError; raise PnlocError('what; what to do')\")"
+    code = (
+        "from IPython.core.interactiveshell import InteractiveShell as S; S.instance().run_cell("
+        "\"from pnloc.errors import PnlocError; raise PnlocError('what; what to do')\")"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert (done.stdout + done.stderr).strip() == "PnlocError: what; what to do"

@@ -1,4 +1,4 @@
-"""The word-to-region view as values and HTML: what is kept is what the package keeps, and nothing hidden gets in."""
+"""The word-to-region view as values and HTML: the package's boxes, and nothing hidden gets in."""
 
 import base64
 import io
@@ -15,53 +15,48 @@ from pnloc.boxes import fuse, group, select
 from pnloc.errors import PnlocError
 from pnloc.run.sets import NAMES
 from pnloc.view.explorer import wordview
-from pnloc.view.explorer.studies import SOURCES, Study
+from pnloc.view.explorer.studies import SOURCES, Item, Study
 
 STARTS = {source: (0.5, 2) for source in SOURCES}
 TEXT = "FINDINGS: Right lower opacity.\nA < B & C </script>"
 
 
-def study(regions: int = 6, seed: int = 0, **more) -> Study:
+def study(regions: int = 6, seed: int = 0, **more: object) -> Study:
     """A generated study with two words, a phrase and a heat map."""
     rng = np.random.default_rng(seed)
     corners = rng.uniform(0, 150, (regions, 2))
     boxes = np.concatenate([corners, corners + rng.uniform(10, 42, (regions, 2))], axis=1)
-    mass = rng.dirichlet(np.ones(max(regions, 1)), 3 + len(NAMES))[:, :regions]
-    made = {
+    mass = iter(rng.dirichlet(np.ones(max(regions, 1)), 3 + len(NAMES))[:, :regions])
+    fields = {
         "report": TEXT,
-        "words": ["right", "opacity"],
-        "spans": [(10, 15), (22, 29)],
-        "alpha": mass[:2],
-        "phrases": ["Right lower opacity"],
-        "gamma": mass[2:3],
+        "words": [Item("right", next(mass), 10, 15), Item("opacity", next(mass), 22, 29)],
+        "phrases": [Item("Right lower opacity", next(mass))],
         "truth": np.array([[20.0, 90, 60, 150]]),
         "credit": "a, generated",
         "shown": True,
     }
-    image = rng.integers(0, 255, (256, 256), dtype=np.uint8)
     chances = np.linspace(0, 1, len(NAMES))
-    heat = np.clip(rng.normal(0.4, 0.3, (192, 192)), 0, 1)
-    return Study(
-        "a", image, 192, boxes, rng.random(regions), mass[3:], chances, heat, **(made | more)
-    )
+    attributes = [Item(*pair, probability=p) for *pair, p in zip(NAMES, mass, chances, strict=True)]
+    image = rng.integers(0, 255, (256, 256), dtype=np.uint8)
+    heat, scores = np.clip(rng.normal(0.4, 0.3, (192, 192)), 0, 1), rng.random(regions)
+    return Study("a", image, 192, boxes, scores, attributes, heat, **(fields | more))
 
 
 def embedded(html: str) -> dict:
-    return json.loads(
-        re.search(r'<script type="application/json"[^>]*>(.*?)</script>', html, re.S)[1]
-    )
+    pattern = r'<script type="application/json"[^>]*>(.*?)</script>'
+    return json.loads(re.search(pattern, html, re.S)[1])
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_what_passes_a_threshold_is_what_the_package_selects(seed):
+def test_what_reaches_a_threshold_is_what_the_package_selects(seed):
     one = study(20, seed)
-    mass = one.mass("attribute", 3)
+    mass = one.attributes[3].mass
     ranked = wordview.ranked(one.boxes, mass, one.scores)
+    grouped = group(one.boxes, mass, one.scores)
     for share in wordview.SHARES:
-        for most in range(1, wordview.MOST + 1):
-            grouped = group(one.boxes, mass, one.scores)
-            kept = fuse(one.boxes, grouped, select(one.boxes, grouped, share, most))
-            assert wordview.keep(ranked, share, most).tolist() == kept.round(1).tolist()
+        chosen = fuse(one.boxes, grouped, select(one.boxes, grouped, share, wordview.MOST))
+        shown = [box for score, *box in ranked if score >= share - 1e-6][: wordview.MOST]
+        assert shown == chosen.round(1).tolist()
 
 
 def test_regions_without_any_score_are_all_kept_as_the_package_keeps_them():
@@ -71,65 +66,47 @@ def test_regions_without_any_score_are_all_kept_as_the_package_keeps_them():
 
 
 def test_heat_boxes_are_there_for_every_step_of_the_threshold():
-    one = study()
-    found = wordview.cam_boxes(one.heat)
-    assert len(found) == 20 and found[9] == heat_boxes(one.heat, 0.5, wordview.MOST)[0].tolist()
+    heat = study().heat
+    boxes = wordview.cam_boxes(heat)
+    assert len(boxes) == 20 and boxes[9] == heat_boxes(heat, 0.5, wordview.MOST)[0].tolist()
     assert wordview.cam_boxes(np.zeros((8, 8))) == [[]] * 20, "a flat map has no box"
 
 
-def test_pictures_are_whole_and_lie_within_the_page():
-    made = wordview.values(study())
-    picture = Image.open(
-        io.BytesIO(base64.b64decode(made["image"].removeprefix("data:image/jpeg;base64,")))
-    )
-    heat = Image.open(
-        io.BytesIO(base64.b64decode(made["cam"]["image"].removeprefix("data:image/png;base64,")))
-    )
-    assert (picture.format, picture.size) == ("JPEG", (256, 256))
-    assert (heat.format, heat.mode, heat.size) == ("PNG", "RGBA", (64, 64))
+def test_images_are_embedded():
+    values = wordview.values(study())
+    for uri, expected in (
+        (values["image"], ("JPEG", "L", (256, 256))),
+        (values["cam"]["image"], ("PNG", "RGBA", (64, 64))),
+    ):
+        image = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
+        assert (image.format, image.mode, image.size) == expected
 
 
-def test_the_html_needs_nothing_from_elsewhere_and_gives_the_report_as_it_is():
+def test_the_html_needs_nothing_from_elsewhere_and_holds_the_report_as_it_is():
     html = wordview.html([study()], STARTS)
     assert set(re.findall(r"https?://[^\s\"'`]+", html)) == {"http://www.w3.org/2000/svg"}
     assert not re.search(r"\b(fetch|XMLHttpRequest|import)\s*\(|@import|url\(", html)
-    given = embedded(html)
-    assert given["studies"][0]["report"] == TEXT and given["starts"] == {
-        s: [0.5, 2] for s in SOURCES
-    }
-    word = given["studies"][0]["words"][1]
+    data = embedded(html)
+    assert data["studies"][0]["report"] == TEXT
+    assert data["starts"] == {source: [0.5, 2] for source in SOURCES}
+    word = data["studies"][0]["words"][1]
     assert TEXT[word["start"] : word["end"]] == word["label"] == "opacity"
     assert html.count("</script>") == 2, "no text of a report ends a script"
 
 
 def test_six_studies_of_the_usual_size_stay_well_below_three_megabytes():
-    long = [
-        study(20, s, words=["word"] * 48, spans=[(-1, -1)] * 48, alpha=np.full((48, 20), 0.05))
-        for s in range(6)
-    ]
-    assert len(wordview.html(long, STARTS)) < 1.5e6
+    words = [Item("word", np.full(20, 0.05))] * 48
+    assert len(wordview.html([study(20, s, words=words) for s in range(6)], STARTS)) < 1.5e6
 
 
 def test_studies_without_regions_report_or_heat_are_drawn_as_well():
-    bare = study(
-        0,
-        report="",
-        words=[],
-        spans=[],
-        phrases=[],
-        alpha=np.zeros((0, 0)),
-        gamma=np.zeros((0, 0)),
-        truth=np.zeros((0, 4)),
-    )
-    made = embedded(wordview.html([replace(bare, heat=None)], STARTS))["studies"][0]
-    assert (
-        made["boxes"] == made["words"] == made["phrases"] == made["truth"] == []
-        and made["cam"] is None
-    )
-    assert [a["mass"] for a in made["attributes"]] == [[]] * len(NAMES)
+    bare = study(0, report="", words=[], phrases=[], truth=np.zeros((0, 4)))
+    values = embedded(wordview.html([replace(bare, heat=None)], STARTS))["studies"][0]
+    assert values["boxes"] == values["words"] == values["phrases"] == values["truth"] == []
+    assert values["cam"] is None
+    assert [one["mass"] for one in values["attributes"]] == [[]] * len(NAMES)
 
 
 def test_a_study_that_no_page_may_show_never_becomes_html():
-    hidden = study(shown=False)
     with pytest.raises(PnlocError, match="^a: no page may show this study"):
-        wordview.html([study(), hidden], STARTS)
+        wordview.html([study(), study(shown=False)], STARTS)

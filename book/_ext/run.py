@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from pnloc.errors import PnlocError
 from pnloc.files import atomic, digest
 from pnloc.run.provenance import environment
-from pnloc.view.notebook import check_types, refuse_unknown
+from pnloc.view.notebook import check
 
 try:
     import nbformat
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-AHEAD = "__import__('pnloc.view.notebook', fromlist=['imports']).imports()"  # what a kernel does while it waits for its notebook
+AHEAD = "__import__('pnloc.view.notebook')"  # what a kernel does while it waits for its notebook
 
 
 def execute(
@@ -78,8 +78,7 @@ def check_parameters(sources: list[Path], parameters: dict[str, object]) -> None
     """Raise PnlocError for a parameter that a notebook does not have (papermill only logs it) or of a wrong type."""
     import papermill
 
-    refuse_unknown(list(parameters))
-    check_types(parameters)
+    check(parameters)
     for source in sources:
         try:
             known = papermill.inspect_notebook(str(source))
@@ -98,7 +97,7 @@ def package_digest() -> str:
     files = sorted(
         p
         for p in (ROOT / "pnloc").rglob("*.*")
-        if p.suffix in (".py", ".js", ".css", ".toml", ".csv")
+        if p.suffix in (".py", ".js", ".css", ".html", ".toml", ".csv", ".mplstyle")
     )
     return digest(
         [p.read_text(encoding="utf-8") for p in files if p.name not in ("cli.py", "__main__.py")],

@@ -1,7 +1,7 @@
 """Figures: each function draws a table or an image on an Axes and returns the Axes.
 
 No metric is computed here, and nothing is saved but by `overlay`. Colours mean the same everywhere:
-TRUTH, OURS and the COLOURS of the methods, all from seaborn's palette for the colour-blind.
+TRUTH, OURS and those of the methods (looks.csv), from seaborn's palette for the colour-blind.
 """
 
 from collections.abc import Sequence
@@ -19,31 +19,13 @@ from pnloc import access
 from pnloc.files import atomic
 from pnloc.run.methods import METHODS
 
-_PALETTE = sns.color_palette("colorblind").as_hex()
-TRUTH, OURS, GREY, DARK = _PALETTE[2], _PALETTE[3], "#777777", "#444444"
-COLOURS = {  # of the methods that figures show
-    "text-attention": OURS,
-    "report-given": _PALETTE[4],
-    "image-label-attention": _PALETTE[1],
-    "detector": _PALETTE[0],
-    "grad-cam": _PALETTE[5],
-    "contrastive-grounding": _PALETTE[6],
-    "supervised": _PALETTE[9],
-    "fixed-boxes": _PALETTE[7],
-    "best-proposal": "#222222",
-}
-MARKERS = dict(zip(COLOURS, "osD^v<*XP", strict=True))
-DASHED = ("fixed-boxes", "best-proposal")  # neither localizes by itself
-BANDS = ("text-attention", "detector", "fixed-boxes")  # whose intervals are drawn
+LOOKS = pd.read_csv(Path(__file__).with_name("looks.csv"), index_col="method")
+COLOURS, MARKERS = LOOKS["colour"].to_dict(), LOOKS["marker"].to_dict()
+TRUTH, OURS, BLUE = "#029e73", COLOURS["text-attention"], COLOURS["detector"]
+GREY, DARK = "#777777", "#444444"
 TITLES = {method.name: method.title for method in METHODS.values()} | {
     "detector-top": "detector's best region alone",
     "classifier": "classifier behind CAM",
-}
-_STYLE = {
-    "figure.dpi": 110,
-    "savefig.bbox": "tight",
-    "axes.titlesize": "medium",
-    "figure.constrained_layout.use": True,
 }
 
 
@@ -54,7 +36,8 @@ def reader_name(method: str) -> str:
 
 def style() -> None:
     """The style of every figure of the book."""
-    sns.set_theme(context="notebook", style="whitegrid", palette="colorblind", rc=_STYLE)
+    sns.set_theme(context="notebook", style="whitegrid", palette="colorblind")
+    plt.style.use(Path(__file__).with_name("pnloc.mplstyle"))
 
 
 # Images ---------------------------------------------------------------------------------------
@@ -69,17 +52,15 @@ def radiograph(image: np.ndarray, ax: Axes, title: str = "") -> Axes:
 
 
 def boxes(
-    corners: np.ndarray,
-    ax: Axes,
-    colour: str,
-    scores: np.ndarray | None = None,
-    dashed: bool = False,
-    width: float = 2.0,
+    corners: np.ndarray, ax: Axes, colour: str, scores: np.ndarray | None = None, **line: object
 ) -> Axes:
-    """Boxes [n, 4] in pixels of the image on the Axes, labelled with their scores [n] if any."""
-    line = {"lw": width, "ls": "--" if dashed else "-"}
+    """Boxes [n, 4] in pixels of the image on the Axes, labelled with their scores [n] if any.
+
+    line: of the edges, as matplotlib takes it (lw, ls, alpha).
+    """
     for row, (x1, y1, x2, y2) in enumerate(np.reshape(corners, (-1, 4))):
-        ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, ec=colour, **line))
+        look = {"fill": False, "ec": colour, "lw": 2.0, **line}
+        ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, **look))
         if scores is not None:
             label = {"color": "white", "fontsize": 7, "backgroundcolor": colour}
             ax.text(x1, y1 - 2, f"{scores[row]:.2f}", va="bottom", **label)
@@ -87,20 +68,14 @@ def boxes(
 
 
 def attention(
-    image: np.ndarray,
-    corners: np.ndarray,
-    weights: np.ndarray,
-    ax: Axes,
-    title: str = "",
-    colour: str = OURS,
+    image: np.ndarray, corners: np.ndarray, weights: np.ndarray, ax: Axes, colour: str = OURS
 ) -> Axes:
     """Attention over regions: boxes [n, 4], thicker and more opaque for larger weights [n]."""
-    radiograph(image, ax, title)
+    radiograph(image, ax)
     strengths = np.asarray(weights) / max(np.max(weights, initial=0), 1e-9)
-    for (x1, y1, x2, y2), strength in zip(corners, strengths.tolist(), strict=True):
+    for box, strength in zip(corners, strengths.tolist(), strict=True):
         if strength > 0.02:
-            line = {"ec": colour, "alpha": strength, "lw": 0.5 + 2.5 * strength}
-            ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, **line))
+            boxes(box, ax, colour, alpha=strength, lw=0.5 + 2.5 * strength)
     return ax
 
 
@@ -146,7 +121,7 @@ def fitting(table: pd.DataFrame, ax: Axes) -> Axes:
     """
     table = table.set_index(table["epoch"] + 1)
     ax.plot(table["loss"], color=GREY, ls="--", marker=".", label="training")
-    ax.plot(table["validation"], color=_PALETTE[0], marker=".", label="validation")
+    ax.plot(table["validation"], color=BLUE, marker=".", label="validation")
     best = table["validation"].dropna().nsmallest(1)
     ax.plot(best, "o", color=OURS, ms=8, mfc="none", mew=2, label="best")
     ax.set(xlabel="epoch", ylabel="loss", xlim=(0.5, len(table) + 0.5))
@@ -175,20 +150,18 @@ def _legend(ax: Axes) -> None:
 
 
 def accuracy_curves(table: pd.DataFrame, ax: Axes, reference: pd.DataFrame | None = None) -> Axes:
-    """Accuracy against the IoU threshold per method of COLOURS, with 95% bands for BANDS.
+    """Accuracy against the IoU threshold per method of looks.csv, some with 95% bands.
 
     Columns method, metric, threshold, value, low, high; reference: threshold, value, line of
     published results.
     """
-    table = table[table["metric"] == "acc"].sort_values("threshold")
-    for method in [name for name in COLOURS if name in set(table["method"])]:
-        rows = table[table["method"] == method].set_index("threshold")
-        look = {"color": COLOURS[method], "ls": "--" if method in DASHED else "-"}
-        ax.plot(rows["value"], marker=MARKERS[method], ms=5, label=reader_name(method), **look)
-        if method in BANDS:
-            ax.fill_between(
-                rows.index, rows["low"], rows["high"], alpha=0.15, lw=0, color=look["color"]
-            )
+    table = table[table["metric"] == "acc"].sort_values("threshold").set_index("threshold")
+    for method, look in LOOKS[LOOKS.index.isin(table["method"])].iterrows():
+        rows, line = table[table["method"] == method], {"color": look["colour"], "ls": look["line"]}
+        ax.plot(rows["value"], marker=look["marker"], ms=5, label=reader_name(method), **line)
+        if look["band"] == "yes":
+            band = {"color": look["colour"], "alpha": 0.15, "lw": 0}
+            ax.fill_between(rows.index, rows["low"], rows["high"], **band)
     lines = [] if reference is None else reference.groupby("line", sort=False)
     for (line, rows), dash in zip(lines, (":", "-."), strict=False):
         ax.plot(rows["threshold"], rows["value"], color=GREY, ls=dash, lw=1.5, label=line)
@@ -197,21 +170,14 @@ def accuracy_curves(table: pd.DataFrame, ax: Axes, reference: pd.DataFrame | Non
     return ax
 
 
-def intervals(
-    table: pd.DataFrame,
-    ax: Axes,
-    label: str,
-    xlabel: str,
-    colours: dict[str, str] | None = None,
-    zero: bool = False,
-) -> Axes:
-    """A forest plot: a row per value of column `label`; columns value, low, high."""
-    looks = [(colours or {}).get(name, _PALETTE[0]) for name in table[label]]
+def intervals(table: pd.DataFrame, ax: Axes, label: str, colours: dict | None = None) -> Axes:
+    """A forest plot: a row per value of column `label`; columns value, low, high.
+
+    colours: by that value.
+    """
+    looks = [(colours or {}).get(name, BLUE) for name in table[label]]
     _whiskers(table, np.arange(len(table)), ax, color=looks)
-    if zero:
-        ax.axvline(0, color=DARK, lw=1)
     _rows([reader_name(name) for name in table[label]], ax)
-    ax.set_xlabel(xlabel)
     return ax
 
 
@@ -302,7 +268,7 @@ def severity_readers(
 ) -> Axes:
     """A read-out against two readers: a bar from one score to the other, a point at their mean."""
     scores = table[list(readers)]
-    bars = {"color": _PALETTE[0], "alpha": 0.5, "lw": 1.5}
+    bars = {"color": BLUE, "alpha": 0.5, "lw": 1.5}
     ax.vlines(table[readout], scores.min(axis=1), scores.max(axis=1), **bars)
     ax.scatter(table[readout], scores.mean(axis=1), s=16, color=OURS, alpha=0.7, zorder=3)
     ax.set(xlabel=readout, ylabel=unit)
@@ -310,13 +276,7 @@ def severity_readers(
 
 
 def zone_map(
-    zones: np.ndarray,
-    places: np.ndarray,
-    outline: np.ndarray,
-    ax: Axes,
-    title: str,
-    label: str,
-    top: float,
+    zones: np.ndarray, places: np.ndarray, outline: np.ndarray, ax: Axes, label: str, top: float
 ) -> Axes:
     """Six values, A to F, each filling its zone of the lungs.
 
@@ -336,7 +296,6 @@ def zone_map(
     for lung in outline:
         ax.contour(lung, levels=[0.5], colors=DARK, linewidths=1)
     ax.figure.colorbar(drawn, ax=ax, label=label, shrink=0.8)
-    ax.set_title(title)
     ax.set_axis_off()
     return ax
 
@@ -350,4 +309,4 @@ def severity_overlay(
     span = (-0.5, side - 0.5, side - 0.5, -0.5)
     look = {"cmap": "inferno", "vmin": 0, "vmax": 1, "interpolation": "bilinear"}
     ax.imshow(mask, alpha=0.6 * mask, extent=span, **look)
-    return boxes(lungs * side, ax, COLOURS["fixed-boxes"], dashed=True, width=1.2)
+    return boxes(lungs * side, ax, COLOURS["fixed-boxes"], ls="--", lw=1.2)

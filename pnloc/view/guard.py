@@ -1,7 +1,7 @@
 """Mark every notebook output that shows credentialed data.
 
-`install` gives the kernel a formatter that adds {'pnloc': 'credentialed'} to the metadata of such outputs, so that no notebook
-has to; book._ext.publish refuses pages with the mark.
+`install` gives the kernel a formatter that adds {'pnloc': 'credentialed'} to the metadata of such
+outputs, so that no notebook has to; book._ext.publish refuses pages with the mark.
 """
 
 from IPython import get_ipython
@@ -15,18 +15,15 @@ from pnloc import access
 class Guard(DisplayFormatter):
     """IPython's formatter of outputs, which also marks the credentialed ones."""
 
-    def format(
-        self, obj: object, include: object = None, exclude: object = None
-    ) -> tuple[dict, dict]:
+    def format(self, obj: object, include: object = None, exclude: object = None) -> tuple:
         """Data and metadata of an output by MIME type."""
         data, metadata = super().format(obj, include, exclude)
-        if kind(obj, data) == access.CREDENTIALED:
-            metadata = {**metadata, "pnloc": access.CREDENTIALED}
-        return data, metadata
+        mark = {"pnloc": access.CREDENTIALED} if kind(obj, data) else {}
+        return data, {**metadata, **mark}
 
 
 def install() -> None:
-    """Let the running kernel mark its outputs from now on; nothing happens outside of IPython or the second time."""
+    """Let the running kernel mark its outputs from now on; does nothing outside of IPython."""
     shell = get_ipython()
     if shell is not None and not isinstance(shell.display_formatter, Guard):
         # The formatters themselves stay: matplotlib has registered with them.
@@ -34,21 +31,18 @@ def install() -> None:
 
 
 def kind(shown: object, data: dict) -> str:
-    """'credentialed' if an object or its representations (by MIME type) show a credentialed image, text or row, else ''."""
+    """'credentialed' if an object or its representations (by MIME type) show credentialed data."""
     texts = [value for value in data.values() if isinstance(value, str)]
     images = [i for ax in shown.axes for i in ax.images] if isinstance(shown, Figure) else []
-    credentialed = any(_image_class(i) == access.CREDENTIALED for i in images) or any(
-        access.MARK in text or access.named(text) for text in texts
-    )
-    return access.CREDENTIALED if credentialed else ""
+    marked = any(_image_class(image) == access.CREDENTIALED for image in images)
+    named = any(access.MARK in text or access.named(text) for text in texts)
+    return access.CREDENTIALED if marked or named else ""
 
 
 def _image_class(drawn: AxesImage) -> str:
-    """The access class that pnloc.view.figures gave an image; an unlabelled one counts as a radiograph if grey or RGB."""
+    """The class that pnloc.view.figures gave an image; others are radiographs if grey or RGB."""
     if drawn.get_gid() in access.CLASSES:
         return drawn.get_gid()
-    array = drawn.get_array()
-    photograph = array is not None and (
-        array.ndim == 3 or drawn.get_cmap().name.startswith(("gray", "grey", "Grey"))
-    )
+    array, colours = drawn.get_array(), drawn.get_cmap().name.lower()
+    photograph = array is not None and (array.ndim == 3 or colours.startswith(("gray", "grey")))
     return access.of(None) if photograph else ""

@@ -1,58 +1,48 @@
-"""A report as HTML, its findings and attributes marked in colour; nothing but the colour-blind safe palette of Okabe and Ito.
+"""A report as HTML, its findings and attributes marked in colours, whose style `legend` brings.
 
-Backgrounds are translucent and the text keeps the page's own colour, so that the marks read on light and dark pages alike; every
-finding also carries its assertion as a word, so that no meaning hangs on colour alone.
+Every finding also carries its assertion as a word, so that no meaning depends on colour alone.
 """
 
 from html import escape
+from pathlib import Path
 
 from pnloc import access
 from pnloc.reports.findings import ASSERTIONS, findings
 from pnloc.reports.sentences import Splitter
 
-COLOURS = {
-    "affirmed": "213, 94, 0",
-    "hedged": "230, 159, 0",
-    "negated": "0, 114, 178",
-    "past": "128, 128, 128",
-    "hypothetical": "204, 121, 167",
-    "attribute": "0, 158, 115",
-}
-_BLOCK = "white-space: pre-wrap; line-height: 1.9; border-left: 3px solid rgba(128, 128, 128, .5); padding-left: .8em"
+CSS = Path(__file__).with_name("markup.css")
 
 
 def _mark(text: str, kind: str, title: str = "", label: str = "") -> str:
-    style = f"background: rgba({COLOURS[kind]}, .22); border-bottom: 2px solid rgb({COLOURS[kind]}); border-radius: 3px; padding: 0 .15em"
-    small = (
-        f'<sub style="font-size: .7em; padding-left: .25em">{escape(label)}</sub>' if label else ""
-    )
-    return f'<span style="{style}" title="{escape(title)}">{escape(text)}{small}</span>'
+    small = f"<sub>{label}</sub>" if label else ""
+    head = f'<span class="pnloc-mark pnloc-{kind}" title="{escape(title)}">'
+    return f"{head}{escape(text)}{small}</span>"
 
 
 def legend() -> str:
     """What the colours mean, as HTML."""
-    return f"<p>{' '.join(_mark(kind, kind) for kind in (*ASSERTIONS, 'attribute'))}</p>"
+    marks = " ".join(_mark(kind, kind) for kind in (*ASSERTIONS, "attribute"))
+    return f"<style>{CSS.read_text(encoding='utf-8')}</style><p>{marks}</p>"
 
 
 def report(text: str, splitter: Splitter | None = None, kind: str = "") -> str:
-    """A report as HTML: findings with their assertion, and the words that give attributes to a finding asserted of today.
+    """A report as HTML: findings with their assertion, and the words that give them attributes.
 
-    `kind` is the access class of a text that does not carry its own (pnloc.access); a credentialed text is marked as such.
+    `kind` is the access class of a text that does not carry its own (pnloc.access); credentialed
+    texts are marked as such.
     """
     marks: dict[tuple[int, int], str] = {}
-    found = findings(text, splitter)
-    for finding in found:
-        for start, end, names in finding.marks if finding.current else ():
-            marks[start, end] = _mark(text[start:end], "attribute", ", ".join(sorted(names)))
-    for finding in found:
-        title = f"{finding.assertion}: {', '.join(sorted(finding.attributes)) or 'no attribute'}"
-        marks[finding.span] = _mark(
-            text[slice(*finding.span)], finding.assertion, title, finding.assertion
-        )
+    mentions = findings(text, splitter)
+    for start, end, names in [mark for f in mentions if f.current for mark in f.marks]:
+        marks[start, end] = _mark(text[start:end], "attribute", ", ".join(sorted(names)))
+    for finding in mentions:
+        phrase, assertion = text[slice(*finding.span)], finding.assertion
+        title = f"{assertion}: {', '.join(sorted(finding.attributes)) or 'no attribute'}"
+        marks[finding.span] = _mark(phrase, assertion, title, assertion)
     parts, at = [], 0
     for start, end in sorted(marks):
         if start >= at:
             parts += [escape(text[at:start]), marks[start, end]]
             at = end
     marked = f" {access.MARK}" if (kind or access.of(text)) == access.CREDENTIALED else ""
-    return f'<div{marked} style="{_BLOCK}">{"".join(parts)}{escape(text[at:])}</div>'
+    return f'<div{marked} class="pnloc-marked">{"".join(parts)}{escape(text[at:])}</div>'

@@ -111,12 +111,10 @@ def headlines(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """
     rows, tables = [], _with_facts(tables)
     for line in tomllib.loads(HEADLINES.read_text(encoding="utf-8"))["line"]:
-        heading = line["section"].partition("#")[2].replace("-", " ")
-        link = f"[{int(line['section'][:2])}: {heading}]({line['section']})"
         table = tables.get(line["table"], pd.DataFrame())
         for row in table.query(line["query"]).to_dict("records") if len(table) else []:
             question, number = (line[key].format(**row) for key in ("question", "number"))
-            rows.append([question, row["dataset"], number, row["n"], link])
+            rows.append([question, row["dataset"], number, row["n"], line["link"]])
     return pd.DataFrame(rows, columns=["question", "on", "number", "n", "made in"])
 
 
@@ -164,35 +162,6 @@ def published(folder: Path = RESULTS) -> dict[str, pd.DataFrame]:
     tables = {path.stem: read_csv(path) for path in sorted(folder.glob("*.csv"))}
     facts = {path.stem: read_json(path) for path in sorted(folder.glob("*.json"))}
     return tables | {name: pd.Series(values) for name, values in facts.items()}
-
-
-def made(facts: Mapping) -> str:
-    """How a folder of results was made, from its JSON file: images, seeds, date, commits, time."""
-    commits = ", ".join(dict.fromkeys(commit[:10] for commit in facts["commits"]))
-    if "plan" not in facts:
-        return (
-            f"Made on {facts['date']} with the preset `{facts['preset']}`, seed {facts['seed']}, "
-            f"commit {commits}."
-        )
-    plan, hours = facts["plan"], sum(facts["seconds"].values()) / 3600
-    return (
-        f"{facts['test_images_with_pneumonia']} test images with pneumonia in "
-        f"{len(plan['replicates'])} generated data sets, each with its own detector; "
-        f"{plan['seeds']} seeds of the attention, {plan['ablation_seeds']} for ablations. "
-        f"Made on {facts['date']} "
-        f"with commit {commits}; all stages together took {hours:.1f} hours in one thread."
-    )
-
-
-def beside(pooled: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame:
-    """Mean union IoU, or its differences, of pooled results next to those of a run."""
-    own = own.assign(dataset=own["dataset"] + ", this run")
-    pooled = pooled[~pooled["dataset"].str.contains("/")]
-    table = pd.concat([pooled, own]).query("metric == 'miou'")
-    signed = "against" in pooled
-    key = ["method", "against"] if signed else ["method"]
-    table = table[table["method"].isin(pooled["method"])]
-    return wide(table, key, "dataset", 3, signed)
 
 
 def ablation_table(ablations: pd.DataFrame) -> pd.DataFrame:

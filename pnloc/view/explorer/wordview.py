@@ -1,14 +1,17 @@
-"""The word-to-region view: studies as plain values that static/wordview.js draws, and as HTML that needs neither a kernel nor a network.
+"""The word-to-region view: studies as JSON that static/wordview.js draws, alone or in a page.
 
-A page is made only of studies that a page may show (pnloc.run.sets.Sets.may_show).
+`html` needs neither a kernel nor a network; it takes only studies that a page may show
+(pnloc.run.sets.Sets.may_show).
 """
 
 import base64
 import io
 import json
+from dataclasses import asdict
 from functools import lru_cache
 from html import escape
 from pathlib import Path
+from string import Template
 
 import numpy as np
 from matplotlib import colormaps
@@ -18,92 +21,65 @@ from pnloc.baselines.heatmaps import heat_boxes
 from pnloc.boxes import fuse, group, suppress
 from pnloc.errors import PnlocError
 from pnloc.files import digest
-from pnloc.run.sets import NAMES
-from pnloc.view.explorer.studies import Starts, Study
+from pnloc.view.explorer.studies import Item, Starts, Study
 
 STATIC = Path(__file__).parent / "static"
 MOST = 5  # boxes that the control goes up to
-SHARES = tuple(
-    round(0.05 * step, 2) for step in range(1, 21)
-)  # what the threshold's control goes through
+SHARES = tuple(round(0.05 * step, 2) for step in range(1, 21))  # steps of the threshold's control
 HEAT_SIDE = 64  # cells of the heat map that is shown
 OVERLAP = 0.3  # that of pnloc.boxes.select
 
 
 def ranked(boxes: np.ndarray, mass: np.ndarray, scores: np.ndarray) -> list[list[float]]:
-    """Score relative to the best and box (x1, y1, x2, y2), best first, of the regions that stay after grouping, suppression and fusion."""
+    """Score relative to the best one and box (x1, y1, x2, y2) of each place, best first.
+
+    Places are what grouping, suppression and fusion leave of the regions. The boxes of
+    pnloc.localizer.pick are the first few of them whose score reaches the threshold.
+    """
     grouped = group(boxes, mass, scores)
-    kept = suppress(boxes, grouped, OVERLAP)
-    best = grouped[kept[0]] if len(kept) else 0.0
-    relative = grouped[kept] / best if best > 0 else np.ones(len(kept))
-    return [
-        [round(float(r), 6), *map(float, box.round(1))]
-        for r, box in zip(relative, fuse(boxes, grouped, kept), strict=True)
-    ]
-
-
-def keep(order: list[list[float]], share: float, most: int) -> np.ndarray:
-    """The boxes [n, 4] that a threshold and a number leave of what `ranked` gave: those of pnloc.localizer.pick, to a tenth of a pixel."""
-    return np.array([box for relative, *box in order if relative >= share - 1e-6][:most]).reshape(
-        -1, 4
-    )
+    rows = suppress(boxes, grouped, OVERLAP)
+    best = grouped[rows].max(initial=0.0)
+    relative = grouped[rows] / best if best > 0 else np.ones(len(rows))
+    table = np.column_stack([relative.round(6), fuse(boxes, grouped, rows).round(1)])
+    return table.tolist()
 
 
 def values(study: Study) -> dict:
-    """A study as JSON's plain values; see the head of static/wordview.js for who draws them."""
+    """A study as plain values for static/wordview.js."""
 
-    def item(label: str, source: str, number: int = 0, **more: object) -> dict:
-        mass = study.mass(source, number)
-        order = ranked(study.boxes, mass, study.scores)
-        return {"label": label, "mass": [round(float(m), 4) for m in mass], "ranked": order, **more}
+    def plain(item: Item) -> dict:
+        places = ranked(study.boxes, item.mass, study.scores)
+        return asdict(item) | {"mass": item.mass.astype(float).round(4).tolist(), "ranked": places}
 
-    return {
-        "name": study.name,
-        "credit": study.credit,
-        "image": jpeg(study.image),
-        "side": study.side,
-        "boxes": study.boxes.round(1).tolist(),
-        "truth": study.truth.round(1).tolist(),
-        "report": study.report,
-        "words": [
-            item(word, "word", k, start=start, end=end)
-            for k, (word, (start, end)) in enumerate(zip(study.words, study.spans, strict=True))
-        ],
-        "phrases": [item(text, "phrase", k) for k, text in enumerate(study.phrases)],
-        "attributes": [
-            item(name, "attribute", k, probability=round(float(study.probabilities[k]), 3))
-            for k, name in enumerate(NAMES)
-        ],
-        "detector": item("detector", "detector"),
-        "cam": None
-        if study.heat is None
-        else {"image": heat_png(study.heat), "boxes": cam_boxes(study.heat)},
-    }
+    shown = {key: getattr(study, key) for key in ("name", "credit", "report", "side", "reading")}
+    shown |= {key: getattr(study, key).round(1).tolist() for key in ("boxes", "truth")}
+    for key in ("words", "phrases", "attributes"):
+        shown[key] = [plain(item) for item in getattr(study, key)]
+    image = _uri(Image.fromarray(study.image), "JPEG", quality=85)
+    cam = None
+    if study.heat is not None:
+        cam = {"image": heat_png(study.heat), "boxes": cam_boxes(study.heat)}
+    return shown | {"detector": plain(study.detector), "image": image, "cam": cam}
 
 
 def cam_boxes(heat: np.ndarray) -> list[list[list[float]]]:
-    """The boxes [n, 4] of a heat map [S, S] at each of SHARES, MOST at the most."""
+    """Up to MOST boxes of a heat map [S, S] at each of SHARES."""
     return [heat_boxes(heat, share, MOST)[0].tolist() for share in SHARES]
 
 
-def jpeg(image: np.ndarray) -> str:
-    """A grey image uint8 [H, W] as the data URI of a JPEG."""
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "JPEG", quality=85, optimize=True)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
 def heat_png(heat: np.ndarray) -> str:
-    """A heat map [S, S], 0 to 1, as the data URI of a PNG that is the more opaque the hotter it is."""
-    small = Image.fromarray(heat.astype(np.float32)).resize(
-        (HEAT_SIDE, HEAT_SIDE), Image.Resampling.BILINEAR
-    )
-    level = np.asarray(small).clip(0, 1)
+    """A heat map [S, S], 0 to 1, as the data URI of a PNG, more opaque where it is hotter."""
+    whole = Image.fromarray(heat.astype(np.float32))
+    level = np.asarray(whole.resize((HEAT_SIDE, HEAT_SIDE), Image.Resampling.BILINEAR)).clip(0, 1)
     colour = (colormaps["inferno"](level) * 255).astype(np.uint8)
     colour[..., 3] = (level * 145).astype(np.uint8)
+    return _uri(Image.fromarray(colour), "PNG")
+
+
+def _uri(image: Image.Image, kind: str, **options: object) -> str:
     buffer = io.BytesIO()
-    Image.fromarray(colour).save(buffer, "PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    image.save(buffer, kind, optimize=True, **options)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 @lru_cache
@@ -112,30 +88,21 @@ def source(name: str) -> str:
     return (STATIC / name).read_text(encoding="utf-8")
 
 
-def html(studies: list[Study], starts: Starts, made: list[dict] | None = None) -> str:
-    """Studies as one piece of HTML with its script, style and pictures; its first lines stand where scripts do not run.
+def html(studies: list[Study], starts: Starts, plain: list[dict] | None = None) -> str:
+    """Studies as one piece of HTML with its script, style and images.
 
-    `made` are their `values`, where these are at hand. Raises PnlocError where a study is one that no page may show.
+    plain: their `values`, if at hand. Raises PnlocError for a study that no page may show.
     """
-    refuse_hidden(studies)
-    given = {"studies": [values(s) for s in studies] if made is None else made, "starts": starts}
-    data = json.dumps(given, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
-    name = f"pnloc-{digest(data)[:12]}"
-    listed = ", ".join(escape(s.name) for s in studies)
-    return (
-        f"<style>{source('wordview.css')}</style>\n"
-        f'<div id="{name}" role="region" aria-label="where words and attributes look">\n'
-        f"<p>This view needs JavaScript; the figures on this page show the same without. Studies: {listed}.</p></div>\n"
-        f'<script type="application/json" id="{name}-data">{data}</script>\n'
-        f'<script type="module">{source("wordview.js")}\n'
-        f'mount(document.getElementById("{name}"), JSON.parse(document.getElementById("{name}-data").textContent));</script>'
-    )
-
-
-def refuse_hidden(studies: list[Study]) -> None:
-    """Raise PnlocError for the first study that no page may show."""
     for study in studies:
         if not study.shown:
-            raise PnlocError(
-                f"{study.name}: no page may show this study (credentialed, one's own, or of a licence that forbids it); leave it out"
-            )
+            reasons = "credentialed, one's own, or of a licence that forbids it"
+            raise PnlocError(f"{study.name}: no page may show this study ({reasons}); leave it out")
+    shown = {"studies": plain or [values(study) for study in studies], "starts": starts}
+    data = json.dumps(shown, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    return Template(source("wordview.html")).substitute(
+        name=f"pnloc-{digest(data)[:12]}",
+        studies=", ".join(escape(study.name) for study in studies),
+        style=source("wordview.css"),
+        script=source("wordview.js"),
+        data=data,
+    )

@@ -1,6 +1,6 @@
 // One study or two: a radiograph, its regions shaded by attention, its report with words to hover, focus or tap.
 //
-// The same view stands in a page without a kernel (pnloc.wordview.html calls `mount`) and in JupyterLab (pnloc.explorer, by way of
+// The same view stands in a page without a kernel (pnloc.view.explorer.wordview.html calls `mount`) and in JupyterLab (pnloc.view.explorer.widget, by way of
 // `render`, as anywidget asks for it). All numbers come from Python; here they are only drawn, so that nothing waits for a kernel.
 
 const SVG = "http://www.w3.org/2000/svg";
@@ -28,6 +28,25 @@ function place([x1, y1, x2, y2], side) {
 /** The items of a study that a way of looking chooses among. */
 const itemsOf = (study, source) =>
   ({ word: study.words, phrase: study.phrases, attribute: study.attributes, detector: [study.detector] })[source] ?? [];
+
+/** What the localizer reads in an image of one's own: probabilities, severity, and boxes in pixels of the file. */
+function readout({ attributes: [pneumonia, ...others], reading }) {
+  const sorted = [...others].sort((a, b) => b.probability - a.probability);
+  const likely = sorted.filter((one) => one.probability >= 0.5);
+  const named = (likely.length ? likely : sorted.slice(0, 3)).map((one) => `${one.label} ${one.probability.toFixed(2)}`);
+  const fact = (name, ...text) => [make("b", {}, name), ": ", ...text];
+  const row = (kind, cells) => make("tr", {}, ...cells.map((cell) => make(kind, {}, String(cell))));
+  const rows = reading.boxes.map(([x1, y1, x2, y2, score]) => row("td", [...[x1, y1, x2, y2].map(Math.round), score.toFixed(3)]));
+  const boxes = rows.length
+    ? [make("p", {}, make("b", {}, "Boxes"), ", in pixels of the file:"),
+      make("table", {}, make("thead", {}, row("th", ["x1", "y1", "x2", "y2", "score"])), make("tbody", {}, ...rows))]
+    : [make("p", {}, "No box.")];
+  return make("div", { class: "pnloc-readout" },
+    make("p", {}, ...fact("Pneumonia", `probability ${pneumonia.probability.toFixed(2)}. `),
+      ...fact("Severity", `expected grade ${reading.grade.toFixed(2)} of 3 (0 none, 1 mild, 2 moderate, 3 severe); `
+        + `boxes times scores cover ${(100 * reading.share).toFixed(1)}% of the image.`)),
+    make("p", {}, ...fact("Attributes", `${named.join(", ")}.`)), ...boxes);
+}
 
 /** A row of buttons of which one has the keyboard; arrow keys, Home and End go on from there. */
 function roving(group, buttons) {
@@ -66,6 +85,7 @@ class Panel {
     this.status = make("p", { class: "pnloc-status", role: "status", "aria-live": "polite" });
     this.buttons = new Map();
     const text = make("div", { class: "pnloc-text" }, this.status);
+    if (study.reading) text.append(readout(study));
     if (study.report) text.append(make("h4", {}, "Report"), this.#report(choose));
     if (study.phrases.length) text.append(make("h4", {}, "Findings of the report"), this.#row("phrase", study.phrases, choose));
     text.append(make("h4", {}, "What the image alone says"), this.#row("attribute", study.attributes, choose));
@@ -108,7 +128,7 @@ class Panel {
     items.forEach((one, item) => {
       const [group, name] = kind === "attribute" && one.label.includes(":") ? one.label.split(":") : ["", one.label];
       const button = this.#button(kind, item, name, choose);
-      if (one.probability !== undefined) {
+      if (one.probability != null) {
         button.style.setProperty("--share", `${one.probability * 100}%`);
         button.setAttribute("aria-label", `${one.label}, probability ${one.probability.toFixed(2)}`);
         button.append(make("span", {}, one.probability.toFixed(2)));
@@ -170,7 +190,8 @@ class Panel {
 export function mount(root, given, state = {}, changed = () => {}) {
   let { studies, starts } = given, panels = [];
   const [share0, most0] = starts.attribute, label0 = studies[0]?.attributes[0].label;
-  state = { study: 0, other: -1, source: "attribute", item: 0, label: label0, share: share0, most: most0, truth: true, ...state };
+  const begin = { study: 0, other: -1, source: "attribute", item: 0, label: label0, share: share0, most: most0, truth: true };
+  state = { ...begin, ...state };
   const select = (name) => make("select", { "aria-label": name });
   const first = select("study"), other = select("compare with");
   const share = make("input", { type: "range", min: 0.05, max: 1, step: 0.05, "aria-label": "threshold, as a share of the best score" });
@@ -235,7 +256,7 @@ export function mount(root, given, state = {}, changed = () => {}) {
   draw();
   return {
     state: () => state,
-    apply: (now) => { if (JSON.stringify(now) !== JSON.stringify(state)) { state = { ...state, ...now }; draw(); } },
+    apply: (now) => { if (JSON.stringify(now) !== JSON.stringify(state)) { state = { ...begin, ...now }; draw(); } },
     replace: (now) => { ({ studies, starts } = now); delete body.dataset.built; fill(); draw(); },
   };
 }
