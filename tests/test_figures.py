@@ -88,7 +88,7 @@ def test_accuracy_has_a_line_per_known_method_beside_the_published_ones(ax):
 def test_a_forest_plot_has_a_point_per_row_and_a_bar_where_there_is_an_interval(ax):
     rows = [("detector", 0.5, 0.4, 0.7), ("mine", 0.2, NAN, NAN)]
     table = pd.DataFrame(rows, columns=["method", "value", "low", "high"])
-    figures.intervals(table, ax, "method", "IoU", {"detector": "#123456"}, zero=True)
+    figures.intervals(table, ax, "method", {"detector": "#123456"})
     assert points(ax) == [[0.5, 0], [0.2, 1]] and ax.yaxis_inverted()
     bars = [s.tolist() for s in ax.collections[0].get_segments() if len(s)]
     assert bars == [[[0.4, 0], [0.7, 0]]]
@@ -135,7 +135,7 @@ def test_a_zone_is_filled_inside_its_lung_only(ax):
     outline[0, :, :2] = outline[1, :, 4:] = 1
     thirds = [(k / 3, (k + 1) / 3) for k in range(3)]
     places = np.array([[x, a, x + 0.5, b] for x in (0, 0.5) for a, b in thirds])
-    figures.zone_map(np.arange(6.0), places, outline, ax, "zones", "mean", 6.0)
+    figures.zone_map(np.arange(6.0), places, outline, ax, "mean", 6.0)
     picture = ax.images[0].get_array()
     assert picture.mask[:, 2:4].all() and not picture.mask[:, [0, 1, 4, 5]].any()
     assert picture[:, 0].tolist() == [0, 1, 1, 2] and picture[0, 5] == 3
