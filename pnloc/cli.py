@@ -1,389 +1,211 @@
-"""The command line: `python -m pnloc {data check, train, localize, evaluate, reports, gather, keep, reproduce, experiment}`.
+"""The command line, `python -m pnloc COMMAND`; commands.toml lists commands and arguments.
 
-Every error of input is one line on standard error and exit status 2. `data check` ends with 0 where all is well, 1 where
-something lies in quarantine, 2 where a set is unusable, 3 where only an image leaks from a test set into training.
+Bad input is one line on standard error and exit status 2. `data check` ends with 0 if all is well,
+1 with something in quarantine, 2 with an unusable set, 3 if images only leak from test to training.
 """
 
 import argparse
+import json
 import os
 import sys
+import tomllib
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import pandas as pd
 
 from pnloc import __version__
 from pnloc.errors import PnlocError
+from pnloc.files import read_text, write_table
 
-PRESETS = "smoke, demo, public or mimic"
+ROOT = Path(__file__).parents[1]
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m pnloc",
-        description="Pneumonia localization by cross-attention on radiographs and reports. Not a medical device.",
-    )
+    table = tomllib.loads(Path(__file__).with_name("commands.toml").read_text(encoding="utf-8"))
+    text = "Pneumonia localization by cross-attention on radiographs and reports. "
+    parser = argparse.ArgumentParser("python -m pnloc", description=f"{text}Not a medical device.")
     parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    data = commands.add_parser("data", help="look at the data sets").add_subparsers(
-        dest="action", required=True
-    )
-    check = data.add_parser(
-        "check", help="read every set, decode every image, count, quarantine, look for leaks"
-    )
-    check.add_argument(
-        "--json", action="store_true", help="print one JSON object instead of tables"
-    )
-    check.add_argument(
-        "--quick", action="store_true", help="read tables and headers only, decode no image"
-    )
-    train = commands.add_parser(
-        "train", help="train detector and localizer, write the checkpoint and all tables"
-    )
-    reproduce = commands.add_parser(
-        "reproduce", help="run all notebooks with papermill and hand their pages to the book"
-    )
-    for command in (check, train, reproduce):
-        command.add_argument(
-            "--preset",
-            default="demo",
-            help=f"{PRESETS}, or with a number changed: demo+model.epochs=40",
-        )
-        command.add_argument("--data", default="", help="folder that holds the real data sets")
-        command.add_argument(
-            "--seed", type=int, default=0, help="whole number from 0 on (default: 0)"
-        )
-        command.add_argument(
-            "--artifacts",
-            default="",
-            help="where results go (default: artifacts/ of the repository)",
-        )
-    reproduce.add_argument(
-        "-p",
-        "--parameter",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("NAME", "VALUE"),
-        help="a further notebook parameter",
-    )
-    locate = commands.add_parser(
-        "localize", help="boxes and attributes of images, from the images alone"
-    )
-    locate.add_argument("images", nargs="+", metavar="IMAGE", help="PNG, JPEG or DICOM files")
-    locate.add_argument(
-        "--checkpoint",
-        required=True,
-        metavar="RUN_DIR",
-        help="folder of a run or of its checkpoint",
-    )
-    locate.add_argument(
-        "--out",
-        required=True,
-        metavar="OUT_DIR",
-        help="folder for boxes.csv, attributes.csv, overlays",
-    )
-    locate.add_argument(
-        "--report",
-        metavar="FILE",
-        help="the report of the one image given: its phrases go to phrases.csv, with boxes",
-    )
-    measure = commands.add_parser(
-        "evaluate", help="the table of localization metrics, from files of boxes alone"
-    )
-    measure.add_argument(
-        "predictions", metavar="PREDICTIONS", help="CSV: image, x1, y1, x2, y2, score"
-    )
-    measure.add_argument(
-        "truth",
-        metavar="TRUTH",
-        help="CSV: image, x1, y1, x2, y2, and optionally patient; no corners: no pneumonia",
-    )
-    measure.add_argument("--patients", metavar="FILE", help="CSV: image, patient")
-    measure.add_argument("--out", metavar="FILE", help="write the table there, as CSV")
-    measure.add_argument(
-        "--resamples", type=int, default=2000, help="of the bootstrap (default: 2000)"
-    )
-    measure.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
-    several = commands.add_parser(
-        "gather", help="the tables of several runs as one, and means over their seeds"
-    )
-    several.add_argument("runs", nargs="+", metavar="RUN_DIR", help="folders of finished runs")
-    several.add_argument(
-        "--table",
-        default="localization",
-        help="localization or differences (default: localization)",
-    )
-    several.add_argument("--metric", default="miou", help="what to print means of (default: miou)")
-    several.add_argument("--out", metavar="FILE", help="write every row of every run there, as CSV")
-    kept = commands.add_parser(
-        "keep", help="copy a finished run's tables over patients, those of no single image"
-    )
-    kept.add_argument("run", metavar="RUN_DIR", help="the run's folder, such as artifacts/public")
-    kept.add_argument(
-        "--out",
-        required=True,
-        metavar="DIR",
-        help="where they go; the book's are in book/results/public",
-    )
-    texts = commands.add_parser(
-        "reports", help="what reports assert: findings, assertions, attributes"
-    )
-    texts.add_argument(
-        "files",
-        nargs="+",
-        metavar="FILE",
-        help="text files of one report each; - reads standard input",
-    )
-    trial = commands.add_parser(
-        "experiment",
-        help="what text adds, over data sets, detectors and seeds: an hour or so, resumable",
-    )
-    trial.add_argument("--plan", default="full", help="full or smoke (default: full)")
-    trial.add_argument(
-        "--artifacts",
-        default="",
-        help="where stages are kept (default: artifacts/ of the repository)",
-    )
-    trial.add_argument(
-        "--out",
-        default="",
-        metavar="DIR",
-        help="where tables go as well; the book's are in book/results",
-    )
+    groups = {"": parser.add_subparsers(dest="command", required=True)}
+    for name, entry in table["commands"].items():
+        group, _, last = name.rpartition(" ")
+        command = groups[group].add_parser(last, help=entry["help"])
+        if "arguments" not in entry:
+            groups[name] = command.add_subparsers(dest="action", required=True)
+            continue
+        arguments: dict[str, dict] = {}
+        for flags, settings in entry["arguments"].items():
+            arguments |= table["run"] if flags == "run" else {flags: settings}
+        for flags, settings in arguments.items():
+            if "type" in settings:
+                settings["type"] = int
+            if settings.get("nargs") == 2:
+                settings["metavar"] = tuple(settings["metavar"])
+            command.add_argument(*flags.split(), **settings)
     return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit status."""
-    given = _parser().parse_args(arguments)
+    args = _parser().parse_args(arguments)
     try:
-        run = {
-            "data": _check,
-            "train": _train,
-            "localize": _localize,
-            "evaluate": _evaluate,
-            "reports": _reports,
-        }
-        return (
-            run
-            | {"gather": _gather, "keep": _keep, "reproduce": _reproduce, "experiment": _experiment}
-        )[given.command](given)
+        return globals()[f"_{args.command}"](args) or 0
     except PnlocError as error:
-        print(f"pnloc: {error}", file=sys.stderr)
+        _complain(error)
         return 2
-    except BrokenPipeError:  # whoever reads the output has seen enough
+    except BrokenPipeError:  # the reader of the output, such as `head`, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
-        print("pnloc: stopped; the same command goes on from the last whole step", file=sys.stderr)
+        _complain("stopped; the same command goes on from the last whole step")
         return 130
 
 
-def _beside(module: str):
+def _complain(message: object) -> None:
+    print(f"pnloc: {message}", file=sys.stderr)
+
+
+def _show(table: pd.DataFrame, digits: str = "") -> None:
+    options = {"na_rep": "", "float_format": f"{{:{digits}}}".format} if digits else {}
+    print(table.to_string(index=False, **options))
+
+
+def _beside(module: str) -> ModuleType:
     """A module that lies beside the package and comes with the repository only."""
-    root = Path(__file__).parents[1]
-    if not root.joinpath(*module.split(".")).with_suffix(".py").exists():
+    if not ROOT.joinpath(*module.split(".")).with_suffix(".py").exists():
         raise PnlocError("this command comes with the repository: clone it, and make env there")
-    sys.path.insert(0, str(root))
+    sys.path.insert(0, str(ROOT))
     return import_module(module)
 
 
-def _open(given: argparse.Namespace):
+def _open(args: argparse.Namespace):
     from pnloc.run.run import open_run
 
-    return open_run(given.preset, given.data, given.seed, given.artifacts)
+    return open_run(args.preset, args.data, args.seed, args.artifacts)
 
 
-def _check(given: argparse.Namespace) -> int:
-    import json
-
+def _data(args: argparse.Namespace) -> int:
     from pnloc.data.audit import audit
-    from pnloc.files import write_table
 
-    run = _open(given)
-    found = audit(run.sets.readers(), run.sets.measured, decode=not given.quick)
-    quarantine, pairs = found.quarantine(), found.pairs
+    run = _open(args)
+    result = audit(run.sets.readers(), run.sets.measured, decode=not args.quick)
+    quarantine, leaks = result.quarantine(), result.leaks()
     write_table(run.root / "quarantine.csv", quarantine)
-    write_table(run.root / "same-content.csv", pairs)
-    if given.json:
-        print(json.dumps(found.as_dict(), indent=1, default=str))
-        return found.status()
-    if found.records:
+    write_table(run.root / "same-content.csv", result.pairs)
+    if args.json:
+        print(json.dumps(result.as_dict(), indent=1, default=str))
+        return result.status()
+    for table in (result.rows(), result.splits()) if result.records else ():
+        print(table.to_string(index=False), end="\n\n")
+    for name, reason in result.unusable.items():
+        print(f"{name}: UNUSABLE: {reason}")
+    print(*result.remarks(), sep="\n")
+    if len(leaks):
         print(
-            found.rows().to_string(index=False),
-            found.splits().to_string(index=False),
-            sep="\n\n",
-            end="\n\n",
+            "LEAK: training images that are test images under the name of another patient;", end=""
         )
-    for name, why in found.unusable.items():
-        print(f"{name}: UNUSABLE: {why}")
-    print(*found.remarks(), sep="\n")
-    if len(found.leaks()):
-        print(
-            "LEAK: training images that are test images under the name of another patient; training leaves these patients out:"
-        )
-        print(found.leaks().drop(columns="leak").to_string(index=False))
+        print(" training leaves these patients out:")
+        _show(leaks.drop(columns="leak"))
     print(f"{len(quarantine)} in quarantine: {run.root / 'quarantine.csv'}")
-    return found.status()
+    return result.status()
 
 
-def _train(given: argparse.Namespace) -> int:
+def _train(args: argparse.Namespace) -> None:
     from pnloc import parallel
     from pnloc.run.results import tables
 
-    run = _open(given)
+    run = _open(args)
     run.train()
-    if not parallel.leave():
-        return 0  # the main process goes on alone
-    made = tables(run)
-    print(made["localization"].query("metric == 'miou'").to_string(index=False))
-    print(f"checkpoint: {run.root / 'checkpoint'}; tables: {run.root / 'tables'}")
-    return 0
+    if parallel.leave():  # the main process goes on by itself
+        _show(tables(run)["localization"].query("metric == 'miou'"))
+        print(f"checkpoint: {run.root / 'checkpoint'}; tables: {run.root / 'tables'}")
 
 
-def _localize(given: argparse.Namespace) -> int:
-    from pnloc.files import read_text, write_table
-    from pnloc.images import read_gray
+def _localize(args: argparse.Namespace) -> int:
     from pnloc.localizer import Localizer
     from pnloc.reports.phrases import phrases
-    from pnloc.view.figures import overlay
+    from pnloc.view.overlays import localize
 
-    if given.report and len(given.images) != 1:
-        raise PnlocError(f"--report goes with one image, not with {len(given.images)}")
-    report = read_text(given.report) if given.report else ""
-    localizer = Localizer.load(given.checkpoint)
-    out, boxes, attributes, failed = Path(given.out), [], [], 0
-    paths = [Path(p) for p in given.images]
-    stems = [p.stem for p in paths]
-    for path in paths:
-        try:
-            seen = localizer.propose(path)
-            found, probabilities = localizer(seen)
-            name = path.stem if stems.count(path.stem) == 1 else path.name.replace(".", "-")
-            overlay(read_gray(path), found, out / f"{name}.overlay.png")
-            if given.report:
-                write_table(out / "phrases.csv", localizer.ground(seen, phrases(report)))
-        except PnlocError as error:
-            print(f"pnloc: {error}", file=sys.stderr)
-            failed += 1
-            continue
-        boxes.append(found.assign(image=str(path), label="pneumonia"))
-        attributes.append(
-            pd.DataFrame(
-                {
-                    "image": str(path),
-                    "attribute": probabilities.index,
-                    "probability": probabilities.values,
-                }
-            )
-        )
-    columns = {
-        "boxes": ["image", "x1", "y1", "x2", "y2", "score", "label"],
-        "attributes": ["image", "attribute", "probability"],
-    }
-    for name, parts in (("boxes", boxes), ("attributes", attributes)):
-        table = (
-            pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns[name])
-        )
-        write_table(out / f"{name}.csv", table[columns[name]])
-    print(
-        f"{len(boxes)} of {len(paths)} images: {out / 'boxes.csv'}, {out / 'attributes.csv'}. Research only, not a medical device."
-    )
-    return 2 if failed else 0
+    if args.report and len(args.images) != 1:
+        raise PnlocError(f"--report goes with one image, not with {len(args.images)}")
+    report = phrases(read_text(args.report)) if args.report else None
+    localizer, paths, out = Localizer.load(args.checkpoint), args.images, Path(args.out)
+    failures = localize(localizer, list(map(Path, paths)), out, report)
+    for error in failures:
+        _complain(error)
+    files = f"{out / 'boxes.csv'}, {out / 'attributes.csv'}"
+    whole = f"{len(paths) - len(failures)} of {len(paths)} images"
+    print(f"{whole}: {files}. Research only, not a medical device.")
+    return 2 if failures else 0
 
 
-def _evaluate(given: argparse.Namespace) -> int:
+def _evaluate(args: argparse.Namespace) -> None:
     from pnloc.evaluation.files import evaluate
-    from pnloc.files import write_table
 
-    if given.resamples < 1 or given.seed < 0:
+    if args.resamples < 1 or args.seed < 0:
         raise PnlocError("--resamples is a whole number from 1 on, and --seed one from 0 on")
-    table, remarks = evaluate(
-        given.predictions, given.truth, given.patients, given.resamples, given.seed
-    )
+    files = (args.predictions, args.truth, args.patients)
+    table, remarks = evaluate(*files, args.resamples, args.seed)
     for remark in remarks:
-        print(f"pnloc: {remark}", file=sys.stderr)
-    print(table.to_string(index=False, na_rep="", float_format=lambda v: f"{v:.4g}"))
-    if given.out:
-        write_table(given.out, table)
-    return 0
+        _complain(remark)
+    _show(table, ".4g")
+    if args.out:
+        write_table(args.out, table)
 
 
-def _gather(given: argparse.Namespace) -> int:
-    from pnloc.files import write_table
+def _gather(args: argparse.Namespace) -> None:
     from pnloc.run.sweep import gather, summary
 
-    table = gather(given.runs, given.table)
-    if given.out:
-        write_table(given.out, table)
-    print(
-        summary(table, given.metric).to_string(
-            index=False, na_rep="", float_format=lambda v: f"{v:.4f}"
-        )
-    )
-    return 0
+    table = gather(args.runs, args.table)
+    if args.out:
+        write_table(args.out, table)
+    _show(summary(table, args.metric), ".4f")
 
 
-def _keep(given: argparse.Namespace) -> int:
+def _keep(args: argparse.Namespace) -> None:
     from pnloc.run.sweep import keep
 
-    print(f"tables: {keep(given.run, given.out)}")
-    return 0
+    print(f"tables: {keep(args.run_folder, args.out)}")
 
 
-def _reports(given: argparse.Namespace) -> int:
+def _reports(args: argparse.Namespace) -> int:
     from pnloc.reports.findings import describe
 
     failed = 0
-    for name in given.files:
+    for name in args.files:
         try:
             content = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
-            text = content.decode("utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = (
-                error.strerror
-                if isinstance(error, OSError)
-                else f"not UTF-8 text (byte {error.start})"
-            )
-            print(f"pnloc: {name}: {reason}", file=sys.stderr)
-            failed += 1
-            continue
-        print(describe("standard input" if name == "-" else name, text))
-    return 2 if failed else 0
+            print(describe("standard input" if name == "-" else name, content.decode("utf-8-sig")))
+        except UnicodeDecodeError as error:
+            failed = 2
+            _complain(f"{name}: not UTF-8 text (byte {error.start})")
+        except OSError as error:
+            failed = 2
+            _complain(f"{name}: {error.strerror}")
+    return failed
 
 
-def _reproduce(given: argparse.Namespace) -> int:
+def _reproduce(args: argparse.Namespace) -> None:
     book, publishing = _beside("book._ext.run"), _beside("book._ext.publish")
-
-    run = _open(given)  # wrong presets and folders end here, before a kernel starts
+    run = _open(args)  # a wrong preset or folder ends here, before a kernel starts
     parameters = {
-        "PRESET": given.preset,
+        "PRESET": args.preset,
         "DATA": str(run.data or ""),
-        "SEED": given.seed,
-        "ARTIFACTS": given.artifacts,
+        "SEED": args.seed,
+        "ARTIFACTS": args.artifacts,
+        **dict(args.parameter),
     }
-    parameters |= dict(given.parameter)
-    root = Path(__file__).parents[1]
-    book.execute(root / "notebooks", run.root / "pages", parameters)
-    publishing.publish(run.root / "pages", root / "book" / "pages")
-    return 0
+    book.execute(ROOT / "notebooks", run.root / "pages", parameters)
+    publishing.publish(run.root / "pages", ROOT / "book" / "pages")
 
 
-def _experiment(given: argparse.Namespace) -> int:
+def _experiment(args: argparse.Namespace) -> None:
     experiment = _beside("experiments.text_gain")
-
-    if given.plan not in experiment.PLANS:
-        raise PnlocError(f"unknown plan '{given.plan}'; use one of {', '.join(experiment.PLANS)}")
-    artifacts = (
-        Path(given.artifacts).expanduser()
-        if given.artifacts
-        else Path(__file__).parents[1] / "artifacts"
-    )
-    root = artifacts / f"experiment-{given.plan}"
-    made = experiment.run(
-        experiment.PLANS[given.plan], root, Path(given.out).expanduser() if given.out else None
-    )
-    print(made["differences"].query("metric == 'miou'").to_string(index=False))
-    print(f"tables: {given.out or root / 'tables'}")
-    return 0
+    if args.plan not in experiment.PLANS:
+        raise PnlocError(f"unknown plan '{args.plan}'; use one of {', '.join(experiment.PLANS)}")
+    artifacts = Path(args.artifacts).expanduser() if args.artifacts else ROOT / "artifacts"
+    root, out = artifacts / f"experiment-{args.plan}", Path(args.out).expanduser()
+    tables = experiment.run(experiment.PLANS[args.plan], root, out if args.out else None)
+    _show(tables["differences"].query("metric == 'miou'"))
+    print(f"tables: {args.out or root / 'tables'}")

@@ -1,7 +1,7 @@
-"""Files: atomic writes, digests, tables and tensors. Knows nothing about radiographs.
+"""Atomic writes, digests, tables, JSON and tensors; nothing here knows about radiographs.
 
 Every write goes to a temporary name in the same folder and is moved into place, so that a reader
-sees the old file or the new one and never half of one.
+sees the old file or the new one, never half of one.
 """
 
 import errno
@@ -20,27 +20,32 @@ from safetensors import SafetensorError
 
 from pnloc.errors import PnlocError
 
-# pandas' parser errors and bad encodings are ValueErrors; the others come from compressed files.
-_UNREADABLE = (ValueError, OSError, EOFError, zlib.error)
-_REFUSED = {
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.EROFS,
-    errno.EACCES,
-}  # by the disk, when written to
+# Parser errors and bad encodings are ValueErrors; the others come from compressed files.
+_UNREADABLE = (ValueError, OSError, EOFError, RecursionError, zlib.error, SafetensorError)
+_REFUSED = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES}  # by the disk
 
 
 def unwritable(path: str | Path, reason: object) -> PnlocError:
-    """The error of a file that the disk does not take."""
-    return PnlocError(
-        f"{path}: cannot be written ({reason}); make room and start again: what was whole is kept"
-    )
+    """The error of a file that the disk refuses."""
+    advice = "make room and start again: what was whole is kept"
+    return PnlocError(f"{path}: cannot be written ({reason}); {advice}")
+
+
+@contextmanager
+def _readable(path: str | Path, kind: str) -> Iterator[None]:
+    """Turn errors of reading a file inside the block into PnlocError with its name."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise PnlocError(f"{path}: no such file") from None
+    except _UNREADABLE as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise PnlocError(f"{path}: not readable as {kind} ({reason})") from None
 
 
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; move it into place if the block ends well, else remove it.
+    """A temporary path beside `path`, moved into place if the block succeeds, else removed.
 
     A disk that is full or may not be written to raises PnlocError.
     """
@@ -77,12 +82,8 @@ def write_text(path: str | Path, text: str) -> None:
 
 def read_text(path: str | Path) -> str:
     """Read UTF-8 text; a missing file, or one that is not text, raises PnlocError with its name."""
-    try:
+    with _readable(path, "text"):
         return Path(path).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise PnlocError(f"{path}: no such file") from None
-    except (ValueError, OSError) as error:
-        raise PnlocError(f"{path}: not readable as text ({error})") from None
 
 
 def write_json(path: str | Path, value: object) -> None:
@@ -92,16 +93,8 @@ def write_json(path: str | Path, value: object) -> None:
 
 def read_json(path: str | Path) -> dict:
     """Read JSON; a missing or broken file raises PnlocError with its name."""
-    try:
+    with _readable(path, "JSON"):
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise PnlocError(f"{path}: no such file") from None
-    except (
-        ValueError,
-        OSError,
-        RecursionError,
-    ) as error:  # JSON's errors and bad encodings are ValueErrors
-        raise PnlocError(f"{path}: not readable as JSON ({error})") from None
 
 
 def write_table(path: str | Path, table: pd.DataFrame) -> None:
@@ -116,27 +109,20 @@ def write_table(path: str | Path, table: pd.DataFrame) -> None:
 def read_csv(path: str | Path, columns: Iterable[str] = (), **options: object) -> pd.DataFrame:
     """Read a CSV (optionally gzipped) and require `columns`.
 
-    Further `options` go to pandas.read_csv. Raises PnlocError, naming the file, where it is missing,
-    cannot be parsed, or lacks a column (the message lists the columns that it has).
+    Further `options` go to pandas.read_csv. Raises PnlocError, naming the file, where it is
+    missing, cannot be parsed, or lacks a column (the message lists the columns that it has).
     """
-    try:
+    with _readable(path, "a table"):
         table = pd.read_csv(path, **options)
-    except FileNotFoundError:
-        raise PnlocError(f"{path}: no such file") from None
-    except _UNREADABLE as error:
-        raise PnlocError(
-            f"{path}: not readable as a table ({str(error).splitlines()[0]})"
-        ) from None
     missing = [column for column in columns if column not in table.columns]
     if missing:
-        raise PnlocError(
-            f"{path}: lacks the column(s) {', '.join(missing)}; it has {', '.join(map(str, table.columns))}"
-        )
+        there = ", ".join(map(str, table.columns))
+        raise PnlocError(f"{path}: lacks the column(s) {', '.join(missing)}; it has {there}")
     return table
 
 
 def digest(*parts: object) -> str:
-    """A short hexadecimal digest of JSON-like values; a Path stands for its name, size and time of change."""
+    """A short digest of JSON-like values; a Path stands for its name, size and time of change."""
     sha = hashlib.sha256()
     for part in parts:
         if isinstance(part, Path):
@@ -153,7 +139,7 @@ def save_module(path: str | Path, module: object) -> None:
 
 
 def load_module(path: str | Path, module: object) -> object:
-    """Read weights into a torch module, strictly; PnlocError where the file is missing or does not fit."""
+    """Read weights into a torch module, strictly; PnlocError where the file does not fit."""
     try:
         module.load_state_dict(load_tensors(path))
     except RuntimeError as error:
@@ -180,9 +166,5 @@ def load_tensors(path: str | Path) -> dict:
     """Torch tensors by name from a safetensors file; PnlocError where it is missing or broken."""
     from safetensors.torch import load_file
 
-    try:
+    with _readable(path, "safetensors"):
         return load_file(str(path))
-    except FileNotFoundError:
-        raise PnlocError(f"{path}: no such file") from None
-    except (SafetensorError, OSError) as error:
-        raise PnlocError(f"{path}: not readable as safetensors ({error})") from None

@@ -1,13 +1,14 @@
-"""Image files: any PNG, JPEG or DICOM as an 8-bit grey array, and the transform that carries boxes with the pixels.
+"""Image files: any PNG, JPEG or DICOM as an 8-bit grey array, and the transform of its boxes.
 
-White is dense in every array that leaves this module: DICOM's MONOCHROME1 is inverted, after the VOI LUT.
+White is dense in every array that leaves this module: DICOM's MONOCHROME1 is inverted, after the
+VOI LUT.
 """
 
-import os
 import struct
 import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,44 +16,34 @@ from typing import NamedTuple
 
 import numpy as np
 import pydicom
+from joblib import cpu_count
 from PIL import Image, UnidentifiedImageError
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut
 
+from pnloc.boxes import as_boxes
 from pnloc.errors import PnlocError
 
-MOST_PIXELS = 100_000_000  # more than any radiograph; beyond it a file is refused unread
+MOST_PIXELS = 100_000_000  # more than any radiograph; a larger file is refused unread
 # What Pillow and pydicom raise on broken files.
+_PYTHON = (OSError, EOFError, SyntaxError, ValueError, TypeError, AttributeError, LookupError)
 _BROKEN = (
-    OSError,
-    EOFError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    LookupError,
-    ArithmeticError,
-    RuntimeError,
-    struct.error,
-    Image.DecompressionBombError,
-    InvalidDicomError,
-    BytesLengthException,
+    *(*_PYTHON, ArithmeticError, RuntimeError, struct.error),
+    *(Image.DecompressionBombError, InvalidDicomError, BytesLengthException),
 )
-
-
-# Transfer syntaxes by the head of their number -> the packages that decode them.
+# Transfer syntaxes, as heads of their number after '1.2.840.10008.1.2.', and what decodes them.
 _DECODERS = {
-    "1.2.840.10008.1.2.4.5": "pylibjpeg pylibjpeg-libjpeg",  # JPEG, baseline and extended
-    "1.2.840.10008.1.2.4.7": "pylibjpeg pylibjpeg-libjpeg",  # JPEG, lossless
-    "1.2.840.10008.1.2.4.8": "pylibjpeg pylibjpeg-libjpeg",  # JPEG-LS
-    "1.2.840.10008.1.2.4.9": "pylibjpeg pylibjpeg-openjpeg",  # JPEG 2000
-    "1.2.840.10008.1.2.4.20": "pylibjpeg pylibjpeg-openjpeg",  # High-throughput JPEG 2000
-    "1.2.840.10008.1.2.5": "pylibjpeg pylibjpeg-rle",
+    "4.5": "pylibjpeg pylibjpeg-libjpeg",  # JPEG, baseline and extended
+    "4.7": "pylibjpeg pylibjpeg-libjpeg",  # JPEG, lossless
+    "4.8": "pylibjpeg pylibjpeg-libjpeg",  # JPEG-LS
+    "4.9": "pylibjpeg pylibjpeg-openjpeg",  # JPEG 2000
+    "4.20": "pylibjpeg pylibjpeg-openjpeg",  # High-throughput JPEG 2000
+    "5": "pylibjpeg pylibjpeg-rle",
 }
 
 
 class Header(NamedTuple):
-    """What an image file says of itself without its pixels; sex, age and view are '' outside of DICOM files."""
+    """The header of an image file; sex, age and view come with DICOM files only."""
 
     width: int
     height: int
@@ -64,7 +55,7 @@ class Header(NamedTuple):
 
 @dataclass(frozen=True)
 class Letterbox:
-    """An image of width x height pixels, scaled to fit a `side` x `side` square and centred, with black bars."""
+    """A width x height image scaled to fit a `side` x `side` square, centred, with black bars."""
 
     width: int
     height: int
@@ -72,9 +63,8 @@ class Letterbox:
 
     def __post_init__(self) -> None:
         if min(self.width, self.height, self.side) < 1:
-            raise PnlocError(
-                f"an image of {self.width} x {self.height} pixels cannot be fitted into a square of {self.side}"
-            )
+            pixels = f"{self.width} x {self.height} pixels"
+            raise PnlocError(f"an image of {pixels} does not fit into a square of {self.side}")
 
     @property
     def scale(self) -> float:
@@ -88,15 +78,11 @@ class Letterbox:
 
     def boxes(self, boxes: np.ndarray) -> np.ndarray:
         """xyxy [N, 4] in pixels of the image -> pixels of the square."""
-        return np.asarray(boxes, dtype=np.float64).reshape(-1, 4) * self.scale + np.tile(
-            self.offset, 2
-        )
+        return as_boxes(boxes) * self.scale + np.tile(self.offset, 2)
 
     def inverse(self, boxes: np.ndarray) -> np.ndarray:
         """xyxy [N, 4] in pixels of the square -> pixels of the image, clipped to it."""
-        back = (
-            np.asarray(boxes, dtype=np.float64).reshape(-1, 4) - np.tile(self.offset, 2)
-        ) / self.scale
+        back = (as_boxes(boxes) - np.tile(self.offset, 2)) / self.scale
         return back.clip(0, [self.width, self.height, self.width, self.height])
 
     def image(self, gray: np.ndarray) -> np.ndarray:
@@ -108,57 +94,61 @@ class Letterbox:
         size = (max(1, self.side - 2 * left), max(1, self.side - 2 * top))
         square = np.zeros((self.side, self.side), dtype=np.uint8)
         filling = Image.Resampling.BOX if gray.shape[1] >= size[0] else Image.Resampling.BILINEAR
-        square[top : top + size[1], left : left + size[0]] = np.asarray(
-            Image.fromarray(gray).resize(size, filling)
-        )
+        scaled = np.asarray(Image.fromarray(gray).resize(size, filling))
+        square[top : top + size[1], left : left + size[0]] = scaled
         return square
 
 
 def is_dicom(path: str | Path) -> bool:
-    """Whether a file is DICOM: by its magic number, or by its suffix where it is no PNG or JPEG under a wrong name."""
+    """Whether a file is DICOM: by its magic number, or by a suffix that is not misleading."""
     with open(path, "rb") as stream:
         head = stream.read(132)
     named = str(path).lower().endswith((".dcm", ".dicom"))
     return head[128:] == b"DICM" or (named and not head.startswith((b"\x89PNG", b"\xff\xd8\xff")))
 
 
-def _reason(path: str | Path, error: Exception) -> PnlocError:
-    if isinstance(error, FileNotFoundError):
-        return PnlocError(f"{path}: no such file")
-    if isinstance(error, UnidentifiedImageError):
-        return PnlocError(f"{path}: not an image (PNG, JPEG or DICOM)")
-    text = " ".join(str(error).split()) or type(error).__name__
-    return PnlocError(f"{path}: cannot be read as an image ({text})")
+@contextmanager
+def _named(path: str | Path) -> Iterator[None]:
+    """Turn errors of reading an image inside the block into PnlocError with its file's name."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise PnlocError(f"{path}: no such file") from None
+    except UnidentifiedImageError:
+        raise PnlocError(f"{path}: not an image (PNG, JPEG or DICOM)") from None
+    except _BROKEN as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise PnlocError(f"{path}: cannot be read as an image ({reason})") from None
 
 
 def header(path: str | Path) -> Header:
-    """What a file's header says. Raises PnlocError, naming the file, where there is none or it makes no sense."""
-    try:
+    """The header of an image file; PnlocError with its name where it makes no sense."""
+    with _named(path):
         if not is_dicom(path):
             with _opened(path) as image:
-                return Header(*_checked(path, *image.size))
+                return Header(*image.size)
         tags = ["Rows", "Columns", "PatientSex", "PatientAge", "ViewPosition"]
-        found = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags)
-        age = str(found.get("PatientAge", "")).strip().upper().removesuffix("Y")
+        data = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags)
+        age = str(data.get("PatientAge", "")).strip().upper().removesuffix("Y")
         years = float(age) if age.isascii() and age.isdigit() and int(age) <= 120 else float("nan")
-        sex, view = (
-            str(found.get(tag, "") or "").strip() for tag in ("PatientSex", "ViewPosition")
-        )
-        return Header(*_checked(path, int(found.Columns), int(found.Rows)), True, sex, years, view)
-    except _BROKEN as error:
-        raise _reason(path, error) from None
+        sex, view = (str(data.get(t, "") or "").strip() for t in ("PatientSex", "ViewPosition"))
+        return Header(*_checked(path, int(data.Columns), int(data.Rows)), True, sex, years, view)
 
 
 def size(path: str | Path) -> tuple[int, int]:
-    """(width, height) from the file's header. Raises PnlocError, naming the file, where there is none."""
+    """(width, height) from the header of an image file; PnlocError as in `header`."""
     return header(path)[:2]
 
 
-def _opened(path: str | Path) -> Image.Image:
-    """PIL's lazy image; its warning of a decompression bomb is left to `_checked`."""
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Image.Image]:
+    """PIL's lazy image, of a size that a radiograph may have."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        return Image.open(path)
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `_checked` is stricter
+        image = Image.open(path)
+    with image:
+        _checked(path, *image.size)
+        yield image
 
 
 def _checked(path: str | Path, width: int, height: int) -> tuple[int, int]:
@@ -168,18 +158,15 @@ def _checked(path: str | Path, width: int, height: int) -> tuple[int, int]:
 
 
 def read_gray(path: str | Path, near: int | None = None) -> np.ndarray:
-    """The image as uint8 [H, W], white being dense. Raises PnlocError, naming file and reason.
+    """The image as uint8 [H, W], white being dense; PnlocError with file and reason.
 
     near: a JPEG may be decoded at a reduced scale whose longer side is still at least this long.
     """
-    try:
+    with _named(path):
         if is_dicom(path):
             return _read_dicom(path)
         with _opened(path) as image:
-            _checked(path, *image.size)
             return _pixels(image, near)
-    except _BROKEN as error:
-        raise _reason(path, error) from None
 
 
 def _pixels(image: Image.Image, near: int | None) -> np.ndarray:
@@ -192,7 +179,7 @@ def _pixels(image: Image.Image, near: int | None) -> np.ndarray:
 
 
 def _gray(image: Image.Image) -> np.ndarray:
-    """Any PIL mode as uint8 grey: 16-bit and wider are scaled to their own range, transparency is laid on black."""
+    """Any PIL mode as uint8 grey: wider values scaled to their own range, transparency on black."""
     if image.mode.startswith(("I", "F")):
         return _to_bytes(np.asarray(image, dtype=np.float64))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
@@ -205,15 +192,13 @@ def _to_bytes(values: np.ndarray) -> np.ndarray:
     """Finite values to 0..255 over their own range; a flat image becomes all zero."""
     values = np.nan_to_num(np.asarray(values, dtype=np.float64))
     low, high = values.min(), values.max()
-    return (
-        ((values - low) / (high - low) * 255).round().astype(np.uint8)
-        if high > low
-        else np.zeros(values.shape, np.uint8)
-    )
+    if high == low:
+        return np.zeros(values.shape, np.uint8)
+    return ((values - low) / (high - low) * 255).round().astype(np.uint8)
 
 
 def _read_dicom(path: str | Path) -> np.ndarray:
-    """A DICOM file: rescale, VOI LUT or window, then inversion of MONOCHROME1; the first frame of several."""
+    """The first frame of a DICOM file: rescale, VOI LUT or window, inversion of MONOCHROME1."""
     data = pydicom.dcmread(path)
     if "PixelData" not in data:
         raise PnlocError(f"{path}: a DICOM file without pixels")
@@ -240,26 +225,23 @@ def _read_dicom(path: str | Path) -> np.ndarray:
 
 
 def _undecoded(path: str | Path, data: pydicom.Dataset, error: Exception) -> PnlocError:
-    """What to do about compressed pixels that cannot be decoded: which package, or another form of the file."""
+    """What to do about compressed pixels: the package that decodes them, or another file format."""
     syntax = data.file_meta.get("TransferSyntaxUID", "") if hasattr(data, "file_meta") else ""
-    packages = next((p for head, p in _DECODERS.items() if str(syntax).startswith(head)), "")
+    number = str(syntax).removeprefix("1.2.840.10008.1.2.")
+    packages = next((p for head, p in _DECODERS.items() if number.startswith(head)), "")
     advice = f"`pip install {packages}` decodes it" if packages else "convert the file to PNG"
-    why = " ".join(str(error).split())[:200]
-    name = getattr(syntax, "name", "") or "unknown"
-    return PnlocError(
-        f"{path}: pixels of transfer syntax '{name}' cannot be decoded; {advice} ({why})"
-    )
+    reason, name = " ".join(str(error).split())[:200], getattr(syntax, "name", "") or "unknown"
+    start = f"{path}: pixels of transfer syntax '{name}' cannot be decoded"
+    return PnlocError(f"{start}; {advice} ({reason})")
 
 
 def load(path: str | Path, side: int) -> tuple[np.ndarray, Letterbox]:
-    """An image file as uint8 [side, side], and the transform of its boxes. Raises PnlocError, naming the file."""
-    try:
+    """An image file as uint8 [side, side], and the transform of its boxes; PnlocError names it."""
+    with _named(path):
         if not is_dicom(path):
             with _opened(path) as image:
-                letterbox = Letterbox(*_checked(path, *image.size), side)
+                letterbox = Letterbox(*image.size, side)
                 return letterbox.image(_pixels(image, side)), letterbox
-    except _BROKEN as error:
-        raise _reason(path, error) from None
     letterbox = Letterbox(*size(path), side)
     return letterbox.image(read_gray(path)), letterbox
 
@@ -267,14 +249,12 @@ def load(path: str | Path, side: int) -> tuple[np.ndarray, Letterbox]:
 def load_all(
     paths: Iterable[str], side: int, workers: int = 0
 ) -> Iterator[tuple[np.ndarray, Letterbox] | PnlocError]:
-    """What `load` gives for each file, or the error that it gave, in order; decoded ahead by `workers` threads (0: one per core).
+    """The result of `load` for each file, or its error, in order, from `workers` threads (0: all).
 
-    The decoders of Pillow let go of the interpreter while they work, so threads do what processes would, and whoever takes the
-    images may train on the last ones while the next ones are decoded. A few images per thread are held at a time.
+    Pillow's decoders release the interpreter's lock, so threads do what processes would, and the
+    caller may train on the last images meanwhile. A few images per thread wait at a time.
     """
-    workers = workers or len(
-        os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
-    )
+    workers = workers or cpu_count()
 
     def one(path: str) -> tuple[np.ndarray, Letterbox] | PnlocError:
         try:

@@ -108,13 +108,13 @@ class CrossAttention(nn.Module):
         return F.normalize(self.words(vectors[:, 1:-1] + torch.relu(self.context(around))), dim=-1)
 
     def attribute_queries(self) -> Tensor:
-        """q [A, D] of length 1, from the word vectors of the attributes' names and a learned offset."""
+        """q [A, D] of length 1: word vectors of the attributes' names, and a learned offset."""
         return F.normalize(self.queries(self.names) + self.offsets, dim=-1)
 
     def attend(self, queries: Tensor, regions: Tensor, log_scores: Tensor, valid: Tensor) -> Tensor:
-        """Attention [..., Q, R] of queries [..., Q, D] over regions [..., R, D]; sums to 1 over valid regions.
+        """Attention [..., Q, R] of queries [..., Q, D] over regions [..., R, D].
 
-        log_scores, valid [..., R]. Where an image has no valid region, all weights are 0.
+        It sums to 1 over valid regions; without any, it is 0. log_scores, valid [..., R].
         """
         logits = queries @ regions.transpose(-1, -2) / self.tau
         logits = logits + (self.prior.clamp_min(0) * log_scores).unsqueeze(-2)

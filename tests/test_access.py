@@ -29,9 +29,9 @@ REPORT = "There is a new patchy opacity in the right lower lobe, concerning for 
 
 @pytest.fixture(autouse=True)
 def alone():
-    access.release()
     yield
-    access.release()
+    access._held.clear()
+    access._known.clear()
     plt.close("all")
 
 
