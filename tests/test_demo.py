@@ -1,4 +1,4 @@
-"""Generated radiographs: reproducible, in official layouts, their truth fitting picture and report."""
+"""Generated radiographs: reproducible, in official layouts, with a truth that fits."""
 
 import json
 from dataclasses import replace
@@ -80,7 +80,7 @@ def named(text: str, group: str) -> set[str]:
     return {a.split(":")[1] for a in reports.extract_attributes(text) if a.startswith(group)}
 
 
-# The folder -----------------------------------------------------------------------------------------------
+# The folder ---------------------------------------------------------------------------------------
 
 
 def test_the_same_seed_gives_the_same_files_whatever_the_number_of_workers(tree, tmp_path):
@@ -145,7 +145,7 @@ def test_the_plan_takes_the_shares_of_each_set_from_their_pools():
     assert planned == generator.plan(size, seed=1) != generator.plan(size, seed=2)
 
 
-# Layouts --------------------------------------------------------------------------------------------------
+# Layouts ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", SET_OF)
@@ -235,7 +235,7 @@ def test_severity_scores_follow_from_the_truth(records, truth):
     assert scores["opacity"].tolist() == rows["opacity"].tolist()
 
 
-# Anatomy --------------------------------------------------------------------------------------------------
+# Anatomy ------------------------------------------------------------------------------------------
 
 
 def test_the_axes_of_the_ct_are_those_of_the_module(tmp_path):
@@ -278,7 +278,7 @@ def test_variants_differ_and_one_of_them_does_not(variants):
         assert 0.4 < overlap < 0.97
 
 
-# Lesions --------------------------------------------------------------------------------------------------
+# Lesions ------------------------------------------------------------------------------------------
 
 
 def test_findings_lie_in_their_lung_inside_tight_boxes(cases):
@@ -374,7 +374,7 @@ def test_opacities_that_overlap_are_one(variants):
         assert opacities.merge([large, other], variants[0]) == [large, other]
 
 
-# Words ----------------------------------------------------------------------------------------------------
+# Words --------------------------------------------------------------------------------------------
 
 
 def written(seed: int, opacities: int | None = None, rates=RATES) -> tuple[Case, wording.Report]:

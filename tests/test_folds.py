@@ -13,7 +13,7 @@ from pnloc.config import RegionConfig, preset
 from pnloc.images import Letterbox
 from pnloc.regions import GEOMETRY, Regions, both_ways
 from pnloc.run import folds, members
-from pnloc.run.severity import ensemble as looks
+from pnloc.run.severity import ensemble
 from pnloc.view import tables as pages
 
 SIDE = 64
@@ -114,12 +114,12 @@ def test_on_their_own_set_only_a_detector_speaks_that_has_not_seen_the_image(
 ):
     run = run_of(kept=folds_)
     run.detector, run.sets.pixels = "own", lambda _: np.zeros((60, 1, 1))
-    monkeypatch.setattr(looks, "detectors", lambda _: ["own", "other"])
-    monkeypatch.setattr(looks, "look", lambda _run, shown_to, pixels, choice: shown_to)
-    assert looks.look_at(run, "rsna", np.arange(3), None) == (
+    monkeypatch.setattr(ensemble, "detectors", lambda _: ["own", "other"])
+    monkeypatch.setattr(ensemble, "view", lambda _run, shown_to, pixels, choice: shown_to)
+    assert ensemble.unseen_view(run, "rsna", np.arange(3), None) == (
         ["own"] if alone else ["own", "other"]
     )
-    assert looks.look_at(run, "covid19", np.arange(3), None) == ["own", "other"], (
+    assert ensemble.unseen_view(run, "covid19", np.arange(3), None) == ["own", "other"], (
         "elsewhere all speak"
     )
 

@@ -1,6 +1,7 @@
-"""Looks: what several detectors and the lung finder of a run see in pictures, and areas inside the lungs.
+"""Ensemble detector outputs and lung regions of a run, for severity.
 
-Several detectors are averaged; an image of their own set is shown only to those that have not seen its patient.
+The outputs of several detectors are averaged. An image of their own set is shown only to those
+that have not seen its patient.
 """
 
 from dataclasses import dataclass, replace
@@ -13,23 +14,17 @@ import torch
 import torch.nn.functional as F
 from scipy.special import logit
 
-from pnloc.boxes import as_boxes
 from pnloc.files import load_module, load_tensors, save_module, save_tensors
 from pnloc.images import Letterbox
 from pnloc.localizer import Choice, normalized_scores, pick
 from pnloc.parallel import device
-from pnloc.regions import Regions, extract, mask_mean
+from pnloc.regions import Regions, extract
 from pnloc.run import members
 from pnloc.run.run import Run
 from pnloc.run.severity import lungs
 
 if TYPE_CHECKING:
     from pnloc.detector import Detector
-
-CELLS = 64  # per side of the grid on which areas inside the lungs are measured
-
-
-# Networks -------------------------------------------------------------------------------------------------
 
 
 @lru_cache(None)
@@ -39,112 +34,98 @@ def detectors(run: Run) -> "list[Detector]":
 
 
 def lungs_stage(run: Run) -> tuple[Path, str]:
-    """The lung finder, trained on generated radiographs, and where lungs usually lie in them."""
-    config = run.preset.severity
-    inputs = (config.anatomies, config.epochs, run.seed)
+    """The lung finder, trained on generated radiographs, and where lungs lie in these."""
+    config, seed = run.preset.severity, run.seed
 
     def make(folder: Path, key: str) -> None:
-        images, masks = lungs.generated(config.anatomies, run.seed)
+        images, masks = lungs.generated(config.anatomies, seed)
         net, _ = lungs.train_lungs(
-            images, masks, epochs=config.epochs, seed=run.seed, folder=folder, fingerprint=key
+            images, masks, epochs=config.epochs, seed=seed, folder=folder, fingerprint=key
         )
         save_module(folder / "lungs.safetensors", net)
-        shown = torch.from_numpy(
-            np.stack([lungs.boxes(m[None].astype(float), np.zeros((2, 4)))[0][0] for m in masks])
-        )
-        save_tensors(folder / "usual.safetensors", {"boxes": shown.float()})
+        boxes, _ = lungs.boxes(masks.astype(float), np.zeros((2, 4)))
+        save_tensors(folder / "usual.safetensors", {"boxes": torch.from_numpy(boxes).float()})
 
+    inputs = (config.anatomies, config.epochs, seed)
     return run.cache.stage("lungs", *inputs, make=make, code=(lungs.train_lungs,))
 
 
 @lru_cache(None)
 def lung_finder(run: Run) -> lungs.LungNet:
-    """The lung finder of the run, trained on generated radiographs."""
-    return (
-        load_module(lungs_stage(run)[0] / "lungs.safetensors", lungs.LungNet()).to(device()).eval()
-    )
+    """The lung finder of a run."""
+    net = load_module(lungs_stage(run)[0] / "lungs.safetensors", lungs.LungNet())
+    return net.to(device()).eval()
 
 
-@dataclass(frozen=True)
-class Lungs:
-    """Lungs of N pictures of S x S pixels: boxes [N, 2, 4] relative to the picture, found [N, 2] bool."""
+def find_lungs(run: Run, pixels: np.ndarray) -> lungs.Lungs:
+    """Lungs of uint8 pictures [N, S, S].
 
-    boxes: np.ndarray
-    found: np.ndarray
-
-    @property
-    def zones(self) -> np.ndarray:
-        """[N, 6, 4], A to F, relative to the picture."""
-        return lungs.zones(self.boxes)
-
-
-def find_lungs(run: Run, pixels: np.ndarray) -> Lungs:
-    """Lungs of uint8 pictures [N, S, S]; one that is not found lies where it usually does in generated radiographs."""
-    usual = (
-        load_tensors(lungs_stage(run)[0] / "usual.safetensors")["boxes"].median(0).values.numpy()
-    )
-    return Lungs(*lungs.boxes(lungs.masks(lung_finder(run), pixels), usual))
+    One that is not found lies where it usually does in generated radiographs.
+    """
+    usual = load_tensors(lungs_stage(run)[0] / "usual.safetensors")["boxes"].median(0).values
+    return lungs.Lungs(*lungs.boxes(lungs.masks(lung_finder(run), pixels), usual.numpy()))
 
 
 def lung_pixels(run: Run, pixels: np.ndarray) -> np.ndarray:
-    """Which pixels of uint8 pictures [N, S, S] are lung, bool [N, S, S]; a picture without any is lung throughout."""
+    """Lung pixels of uint8 pictures [N, S, S], as bool [N, S, S]; all where none is found."""
     chances = torch.from_numpy(lungs.masks(lung_finder(run), pixels).max(1, keepdims=True))
     inside = F.interpolate(chances, size=pixels.shape[1:], mode="bilinear")[:, 0].numpy() > 0.5
     return inside | ~inside.any((1, 2), keepdims=True)
 
 
-# Looks ----------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
-class Look:
-    """What V looks (each detector, at the image as it is and mirrored) say of N images.
+class View:
+    """N images in V views: through each detector, as they are and mirrored.
 
-    image [V, N] probability of an opacity; mask [V, N, h, w] probability per cell; area [V, N] of the detected boxes, in pictures.
+    image  [V, N] probability of an opacity
+    mask   [V, N, h, w] probability per cell
+    area   [V, N] of the detected boxes, in pictures
     """
 
     image: np.ndarray
     mask: np.ndarray
     area: np.ndarray
 
-    def mean(self, looks: slice = slice(None)) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Image [N], as log-odds; mask [N, h, w]; area [N]: means over some looks."""
-        return odds(self.image[looks]).mean(0), self.mask[looks].mean(0), self.area[looks].mean(0)
+    def mean(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Means over views: image [N], as log-odds; mask [N, h, w]; area [N]."""
+        return log_odds(self.image).mean(0), self.mask.mean(0), self.area.mean(0)
 
 
-def odds(probability: np.ndarray) -> np.ndarray:
-    """Log-odds of probabilities: where most images have an opacity, probabilities crowd below 1, and these do not."""
+def log_odds(probability: np.ndarray) -> np.ndarray:
+    """Log-odds: where most images have an opacity, probabilities crowd below 1; these do not."""
     return logit(np.asarray(probability, dtype=np.float64).clip(1e-6, 1 - 1e-6))
 
 
-def look(
-    run: Run, shown_to: "list[Detector]", pixels: np.ndarray, choice: Choice, mirrored: bool = True
-) -> Look:
-    """Show uint8 pictures [N, S, S] to some detectors. Looks come detector by detector, each first as it is."""
+def view(
+    run: Run, ensemble: "list[Detector]", pixels: np.ndarray, choice: Choice, mirrored: bool = True
+) -> View:
+    """uint8 pictures [N, S, S] through some detectors, one after the other, first as they are."""
     images, masks, areas = [], [], []
     config = replace(run.preset.regions, mirrored=False)
-    for detector in shown_to:
+    for detector in ensemble:
         for flipped in (False, True) if mirrored else (False,):
             regions = extract(detector, pixels[..., ::-1].copy() if flipped else pixels, config)
             mask = regions.mask.float().numpy()
             images.append(regions.image.numpy())
             masks.append(mask[..., ::-1] if flipped else mask)
             areas.append(detected_area(regions, choice, pixels.shape[-1]))
-    return Look(np.stack(images), np.stack(masks), np.stack(areas))
+    return View(np.stack(images), np.stack(masks), np.stack(areas))
 
 
-def look_at(run: Run, name: str, rows: np.ndarray, choice: Choice) -> Look:
-    """What the detectors of the run say of some rows of a set.
+def unseen_view(run: Run, name: str, rows: np.ndarray, choice: Choice) -> View:
+    """Rows of a set through the detectors of the run that have not seen them.
 
-    Rows of the detectors' own set must be none that the run's own detector was trained on; where others have learned from them, it speaks alone.
+    Of the detectors' own set, rows must be none that the run's own detector was trained on; where
+    others have learned from them, it stands alone.
     """
-    shown_to = [run.detector] if run.preset.folds and name == members.home(run) else detectors(run)
-    return look(run, shown_to, run.sets.pixels(name)[rows], choice)
+    alone = run.preset.folds and name == members.home(run)
+    ensemble = [run.detector] if alone else detectors(run)
+    return view(run, ensemble, run.sets.pixels(name)[rows], choice)
 
 
 def masks_of(run: Run, pixels: np.ndarray) -> np.ndarray:
     """The mean mask [N, h, w] of all detectors on uint8 pictures [N, S, S]."""
-    return look(run, detectors(run), pixels, Choice()).mean()[1]
+    return view(run, detectors(run), pixels, Choice()).mean()[1]
 
 
 def share(box: Letterbox) -> float:
@@ -153,41 +134,10 @@ def share(box: Letterbox) -> float:
 
 
 def detected_area(regions: Regions, choice: Choice, side: int) -> np.ndarray:
-    """Area [N] of the boxes that a choice keeps of the detector's, in pictures of side x side, times the best region's score."""
-    return np.array(
-        [
-            np.prod(boxes[:, 2:] - boxes[:, :2], axis=1).sum()
-            / side**2
-            * (best.max() if len(best) else 0.0)
-            for (boxes, _), best in zip(
-                pick(regions, normalized_scores(regions), choice),
-                regions.scores.numpy(),
-                strict=True,
-            )
-        ]
-    )
+    """Area [N] of the detector's boxes by a choice, times the best region's score.
 
-
-def covered(found: list[np.ndarray], places: np.ndarray) -> np.ndarray:
-    """Share [N, K] of each of K places [N, K, 4] that the union of an image's boxes [n, 4] covers; all relative to the picture."""
-    shares = np.zeros(places.shape[:2])
-    centres = (np.arange(CELLS) + 0.5) / CELLS
-    for row, boxes in enumerate(found):
-        for column, (x1, y1, x2, y2) in enumerate(places[row]):
-            x, y = x1 + centres * (x2 - x1), y1 + centres * (y2 - y1)
-            inside = np.zeros((CELLS, CELLS), dtype=bool)
-            for left, top, right, bottom in as_boxes(boxes):
-                inside |= np.outer((top <= y) & (y < bottom), (left <= x) & (x < right))
-            shares[row, column] = inside.mean()
-    return shares
-
-
-def in_lungs(values: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Values of the two lungs [N, 2] as one [N], weighted by the area of their boxes [N, 2, 4]."""
-    area = np.prod(boxes[..., 2:] - boxes[..., :2], axis=-1)
-    return (values * area).sum(1) / np.maximum(area.sum(1), 1e-9)
-
-
-def within(masks: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Mean [N, K] of masks [N, h, w] inside each of K places [N, K, 4], relative to the picture."""
-    return np.stack([mask_mean(m, p, 1) for m, p in zip(masks, places, strict=True)])
+    In pictures of side x side.
+    """
+    picked = pick(regions, normalized_scores(regions), choice)
+    areas = [np.prod(boxes[:, 2:] - boxes[:, :2], axis=1).sum() / side**2 for boxes, _ in picked]
+    return np.array(areas) * regions.scores.numpy().max(1, initial=0.0)

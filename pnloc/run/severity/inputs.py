@@ -1,4 +1,4 @@
-"""How an image becomes a square: padded, as everywhere here, against cropped, as published by Cohen et al. 2020."""
+"""An image as a square: padded, as everywhere here, or cropped, as by Cohen et al. 2020."""
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -6,7 +6,9 @@ from PIL import Image, ImageOps
 from pnloc.images import read_gray
 from pnloc.localizer import Choice
 from pnloc.run.run import Run
-from pnloc.run.severity import ensemble as looks
+from pnloc.run.severity import ensemble
+from pnloc.run.severity.ensemble import View
+from pnloc.run.severity.lungs import Lungs
 
 PADDED, CROPPED = "padded", "centre crop"  # ours, and as published
 
@@ -21,24 +23,21 @@ def centre_crops(paths: list[str], side: int) -> np.ndarray:
     return squares
 
 
-def views_by_input(
+def views(
     run: Run, name: str, rows: np.ndarray, choice: Choice
-) -> dict[str, tuple[looks.Look, looks.Lungs, np.ndarray]]:
-    """What the run's own detector sees of some rows of a set, shown either way.
+) -> dict[str, tuple[View, Lungs, np.ndarray]]:
+    """Rows of a set through the run's own detector, shown either way.
 
-    Per way its unmirrored view, the lungs, and the share [N] of each square that is picture.
+    Each with the lungs, and the share [N] of its square that is picture.
     """
-    images, padded = run.sets.records(name).images.iloc[rows], run.sets.pixels(name)[rows]
-    shares = np.array([looks.share(box) for box in run.sets.letterboxes(images)])
-    shown = {
-        PADDED: (padded, shares),
-        CROPPED: (centre_crops(images["path"], padded.shape[-1]), np.ones(len(rows))),
-    }
+    images, pixels = run.sets.records(name).images.iloc[rows], run.sets.pixels(name)[rows]
+    shares = np.array([ensemble.share(box) for box in run.sets.letterboxes(images)])
+    crops = centre_crops(images["path"], pixels.shape[-1])
     return {
         way: (
-            looks.look(run, [run.detector], pixels, choice, mirrored=False),
-            looks.find_lungs(run, pixels),
+            ensemble.view(run, [run.detector], squares, choice, mirrored=False),
+            ensemble.find_lungs(run, squares),
             share,
         )
-        for way, (pixels, share) in shown.items()
+        for way, squares, share in ((PADDED, pixels, shares), (CROPPED, crops, np.ones(len(rows))))
     }

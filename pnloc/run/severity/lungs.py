@@ -1,10 +1,11 @@
-"""Lungs: where the two lungs and their zones lie in a radiograph, by a small network of our own.
+"""Where the two lungs and their zones lie in a radiograph, by a small network of our own.
 
-It has seen generated radiographs only (pnloc.data.demo), whose lung masks are exact since they come from the CT; strong changes of place,
-contrast and density while training take the part of the variety that one CT lacks. Lungs go by the side of the picture: first the
-patient's right lung, which is on the left.
+It learns from generated radiographs only (pnloc.data.demo), whose lung masks are exact since they
+come from the CT. Strong augmentation of place, contrast and density stands in for the variety that
+one CT lacks. Lungs go by the side of the picture: first the patient's right lung, on the left.
 """
 
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,70 +16,59 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor, nn
 
-from pnloc.detector import normalize
+from pnloc.boxes import as_boxes
+from pnloc.detector import coordinates, normalize
 from pnloc.parallel import autocast, bar, device
+from pnloc.regions import mask_mean
 from pnloc.train import Losses, Schedule, fit, generator
 
 SIDES = ("right", "left")
 INPUT = 96  # pixels of the network's square input; its masks have half of them
-LEAST = 0.01  # share of the picture that a lung has at least
+LEAST = 0.01  # least share of the picture that a lung has
 VIEWS = 8  # generated radiographs per projected anatomy
 ZONES = "ABCDEF"  # Brixia: right upper, middle, lower; left upper, middle, lower
+CELLS = 64  # per side of the grid on which covered areas are measured
 
 
 class LungNet(nn.Module):
-    """A U-Net of four levels: images [B, 1, S, S], 8-bit values -> logits [B, 2, 48, 48], right and left lung."""
+    """A U-Net of four levels: images [B, 1, S, S], 8-bit values -> logits [B, 2, 48, 48]."""
 
     def __init__(self, widths: tuple[int, ...] = (24, 32, 48, 64)) -> None:
         super().__init__()
+        upward = pairwise((widths[-1] + 2, *widths[-2::-1]))
         self.down = nn.ModuleList(_block(a, b, stride=2) for a, b in pairwise((1, *widths)))
-        self.up = nn.ModuleList(
-            _block(a + b, b) for a, b in pairwise((widths[-1] + 2, *widths[-2::-1]))
-        )
+        self.up = nn.ModuleList(_block(a + b, b) for a, b in upward)
         self.head = nn.Conv2d(widths[0], len(SIDES), 1)
 
     def forward(self, images: Tensor) -> Tensor:
         """See the class."""
         grey = images.float()
-        grey = (
-            grey
-            if grey.shape[-1] == INPUT
-            else F.interpolate(grey, size=(INPUT, INPUT), mode="area")
-        )
+        if grey.shape[-1] != INPUT:
+            grey = F.interpolate(grey, size=(INPUT, INPUT), mode="area")
         x, levels = normalize(grey), []
         for block in self.down:
             x = block(x)
             levels.append(x)
-        x = torch.cat([levels.pop(), _places(x)], dim=1)
+        x = torch.cat([levels.pop(), coordinates(x)], dim=1)
         for block, level in zip(self.up, levels[::-1], strict=True):
-            x = block(
-                torch.cat([F.interpolate(x, size=level.shape[-2:], mode="bilinear"), level], dim=1)
-            )
+            x = F.interpolate(x, size=level.shape[-2:], mode="bilinear")
+            x = block(torch.cat([x, level], dim=1))
         return self.head(x).float()
 
 
 def _block(before: int, after: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(before, after, 3, stride, 1, bias=False),
-        nn.GroupNorm(8, after),
-        nn.ReLU(),
-        nn.Conv2d(after, after, 3, 1, 1, bias=False),
-        nn.GroupNorm(8, after),
-        nn.ReLU(),
-    )
-
-
-def _places(like: Tensor) -> Tensor:
-    """Two channels [B, 2, H, W] with the relative x and y of each cell of `like` [B, C, H, W]."""
-    y, x = torch.meshgrid(*(torch.linspace(-1, 1, n) for n in like.shape[-2:]), indexing="ij")
-    return torch.stack([x, y]).to(like).expand(len(like), -1, -1, -1)
+    layers = []
+    for channels, step in ((before, stride), (after, 1)):
+        convolution = nn.Conv2d(channels, after, 3, step, 1, bias=False)
+        layers += [convolution, nn.GroupNorm(8, after), nn.ReLU()]
+    return nn.Sequential(*layers)
 
 
 def generated(anatomies: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Radiographs uint8 [N, 96, 96] of that many anatomies, frontal both ways, and their lungs bool [N, 2, 96, 96].
+    """Radiographs uint8 [N, 96, 96] of anatomies in turn as PA and AP, and lungs [N, 2, 96, 96].
 
-    Half of the lungs' opacities are those of the COVID-like set, so that the finder sees lungs that are partly white. Raises PnlocError
-    where the chest CT is not installed.
+    Their opacities are those of the COVID-like set, so that the finder sees lungs that are partly
+    white. Raises PnlocError where the chest CT is not installed.
     """
     from pnloc.data.demo.anatomy import project, read_chest
     from pnloc.data.demo.film import develop
@@ -88,82 +78,71 @@ def generated(anatomies: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     for number in bar(range(anatomies), desc="generate lungs", unit="anatomy"):
         rng = generator(seed, 201, number)
         variant = project(chest, rng, INPUT, portable=bool(number % 2))
-        lungs = np.stack([variant.sides[side] for side in SIDES])
         for _ in range(VIEWS):
             _, added = make_case(variant, rng, "covid")
             images.append(develop(variant, added, rng))
-            masks.append(lungs)
+        masks += [np.stack([variant.sides[side] for side in SIDES])] * VIEWS
     return np.stack(images), np.stack(masks)
 
 
-def disturb(
+def _per_image(values: np.ndarray) -> Tensor:
+    """Values [B], or bools, as a tensor [B, 1, 1, 1]."""
+    tensor = torch.from_numpy(values)[:, None, None, None]
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+def augment(
     images: np.ndarray, masks: np.ndarray, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Images uint8 [B, S, S] and masks [B, 2, S, S], moved, stretched, turned, mirrored, and changed in contrast, noise and density.
+    """Images uint8 [B, S, S] and masks [B, 2, S, S], moved, stretched, turned, mirrored, changed.
 
-    Gives float images [B, 1, S, S] and masks [B, 2, S, S] of 0 and 1. Whitened patches over the lungs, bars and letters stay out of the masks.
+    Gives float images [B, 1, S, S], other in contrast, noise and density, with whitened patches
+    over the lungs, and masks [B, 2, S, S] of 0 and 1.
     """
     count, side = images.shape[0], images.shape[-1]
     flip = rng.random(count) < 0.5
     angle, shift = np.deg2rad(rng.normal(0, 5, count)), rng.uniform(-0.3, 0.3, (count, 2))
     zoom = np.exp(rng.uniform(-0.3, 0.35, (count, 1)) + rng.normal(0, 0.1, (count, 2)))
+    across = np.cos(angle) * zoom[:, 0] * np.where(flip, -1, 1)
+    upright = np.cos(angle) * zoom[:, 1]
     matrix = np.zeros((count, 2, 3))
-    matrix[:, 0] = np.stack(
-        [np.cos(angle) * zoom[:, 0] * np.where(flip, -1, 1), -np.sin(angle), shift[:, 0]], axis=1
-    )
-    matrix[:, 1] = np.stack([np.sin(angle), np.cos(angle) * zoom[:, 1], shift[:, 1] * 0.7], axis=1)
-    grid = F.affine_grid(
-        torch.from_numpy(matrix).float(), [count, 1, side, side], align_corners=False
-    )
+    matrix[:, 0] = np.stack([across, -np.sin(angle), shift[:, 0]], axis=1)
+    matrix[:, 1] = np.stack([np.sin(angle), upright, shift[:, 1] * 0.7], axis=1)
+    size = [count, 1, side, side]
+    grid = F.affine_grid(torch.from_numpy(matrix).float(), size, align_corners=False)
     both = torch.from_numpy(np.concatenate([images[:, None] / 255, masks], axis=1)).float()
     moved = F.grid_sample(both, grid, align_corners=False)
-    # Beyond the generated picture: black in one half of the images, the nearest pixels in the other.
+    # Beyond the generated picture: black in half of the images, the nearest pixels in the others.
     spread = F.grid_sample(both[:, :1], grid, padding_mode="border", align_corners=False)
-    grey = torch.where(
-        torch.from_numpy(rng.random(count) < 0.5)[:, None, None, None], spread, moved[:, :1]
-    )
-    truth = moved[:, 1:]
-    truth = torch.where(torch.from_numpy(flip)[:, None, None, None], truth.flip(1), truth)
-    lung = truth.amax(1, keepdim=True)
-    white = torch.from_numpy(_patches(count, side, rng)).float()[:, None] * lung
-    grey = grey + white * (0.95 - grey).clamp_min(0)
-    power = torch.from_numpy(np.exp(rng.uniform(-0.6, 0.6, count))).float()[:, None, None, None]
-    grey = grey.clamp(0, 1) ** power
+    grey = torch.where(_per_image(rng.random(count) < 0.5), spread, moved[:, :1])
+    truth = torch.where(_per_image(flip), moved[:, 1:].flip(1), moved[:, 1:])
+    white = torch.from_numpy(_patches(count, side, rng)).float()[:, None]
+    grey = grey + white * truth.amax(1, keepdim=True) * (0.95 - grey).clamp_min(0)
+    grey = grey.clamp(0, 1) ** _per_image(np.exp(rng.uniform(-0.6, 0.6, count)))
     noise = torch.from_numpy(rng.normal(0, 1, grey.shape)).float()
-    grey = grey + noise * torch.from_numpy(rng.uniform(0, 0.05, count)).float()[:, None, None, None]
-    soft = F.avg_pool2d(grey, 3, 1, 1)
-    grey = torch.where(
-        torch.from_numpy(rng.random(count) < 0.4)[:, None, None, None], soft, grey
-    ).clamp(0.004, 1)
-    return grey * 255, (truth > 0.5).float()
+    grey = grey + noise * _per_image(rng.uniform(0, 0.05, count))
+    grey = torch.where(_per_image(rng.random(count) < 0.4), F.avg_pool2d(grey, 3, 1, 1), grey)
+    return grey.clamp(0.004, 1) * 255, (truth > 0.5).float()
 
 
 def _patches(count: int, side: int, rng: np.random.Generator) -> np.ndarray:
-    """How dense [B, S, S], 0 to 1, up to three soft ellipses per image are; a third of the images has none."""
+    """Density [B, S, S], 0 to 1, of up to three soft ellipses per image; a third has none."""
     y, x = np.mgrid[0:side, 0:side] / side
-    found = np.zeros((count, side, side))
-    for row in range(count):
+    density = np.zeros((count, side, side))
+    for image in density:
         for _ in range(rng.choice([0, 1, 2, 3], p=[0.34, 0.22, 0.22, 0.22])):
             centre, size = rng.uniform([0.1, 0.25], [0.9, 0.9]), rng.uniform(0.08, 0.3, 2)
             distance = np.hypot((x - centre[0]) / size[0], (y - centre[1]) / size[1])
-            found[row] = np.maximum(
-                found[row], rng.uniform(0.2, 0.9) / (1 + np.exp((distance - 1) * 6))
-            )
-    return found
+            ellipse = rng.uniform(0.2, 0.9) / (1 + np.exp((distance - 1) * 6))
+            np.maximum(image, ellipse, out=image)
+    return density
 
 
 def train_lungs(
-    images: np.ndarray,
-    masks: np.ndarray,
-    *,
-    epochs: int,
-    seed: int,
-    folder: Path,
-    fingerprint: str,
-    batch: int = 32,
+    images: np.ndarray, masks: np.ndarray, *, epochs: int, seed: int, folder: Path, fingerprint: str
 ) -> tuple[LungNet, pd.DataFrame]:
-    """Train on what `generated` gives; returns the network and its history."""
-    where = device()
+    """Train on the output of `generated`; returns the network and its history."""
+    where, batch = device(), 32
     torch.manual_seed(seed)
     net = LungNet().to(where)
     steps = max(1, len(images) // batch)
@@ -173,7 +152,7 @@ def train_lungs(
         order = rng.permutation(len(images))
         for step in range(steps):
             rows = order[step * batch : (step + 1) * batch]
-            yield disturb(images[rows], masks[rows], rng)
+            yield augment(images[rows], masks[rows], rng)
 
     def losses(pair: tuple[Tensor, Tensor]) -> Losses:
         pictures, truth = pair
@@ -181,53 +160,43 @@ def train_lungs(
             logits = net(pictures.to(where))
         truth = F.interpolate(truth.to(where), size=logits.shape[-2:], mode="area")
         chance = torch.sigmoid(logits)
-        overlap = (2 * (chance * truth).sum((2, 3)) + 1) / (
-            chance.sum((2, 3)) + truth.sum((2, 3)) + 1
-        )
+        shared, total = (chance * truth).sum((2, 3)), chance.sum((2, 3)) + truth.sum((2, 3))
         return {
             "cross-entropy": F.binary_cross_entropy_with_logits(logits, truth),
-            "dice": (1 - overlap).mean(),
+            "dice": (1 - (2 * shared + 1) / (total + 1)).mean(),
         }
 
-    history = fit(
-        net,
-        batches,
-        losses,
-        Schedule(epochs, steps, 3e-3, 0.01),
-        folder=folder,
-        fingerprint=fingerprint,
-        seed=seed,
-        title="lungs",
-    )
+    schedule, options = Schedule(epochs, steps, 3e-3, 0.01), {"seed": seed, "title": "lungs"}
+    history = fit(net, batches, losses, schedule, folder=folder, fingerprint=fingerprint, **options)
     return net, history
 
 
 @torch.no_grad()
 def masks(net: LungNet, images: np.ndarray, batch: int = 64) -> np.ndarray:
-    """Probability [N, 2, 48, 48] that a cell is lung, right and left, of uint8 images [N, S, S]."""
-    where, found = (
-        next(net.parameters()).device,
-        [np.zeros((0, 2, INPUT // 2, INPUT // 2), dtype=np.float32)],
-    )
+    """Probability [N, 2, 48, 48] that a cell is lung, right and left, of uint8 images [N, S, S].
+
+    The mean of those of the image and of its mirror image.
+    """
+    where = next(net.parameters()).device
+    chances = [np.zeros((0, 2, INPUT // 2, INPUT // 2), dtype=np.float32)]
     net.eval()
     for start in range(0, len(images), batch):
         pictures = torch.from_numpy(np.asarray(images[start : start + batch]))[:, None].to(where)
         mirrored = torch.sigmoid(net(pictures.flip(-1))).flip(-1).flip(1)
-        found.append(((torch.sigmoid(net(pictures)) + mirrored) / 2).cpu().numpy())
-    return np.concatenate(found)
+        chances.append(((torch.sigmoid(net(pictures)) + mirrored) / 2).cpu().numpy())
+    return np.concatenate(chances)
 
 
 def boxes(chances: np.ndarray, usual: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes [N, 2, 4] around the lungs, relative to the picture, from masks [N, 2, h, w], and which were found, bool [N, 2].
+    """Boxes [N, 2, 4] around lungs, relative to the picture, and which were found, bool [N, 2].
 
-    A lung is the largest connected part above one half. Where it has less than 1% of the picture, the box is `usual` [2, 4].
+    A lung is the largest connected part of masks [N, 2, h, w] above one half. Where it has less
+    than 1% of the picture, the box is `usual` [2, 4].
     """
-    found, seen = (
-        np.tile(usual, (len(chances), 1, 1)).astype(float),
-        np.zeros((len(chances), 2), dtype=bool),
-    )
+    around = np.tile(usual, (len(chances), 1, 1)).astype(float)
+    found = np.zeros((len(chances), 2), dtype=bool)
+    height, width = chances.shape[2:]
     for row, side in np.ndindex(len(chances), 2):
-        height, width = chances.shape[2:]
         large = ndimage.zoom(chances[row, side], 4, order=1, grid_mode=True, mode="nearest") > 0.5
         parts, count = ndimage.label(large)
         if count == 0:
@@ -236,12 +205,12 @@ def boxes(chances: np.ndarray, usual: np.ndarray) -> tuple[np.ndarray, np.ndarra
         if largest.mean() >= LEAST:
             rows, columns = ndimage.find_objects(largest.astype(int))[0]
             edges = np.array([columns.start, rows.start, columns.stop, rows.stop]) / 4
-            found[row, side], seen[row, side] = edges / [width, height, width, height], True
-    return found, seen
+            around[row, side], found[row, side] = edges / [width, height, width, height], True
+    return around, found
 
 
 def zones(lungs: np.ndarray) -> np.ndarray:
-    """The six zones [..., 6, 4], A to F, of lung boxes [..., 2, 4]: thirds of the height of each lung."""
+    """The six zones [..., 6, 4], A to F, of lung boxes [..., 2, 4]: thirds of a lung's height."""
     top, height = lungs[..., 1], (lungs[..., 3] - lungs[..., 1]) / 3
     thirds = []
     for third in range(3):
@@ -249,3 +218,49 @@ def zones(lungs: np.ndarray) -> np.ndarray:
         thirds.append(np.stack(edges, axis=-1))
     by_side = np.stack(thirds, axis=-2)  # [..., side, third, 4]
     return by_side.reshape(*lungs.shape[:-2], 6, 4)
+
+
+@dataclass(frozen=True)
+class Lungs:
+    """Lungs of N pictures: boxes [N, 2, 4], relative to the picture; found [N, 2] bool."""
+
+    boxes: np.ndarray
+    found: np.ndarray
+
+    @property
+    def zones(self) -> np.ndarray:
+        """[N, 6, 4], A to F, relative to the picture."""
+        return zones(self.boxes)
+
+    def mean(self, masks: np.ndarray) -> np.ndarray:
+        """Mean [N] of masks [N, h, w] inside both lungs."""
+        return self._both(within(masks, self.boxes))
+
+    def covered(self, boxes: list[np.ndarray]) -> np.ndarray:
+        """Share [N] of both lungs that the union of each image's boxes [n, 4] covers."""
+        return self._both(covered(boxes, self.boxes))
+
+    def _both(self, values: np.ndarray) -> np.ndarray:
+        """Values of each lung [N, 2] as one [N], weighted by the area of their boxes."""
+        area = np.prod(self.boxes[..., 2:] - self.boxes[..., :2], axis=-1)
+        return (values * area).sum(1) / np.maximum(area.sum(1), 1e-9)
+
+
+def covered(boxes: list[np.ndarray], places: np.ndarray) -> np.ndarray:
+    """Share [N, K] of each of K places [N, K, 4] that the union of an image's boxes [n, 4] covers.
+
+    All are relative to the picture.
+    """
+    shares, centres = np.zeros(places.shape[:2]), (np.arange(CELLS) + 0.5) / CELLS
+    for row, column in np.ndindex(shares.shape):
+        left, top, right, bottom = as_boxes(boxes[row]).T[..., None]
+        x1, y1, x2, y2 = places[row, column]
+        x, y = x1 + centres * (x2 - x1), y1 + centres * (y2 - y1)
+        columns, rows = (left <= x) & (x < right), (top <= y) & (y < bottom)
+        shares[row, column] = (rows[:, :, None] & columns[:, None]).any(0).mean()
+    return shares
+
+
+def within(masks: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Mean [N, K] of masks [N, h, w] inside each of K places [N, K, 4], relative to the picture."""
+    return np.stack([mask_mean(m, p, 1) for m, p in zip(masks, places, strict=True)])
