@@ -306,7 +306,6 @@ def severity_overlay(
     """A radiograph [S, S] under the detectors' mask [h, w], with lung boxes [2, 4] (relative)."""
     side = image.shape[-1]
     radiograph(image, ax, title)
-    span = (-0.5, side - 0.5, side - 0.5, -0.5)
     look = {"cmap": "inferno", "vmin": 0, "vmax": 1, "interpolation": "bilinear"}
-    ax.imshow(mask, alpha=0.6 * mask, extent=span, **look)
+    ax.imshow(mask, alpha=0.6 * mask, extent=(-0.5, side - 0.5, side - 0.5, -0.5), **look)
     return boxes(lungs * side, ax, COLOURS["fixed-boxes"], ls="--", lw=1.2)

@@ -28,7 +28,6 @@ SEED = 0
 ARTIFACTS = ""  # where results go; empty: artifacts/ of the repository"""
 PAUSE = 1.0  # seconds at least between two drawings of a live curve
 _SIMPLE = (str, bytes, int, float, complex, bool, list, tuple, dict, set, type(None))
-_IPYTHON = {"In", "Out", "exit", "quit", "open", "get_ipython"}
 _STARTED = "_pnloc_started"
 
 
@@ -42,7 +41,7 @@ def start(namespace: MutableMapping[str, object]) -> runs.Run:
     from pnloc.view import guard  # needs IPython, which `check` must not
 
     simple = [name for name, value in namespace.items() if isinstance(value, _SIMPLE)]
-    own = [name for name in simple if not name.startswith("_") and name not in _IPYTHON]
+    own = [name for name in simple if not name.startswith("_") and name not in ("In", "Out")]
     names = [name for name in PARAMETERS if name in namespace]
     check({name: namespace[name] for name in (names if _STARTED in namespace else own)})
     if missing := [name for name in PARAMETERS if name not in names]:

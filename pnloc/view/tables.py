@@ -15,22 +15,8 @@ from pnloc.files import read_csv, read_json
 from pnloc.view.figures import reader_name
 
 RESULTS = Path(__file__).parents[2] / "book" / "results"
-HEADLINES = Path(__file__).with_name("headlines.toml")
-MAIN = {"acc@0.3": "acc, T .3", "acc@0.5": "acc, T .5", "miou": "union IoU", "pointing": "pointing"}
-FURTHER = {
-    "afp@0.3": "AFP, T .3",
-    "froc_mean": "FROC",
-    "rsna_map": "RSNA mAP",
-    "coco_ap@0.5": "AP, T .5",
-    "cnr": "CNR",
-}
-ABLATED = {  # columns of the table of ablations: heading -> method, compared with
-    "image alone": ("text-attention", ""),
-    "minus unchanged": ("text-attention", "as it is (20 regions)"),
-    "minus image labels": ("text-attention", "image-label-attention"),
-    "report given": ("report-given", ""),
-    "minus unchanged, report given": ("report-given", "as it is (20 regions)"),
-}
+KNOWN = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+MAIN, FURTHER, ABLATED = (KNOWN[key] for key in ("main", "further", "ablated"))
 SIGNIFICANT = 0.05
 _INTERVAL = ["value", "low", "high"]
 
@@ -44,11 +30,6 @@ def cell(value: float, low: float, high: float, digits: int = 2, signed: bool = 
     return re.sub(r"\b0\.", ".", text).replace(" ", "\N{NO-BREAK SPACE}")
 
 
-def difference(value: float, low: float, high: float) -> str:
-    """A difference with its interval, '+.012 [-.003, +.027]'."""
-    return cell(value, low, high, 3, True)
-
-
 def wide(
     table: pd.DataFrame,
     rows: str | list[str],
@@ -60,15 +41,12 @@ def wide(
 
     Both keep the order of their first appearance, methods get their titles, gaps are left blank.
     """
-    numbers = zip(
-        table[_INTERVAL].to_numpy(float), np.broadcast_to(signed, len(table)), strict=True
-    )
+    signs = np.broadcast_to(signed, len(table))
+    numbers = zip(table[_INTERVAL].to_numpy(float), signs, strict=True)
     table = table.assign(text=[cell(*three, digits, sign) for three, sign in numbers])
     shown = table.pivot_table("text", rows, columns, aggfunc="first", sort=False).fillna("")
-    names = {name for key in ("method", "against") if key in table for name in table[key].dropna()}
-    titles = {name: reader_name(name) for name in names}
     shown.columns.names = [None] * shown.columns.nlevels
-    return shown.rename(index=titles, columns=titles)
+    return shown.rename(index=reader_name, columns=reader_name)
 
 
 def readable(
@@ -81,9 +59,9 @@ def readable(
     table = table[table["dataset"] == dataset]
     suffix = table["threshold"].map(lambda t: "" if np.isnan(t) else f"@{t}")
     table = table.assign(column=(table["metric"] + suffix).map(dict(columns)))
-    methods = [method for method in methods if method in set(table["method"])]
     shown = wide(table.dropna(subset="column"), "method", "column")
-    return shown.reindex(map(reader_name, methods)).reindex(columns=columns.values()).fillna("")
+    titles = [title for title in map(reader_name, methods) if title in shown.index]
+    return shown.reindex(titles, columns=columns.values()).fillna("")
 
 
 def comparison(row: Mapping) -> str:
@@ -95,9 +73,8 @@ def comparison(row: Mapping) -> str:
     clear = not row["low"] <= 0 <= row["high"] if p is None else p < SIGNIFICANT
     verdict = "better than" if row["value"] > 0 else "worse than"
     verdict = verdict if clear else "not significantly different from"
-    number = difference(*(row[name] for name in _INTERVAL)) + (
-        "" if p is None else f", p = {p:.3f}"
-    )
+    number = cell(*(row[name] for name in _INTERVAL), digits=3, signed=True)
+    number += "" if p is None else f", p = {p:.3f}"
     return f"{verdict} *{reader_name(row['against'])}* ({number})"
 
 
@@ -105,15 +82,16 @@ def comparison(row: Mapping) -> str:
 
 
 def headlines(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """question, on (the data set), number, n, made in (a link): the lines of headlines.toml.
+    """question, on (the data set), number, n, made in (a link): the lines of tables.toml.
 
     tables: those of a run, by name. A line whose table or row is missing is left out.
     """
     rows, tables = [], _with_facts(tables)
-    for line in tomllib.loads(HEADLINES.read_text(encoding="utf-8"))["line"]:
+    for line in KNOWN["line"]:
         table = tables.get(line["table"], pd.DataFrame())
         for row in table.query(line["query"]).to_dict("records") if len(table) else []:
-            question, number = (line[key].format(**row) for key in ("question", "number"))
+            question = line["question"].format(**row).replace("_", " ")
+            number = line["number"].format(**row)
             rows.append([question, row["dataset"], number, row["n"], line["link"]])
     return pd.DataFrame(rows, columns=["question", "on", "number", "n", "made in"])
 
@@ -123,25 +101,16 @@ def _with_facts(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     ready = dict(tables)
     if "significance" in ready:
         keys = ["dataset", "method", "against", "metric"]
-        ready["differences"] = ready["differences"].merge(
-            ready["significance"][[*keys, "p_holm"]], on=keys
-        )
+        p_values = ready["significance"][[*keys, "p_holm"]]
+        ready["differences"] = ready["differences"].merge(p_values, on=keys)
     if "severity" in ready:
-        choice = ready["severity_choice"]
-        scores = ready["severity"]["score"].str.replace("_", " ")
-        chosen = ready["severity"]["readout"].isin(
-            choice.loc[choice["chosen"].astype(bool), "readout"]
-        )
-        ready["severity"] = ready["severity"].assign(chosen=chosen, score=scores)
+        chosen = ready["severity_choice"][["readout", "chosen"]]
+        ready["severity"] = ready["severity"].merge(chosen, how="left", on="readout")
     if "attributes" in ready:
-        known = ready["attributes"].dropna(subset="auc")
-        summary = {
-            "dataset": "test reports",
-            "clear": (known["low"] > 0.5).sum(),
-            "total": len(known),
-        }
-        summary |= {"median": known["auc"].median(), "n": known["n"].max()}
-        ready["attributes"] = pd.DataFrame([summary])
+        known = ready["attributes"].dropna(subset="auc").assign(dataset="test reports")
+        summary = {"total": ("auc", "size"), "median": ("auc", "median"), "n": ("n", "max")}
+        groups = known.assign(clear=known["low"] > 0.5).groupby("dataset", as_index=False)
+        ready["attributes"] = groups.agg(clear=("clear", "sum"), **summary)
     return ready
 
 
@@ -166,7 +135,7 @@ def published(folder: Path = RESULTS) -> dict[str, pd.DataFrame]:
 
 def ablation_table(ablations: pd.DataFrame) -> pd.DataFrame:
     """Mean union IoU per ablation, and its differences from the unchanged model."""
-    headings = {key: heading for heading, key in ABLATED.items()}
+    headings = {tuple(key): heading for heading, key in ABLATED.items()}
     keys = zip(ablations["method"], ablations["against"].fillna(""), strict=True)
     table = ablations.assign(column=[headings.get(key) for key in keys]).dropna(subset="column")
     shown = wide(table, "ablation", "column", 3, table["against"].notna())

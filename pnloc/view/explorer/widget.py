@@ -51,9 +51,8 @@ class Explorer(widgets.VBox):
         plain = [wordview.values(study) for study in found]
         self.view = View(studies=plain, starts=starts, state={"study": 0})
         wide, wrapped = widgets.Layout(width="auto"), widgets.Layout(flex_flow="row wrap")
-        self.upload = widgets.FileUpload(
-            accept=ACCEPTED, multiple=False, description="load an image", layout=wide
-        )
+        options = {"accept": ACCEPTED, "multiple": False, "description": "load an image"}
+        self.upload = widgets.FileUpload(**options, layout=wide)
         self.message = widgets.HTML(ASKED)
         self.upload.observe(self._loaded, "value")
         own = [widgets.HBox([self.upload, self.message], layout=wrapped)] if read else []
@@ -89,14 +88,12 @@ class Explorer(widgets.VBox):
 
     def _repr_mimebundle_(self, **options: object) -> tuple[dict, dict]:
         """The widget and its HTML, or a mark that keeps the output from being published."""
-        bundle = super()._repr_mimebundle_(**options) or {}
-        data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
+        data = super()._repr_mimebundle_(**options)
         if not all(study.shown for study in self.studies):
-            return data, {**metadata, "pnloc": access.CREDENTIALED}
+            return data, {"pnloc": access.CREDENTIALED}
         if self.studies:
-            page = wordview.html(self.studies, self.view.starts, self.view.studies)
-            data = {**data, "text/html": page}
-        return data, metadata
+            data["text/html"] = wordview.html(self.studies, self.view.starts, self.view.studies)
+        return data, {}
 
 
 def explore(run: Run, found: list[Study]) -> Explorer:

@@ -8,7 +8,6 @@ import base64
 import io
 import json
 from dataclasses import asdict
-from functools import lru_cache
 from html import escape
 from pathlib import Path
 from string import Template
@@ -82,12 +81,6 @@ def _uri(image: Image.Image, kind: str, **options: object) -> str:
     return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-@lru_cache
-def source(name: str) -> str:
-    """The text of a file of static/."""
-    return (STATIC / name).read_text(encoding="utf-8")
-
-
 def html(studies: list[Study], starts: Starts, plain: list[dict] | None = None) -> str:
     """Studies as one piece of HTML with its script, style and images.
 
@@ -99,10 +92,7 @@ def html(studies: list[Study], starts: Starts, plain: list[dict] | None = None) 
             raise PnlocError(f"{study.name}: no page may show this study ({reasons}); leave it out")
     shown = {"studies": plain or [values(study) for study in studies], "starts": starts}
     data = json.dumps(shown, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
-    return Template(source("wordview.html")).substitute(
-        name=f"pnloc-{digest(data)[:12]}",
-        studies=", ".join(escape(study.name) for study in studies),
-        style=source("wordview.css"),
-        script=source("wordview.js"),
-        data=data,
-    )
+    names = ("html", "css", "js")
+    files = {n: (STATIC / f"wordview.{n}").read_text(encoding="utf-8") for n in names}
+    name, listed = f"pnloc-{digest(data)[:12]}", ", ".join(escape(one.name) for one in studies)
+    return Template(files["html"]).substitute(files, name=name, studies=listed, data=data)
