@@ -1,10 +1,11 @@
-"""The plans of the experiment: sizes, seeds, cohorts, grid and ablations (book, The experiment). No I/O."""
+"""Plans of the experiment: sizes, seeds, cohorts, grid and ablations (book, The experiment)."""
 
 from dataclasses import dataclass
 from itertools import product
 
-Options = tuple[tuple[str, float], ...]
+Options = tuple[tuple[str, float], ...]  # values of the preset's ModelConfig that an arm replaces
 TEXT, LABELS, GIVEN = "text-attention", "image-label-attention", "report-given"
+FULL = "as it is (20 regions)"
 ABLATIONS = {
     "no contrastive term": {"options": (("contrast_weight", 0.0),)},
     "no attributes": {"attributes": False},
@@ -18,8 +19,7 @@ ABLATIONS = {
     "5 regions": {"regions": 5},
     "10 regions": {"regions": 10},
     "50 regions": {"regions": 50},
-}
-FULL = "as it is (20 regions)"
+}  # fields of experiments.arms.Arm
 
 
 @dataclass(frozen=True)
@@ -32,25 +32,27 @@ class Plan:
     sizes: tuple[tuple[str, int], ...]
     replicates: tuple[int, ...] = (1, 2)  # seeds of data, detector and word vectors
     seeds: int = 5  # of the attention
-    tuning_seeds: int = 2  # of these, over which the grid is judged
+    tuning_seeds: int = 2  # of these, on which the grid is compared
     ablation_seeds: int = 3
     prevalences: tuple[float, ...] = (0.93, 0.5)  # the first is the cohort of the ablations
     grid: tuple[Options, ...] = tuple(
-        product(*((("epochs", n) for n in (10, 20)), (("tau", t) for t in (0.1, 0.2))))
+        product((("epochs", 10), ("epochs", 20)), (("tau", 0.1), ("tau", 0.2)))
     )
     ablations: tuple[str, ...] = tuple(ABLATIONS)
     resamples: int = 5000
 
 
+def _sizes(rsna: int, mimic: int) -> tuple[tuple[str, int], ...]:
+    return (("rsna", rsna), ("mimic", mimic), ("chestxray8", 4), ("covid", 4))
+
+
 PLANS = {
-    "full": Plan(
-        "full", "demo", 120, (("rsna", 900), ("mimic", 3000), ("chestxray8", 4), ("covid", 4))
-    ),
+    "full": Plan("full", "demo", 120, _sizes(900, 3000)),
     "smoke": Plan(
         "smoke",
         "smoke",
         6,
-        (("rsna", 40), ("mimic", 90), ("chestxray8", 4), ("covid", 4)),
+        _sizes(40, 90),
         seeds=2,
         tuning_seeds=1,
         ablation_seeds=1,

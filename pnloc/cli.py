@@ -201,11 +201,11 @@ def _reproduce(args: argparse.Namespace) -> None:
 
 
 def _experiment(args: argparse.Namespace) -> None:
-    experiment = _beside("experiments.text_gain")
-    if args.plan not in experiment.PLANS:
-        raise PnlocError(f"unknown plan '{args.plan}'; use one of {', '.join(experiment.PLANS)}")
+    experiment, plans = _beside("experiments.text_gain"), _beside("experiments.plans").PLANS
+    if args.plan not in plans:
+        raise PnlocError(f"unknown plan '{args.plan}'; use one of {', '.join(plans)}")
     artifacts = Path(args.artifacts).expanduser() if args.artifacts else ROOT / "artifacts"
     root, out = artifacts / f"experiment-{args.plan}", Path(args.out).expanduser()
-    tables = experiment.run(experiment.PLANS[args.plan], root, out if args.out else None)
+    tables = experiment.run(plans[args.plan], root, out if args.out else None)
     _show(tables["differences"].query("metric == 'miou'"))
     print(f"tables: {args.out or root / 'tables'}")
