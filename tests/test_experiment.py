@@ -1,6 +1,8 @@
-"""The experiment: cohorts, what ablations do to reports, pooling over seeds and variants, and the whole of it on a small plan."""
+"""The experiment: cohorts, ablations of reports, pooling over seeds and variants, a small plan."""
 
 import re
+from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -22,6 +24,8 @@ from pnloc.reports.phrases import PLACES, asserted_places
 from pnloc.reports.words import WordVectors
 from pnloc.run import evidence
 
+ROOT = Path(__file__).parents[1]
+
 
 def some_pairs(labels: list[float]) -> Pairs:
     """Studies whose words, phrases and attribute all carry the study's own number."""
@@ -32,7 +36,7 @@ def some_pairs(labels: list[float]) -> Pairs:
     return Pairs(np.arange(n), np.arange(n)[:, None], phrases, table, np.ones_like(table))
 
 
-# Cohorts and reports --------------------------------------------------------------------------------------
+# Cohorts and reports -----------------------------------------------------------------------------
 
 
 def test_cohorts_have_one_size_and_the_prevalence_asked_for():
@@ -46,15 +50,11 @@ def test_cohorts_have_one_size_and_the_prevalence_asked_for():
         arms.cohort(positive, 0.93, 90, np.random.default_rng(0))
 
 
-@pytest.mark.parametrize("count", [2, 3, 10, 101])
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 10, 101])
 def test_a_derangement_is_a_permutation_that_leaves_nothing_in_its_place(count):
-    found = arms.derangement(count, np.random.default_rng(count))
-    assert sorted(found) == list(range(count)) and (found != np.arange(count)).all()
-
-
-def test_one_or_nothing_cannot_be_deranged_and_stays():
-    assert arms.derangement(1, np.random.default_rng(0)).tolist() == [0]
-    assert arms.derangement(0, np.random.default_rng(0)).tolist() == []
+    moved = arms.derangement(count, np.random.default_rng(count))
+    assert sorted(moved) == list(range(count))
+    assert (moved != np.arange(count)).all() or count == 1
 
 
 def test_shuffled_reports_all_belong_to_another_study_of_the_same_label():
@@ -62,49 +62,35 @@ def test_shuffled_reports_all_belong_to_another_study_of_the_same_label():
     after = arms.shuffled(before, np.random.default_rng(0))
     source = after.words[:, 0]
     assert (source != np.arange(7)).all() and sorted(source) == list(range(7))
-    assert (before.labels[source, 0] == after.labels[:, 0]).all() and (
-        after.labels[:, 0] == before.labels[:, 0]
-    ).all()
-    assert (after.labels[:, 1] == source).all() and (after.phrases[:, 0, 0] == source + 1).all(), (
-        "a report moves whole"
-    )
+    assert (before.labels[source, 0] == before.labels[:, 0]).all()
+    assert (after.labels[:, 0] == before.labels[:, 0]).all()
+    assert (after.labels[:, 1] == source).all(), "a report moves whole"
+    assert (after.phrases[:, 0, 0] == source + 1).all()
 
 
 def test_a_lost_report_leaves_the_image_label():
     before = some_pairs([1.0] * 8 + [0.0] * 2)
     after = arms.fewer_reports(before, 0.5, np.random.default_rng(0))
-    lost = after.words[:, 0] < 0
+    lost, positive = after.words[:, 0] < 0, before.labels[:, 0] == 1
     assert lost.sum() == 5
     assert (after.labels[:, 0] == before.labels[:, 0]).all() and (after.weights[:, 0] == 1).all()
-    assert (after.phrases[lost] == 0).all() and (
-        after.phrases[~lost] == before.phrases[~lost]
-    ).all()
-    assert (after.weights[lost & (before.labels[:, 0] == 1), 1] == 0).all(), (
-        "what a silent study's pneumonia is like is not known"
-    )
+    assert (after.phrases[lost] == 0).all()
+    assert (after.phrases[~lost] == before.phrases[~lost]).all()
+    assert (after.weights[lost & positive, 1] == 0).all(), "its attributes are not known"
     assert (before.words >= 0).all(), "the pairs themselves are not changed"
 
 
 def test_swapped_sides_are_the_other_sides_and_nothing_else():
-    text = "Right lower lobe opacity. LLL consolidation. No effusion on the left. Brightly lit."
-    assert (
-        arms.swap_sides(text)
-        == "Left lower lobe opacity. RLL consolidation. No effusion on the right. Brightly lit."
-    )
-    assert arms.swap_sides(arms.swap_sides(text)) == text
-
-
-def test_swapped_sides_are_read_as_the_other_sides():
-    text = "Patchy opacity in the right lower lobe. Focal consolidation in the left upper zone."
-    found = {tuple(p) for p in asserted_places(arms.swap_sides(text))}
-    mirrored = {tuple(np.roll(p, len(PLACES) // 2)) for p in asserted_places(text)}
-    assert found == mirrored and found != {tuple(p) for p in asserted_places(text)}
+    text = "Right lower lobe opacity. LLL consolidation. Not on the left. Brightly lit."
+    other = "Left lower lobe opacity. RLL consolidation. Not on the right. Brightly lit."
+    assert arms.swap_sides(text) == other and arms.swap_sides(other) == text
+    places, mirrored = asserted_places(text), asserted_places(other)
+    assert sorted(map(tuple, np.roll(places, len(PLACES) // 2, 1))) == sorted(map(tuple, mirrored))
+    assert set(map(tuple, places)) != set(map(tuple, mirrored))
 
 
 def test_random_vectors_keep_the_words_and_the_unknown_one():
-    vectors = WordVectors(
-        ["<unknown>", "a", "b"], np.array([[0, 0], [1, 0], [0, 1]], dtype=np.float32)
-    )
+    vectors = WordVectors(["<unknown>", "a", "b"], np.float32([[0, 0], [1, 0], [0, 1]]))
     other = arms.random_vectors(vectors, 0)
     assert other.words == vectors.words and (other.vectors[0] == 0).all()
     assert np.linalg.norm(other.vectors[1:], axis=1).mean() == pytest.approx(1)
@@ -112,41 +98,31 @@ def test_random_vectors_keep_the_words_and_the_unknown_one():
 
 
 def test_no_two_arms_share_a_name():
-    made = [
-        Arm(text, p, options)
-        for text in (True, False)
-        for p in (0.93, 0.5)
-        for options in PLANS["full"].grid
-    ]
-    made += [Arm(True, 0.93, **change) for change in ABLATIONS.values()]
-    assert len({arm.name for arm in made}) == len(made)
-    assert all(re.fullmatch(r"[\w-]+", arm.name) for arm in made)
+    tried = product((True, False), (0.93, 0.5), PLANS["full"].grid)
+    names = [Arm(*arm).name for arm in tried]
+    names += [Arm(True, 0.93, **change).name for change in ABLATIONS.values()]
+    assert len(set(names)) == len(names) and all(re.fullmatch(r"[\w-]+", n) for n in names)
 
 
-# Pooling --------------------------------------------------------------------------------------------------
+# Pooling -----------------------------------------------------------------------------------------
 
 
-def values(method: str, seed: int, numbers: dict[tuple[str, str], float]) -> pd.DataFrame:
-    table = pd.DataFrame(
-        [(v, i, value) for (v, i), value in numbers.items()], columns=["variant", "image", "miou"]
-    )
-    return table.assign(
-        method=method, seed=seed, boxes=1, **{c: 0.0 for c in COLUMNS if c != "miou"}
-    )
+def means(method: str, *seeds: dict[tuple[str, str], float]) -> pd.DataFrame:
+    """Means over seeds of a method, from the union IoU of (variant, image) for each seed."""
+    rows = [(*key, value, seed) for seed, own in enumerate(seeds) for key, value in own.items()]
+    table = pd.DataFrame(rows, columns=["variant", "image", "miou", "seed"]).assign(boxes=1)
+    others = {column: 0.0 for column in COLUMNS if column != "miou"}
+    return pooling.over_seeds(table.assign(method=method, **others), method)
 
 
 def test_seeds_are_averaged_per_image_before_anything_else():
-    table = pd.concat([values("m", 0, {("1/a", "x"): 0.2}), values("m", 1, {("1/a", "x"): 0.6})])
-    mean = pooling.over_seeds(table, "m")
-    assert len(mean) == 1 and mean["miou"].item() == pytest.approx(0.4), (
-        "a second seed is no second image"
-    )
+    mean = means("m", {("1/a", "x"): 0.2}, {("1/a", "x"): 0.6})
+    assert mean["miou"].tolist() == [pytest.approx(0.4)], "a second seed is no second image"
 
 
 def test_whole_variants_are_drawn():
-    """Ten images of each of two variants: their interval is that of two variants, not of twenty images."""
-    table = values("m", 0, {(f"1/{v}", f"{v}{i}"): float(v) for v in (0, 1) for i in range(10)})
-    mean = pooling.over_seeds(table, "m")
+    """Ten images of each of two variants have the interval of two variants, not of twenty images."""
+    mean = means("m", {(f"1/{v}", f"{v}{i}"): float(v) for v in (0, 1) for i in range(10)})
     row = pooling.pooled(mean, mean["boxes"], 500).iloc[0]
     assert (row["value"], row["low"], row["high"], row["n"]) == (0.5, 0.0, 1.0, 20)
 
@@ -154,174 +130,107 @@ def test_whole_variants_are_drawn():
 def test_differences_are_paired():
     """Values that vary widely, but always by .1 between the methods: an interval of no width."""
     numbers = {(f"1/{i}", f"{i}"): i / 10 for i in range(8)}
-    one, other = (
-        values("one", 0, {k: v + 0.1 for k, v in numbers.items()}),
-        values("other", 0, numbers),
-    )
-    first, second = pooling.over_seeds(one, "one"), pooling.over_seeds(other, "other")
+    first, second = means("a", {k: v + 0.1 for k, v in numbers.items()}), means("b", numbers)
     row = pooling.minus(first, second, 200).iloc[0]
     assert [row["value"], row["low"], row["high"]] == pytest.approx([0.1] * 3)
     with pytest.raises(PnlocError, match="not measured on the same images"):
         pooling.minus(first, second.iloc[1:], 200)
 
 
-# Choices and words ----------------------------------------------------------------------------------------
+# Choices ------------------------------------------------------------------------------------------
 
 
 def test_the_best_choice_is_that_of_trying_them_all():
     rng = np.random.default_rng(0)
     corners = rng.uniform(0, 60, (6, 8, 2))
-    boxes = torch.from_numpy(
-        np.concatenate([corners, corners + rng.uniform(10, 50, (6, 8, 2))], axis=2)
-    ).float()
-    zeros = torch.zeros(6, 8)
-    regions = Regions(
-        boxes, zeros + 1, zeros == 0, torch.zeros(6, 8, 20), torch.zeros(6, 4, 4), torch.zeros(6)
-    )
+    corners = np.concatenate([corners, corners + rng.uniform(10, 50, (6, 8, 2))], axis=2)
+    boxes, ones = torch.from_numpy(corners).float(), torch.ones(6, 8)
+    empty = (torch.zeros(6, 8, 20), torch.zeros(6, 4, 4), torch.zeros(6))
+    regions = Regions(boxes, ones, ones > 0, *empty)
     truth, ranking = [b[:2].numpy().astype(float) for b in boxes], rng.uniform(size=(6, 8))
+    detections = [(b[: n + 1], -np.sort(-rng.random(8))[: n + 1]) for n, b in enumerate(corners)]
     for grouped in (True, False):
-        choice, value = choices.best_choice(regions, ranking, truth, grouped)
         tried = [Choice(share, most, grouped) for share in choices.SHARES for most in choices.MOST]
-        values = [evidence.mean_union(boxes_of(regions, ranking, c), truth) for c in tried]
-        assert (choice, value) == (tried[int(np.argmax(values))], pytest.approx(max(values)))
+        for (choice, value), predict in (
+            (
+                choices.best_choice(regions, ranking, truth, grouped),
+                lambda c: boxes_of(regions, ranking, c),
+            ),
+            (
+                choices.best_of(detections, truth, grouped),
+                lambda c: evidence.Detections(detections).predictions(c),
+            ),
+        ):
+            values = [evidence.mean_union(predict(c), truth) for c in tried]
+            assert choice == tried[int(np.argmax(values))]
+            assert value == pytest.approx(max(values)) and value > 0
 
 
-def test_the_best_choice_among_detections_is_that_of_trying_them_all():
-    rng = np.random.default_rng(4)
-    corners = [rng.uniform(0, 50, (n, 2)) for n in (0, 1, 3, 9, 20)]
-    found = [(np.concatenate([c, c + 40], axis=1), -np.sort(-rng.random(len(c)))) for c in corners]
-    truth = [np.array([[10.0, 10.0, 60.0, 60.0]])] * len(found)
-    choice, value = choices.best_of(found, truth)
-    tried = [Choice(share, most) for share in choices.SHARES for most in choices.MOST]
-    values = [evidence.mean_union(evidence.Detections(found).predictions(c), truth) for c in tried]
-    assert (
-        choice == tried[int(np.argmax(values))]
-        and value == pytest.approx(max(values))
-        and value > 0
-    )
+# The whole ----------------------------------------------------------------------------------------
 
 
-# The whole ------------------------------------------------------------------------------------------------
+def command(folder) -> list[str]:
+    given = ["--plan", "smoke", "--artifacts", str(folder), "--out", str(folder / "out")]
+    return ["experiment", *given]
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """The small plan, worked off by the command line."""
+def finished(tmp_path_factory):
+    """The small plan, run by the command line."""
     folder = tmp_path_factory.mktemp("experiment")
-    assert (
-        main(
-            [
-                "experiment",
-                "--plan",
-                "smoke",
-                "--artifacts",
-                str(folder),
-                "--out",
-                str(folder / "out"),
-            ]
-        )
-        == 0
-    )
+    assert main(command(folder)) == 0
     return folder
 
 
-def test_the_tables_have_the_columns_of_a_run(made):
-    tables = {
-        name: pd.read_csv(made / "out" / f"{name}.csv")
-        for name in ("localization", "differences", "ablations")
-    }
-    assert list(tables["localization"]) == [
-        "dataset",
-        "method",
-        "metric",
-        "threshold",
-        "value",
-        "low",
-        "high",
-        "n",
-        "seed",
-    ]
-    assert list(tables["differences"]) == [
-        "dataset",
-        "method",
-        "against",
-        "metric",
-        "value",
-        "low",
-        "high",
-        "n",
-    ]
-    for table in tables.values():
-        assert (table["low"] <= table["value"] + 1e-9).all() and (
-            table["value"] <= table["high"] + 1e-9
-        ).all()
-    main_rows = tables["localization"].query("metric == 'miou'")
-    assert set(main_rows["dataset"]) == {"demo-mimic-93", "demo-mimic-50"}
-    for _, rows in main_rows.groupby("dataset"):
-        assert {
-            "fixed-boxes",
-            "heat-map",
-            "detector",
-            "grad-cam",
-            "best-proposal",
-            "detector-raw",
-            "text-attention-raw",
-        } <= set(rows["method"])
+def test_the_tables_have_the_columns_of_the_kept_ones(finished):
+    for path in (ROOT / "book" / "results").glob("*.csv"):
+        table = pd.read_csv(finished / "out" / path.name)
+        assert list(table) == list(pd.read_csv(path)), path.name
+        if "low" in table:
+            assert (table["low"] <= table["value"] + 1e-9).all()
+            assert (table["value"] <= table["high"] + 1e-9).all()
+    table = pd.read_csv(finished / "out" / "localization.csv").query("metric == 'miou'")
+    assert set(table["dataset"]) == {"demo-mimic-93", "demo-mimic-50"}
+    methods = {"fixed-boxes", "heat-map", "detector", "grad-cam", "best-proposal", "detector-raw"}
+    for _, rows in table.groupby("dataset"):
+        assert methods | {"text-attention-raw"} <= set(rows["method"])
         assert rows["n"].nunique() == 1, "every method is measured on the same images"
 
 
-def test_a_difference_is_that_of_the_two_lines(made):
-    lines = (
-        pd.read_csv(made / "out" / "localization.csv")
-        .query("metric == 'miou'")
-        .set_index(["dataset", "method"])["value"]
-    )
-    for row in pd.read_csv(made / "out" / "differences.csv").query("metric == 'miou'").itertuples():
-        if "/" not in row.dataset:
-            assert row.value == pytest.approx(
-                lines[row.dataset, row.method] - lines[row.dataset, row.against]
-            )
+def test_a_difference_is_that_of_the_two_lines(finished):
+    table = pd.read_csv(finished / "out" / "localization.csv").query("metric == 'miou'")
+    lines = table.set_index(["dataset", "method"])["value"]
+    differences = pd.read_csv(finished / "out" / "differences.csv").query("metric == 'miou'")
+    for row in differences[~differences["dataset"].str.contains("/")].itertuples():
+        difference = lines[row.dataset, row.method] - lines[row.dataset, row.against]
+        assert row.value == pytest.approx(difference)
 
 
-def test_what_made_the_tables_stands_beside_them(made):
-    facts = read_json(made / "out" / "experiment.json")
-    assert {
-        "plan",
-        "commits",
-        "date",
-        "environment",
-        "seconds",
-        "test_images_with_pneumonia",
-    } <= set(facts)
+def test_what_made_the_tables_stands_beside_them(finished):
+    facts = read_json(finished / "out" / "experiment.json")
+    expected = read_json(ROOT / "book" / "results" / "experiment.json")
+    assert set(facts) == set(expected)
     assert facts["plan"]["replicates"] == [1, 2] and "arm" in facts["seconds"]
 
 
-def test_test_images_are_of_variants_that_no_other_image_is_of(made):
+def test_test_images_are_of_variants_that_no_other_image_is_of(finished):
     for seed in PLANS["smoke"].replicates:
-        run = experiment.Replicate(PLANS["smoke"], seed, made / "experiment-smoke").run
+        run = experiment.Replicate(PLANS["smoke"], seed, finished / "experiment-smoke").run
         truth = pd.read_csv(run.sets.folder / "truth.csv")
         seen = {pool: set(rows["variant"]) for pool, rows in truth.groupby("pool")}
         assert not seen["test"] & (seen["train"] | seen["validate"])
 
 
-def test_a_second_call_makes_no_stage_and_the_same_tables(made):
-    before = {p.name: p.read_bytes() for p in (made / "out").glob("*.csv")}
-    times = {p: p.stat().st_mtime_ns for p in made.rglob("done.json")}
-    replicate = experiment.Replicate(PLANS["smoke"], 1, made / "experiment-smoke")
-    replicate.all()
-    assert replicate.run.cache.ran == []
-    assert (
-        main(
-            ["experiment", "--plan", "smoke", "--artifacts", str(made), "--out", str(made / "out")]
-        )
-        == 0
-    )
-    assert {p.name: p.read_bytes() for p in (made / "out").glob("*.csv")} == before
-    assert {p: p.stat().st_mtime_ns for p in made.rglob("done.json")} == times
+def test_a_second_call_makes_no_stage_and_the_same_tables(finished):
+    before = {p.name: p.read_bytes() for p in (finished / "out").glob("*.csv")}
+    times = {p: p.stat().st_mtime_ns for p in finished.rglob("done.json")}
+    assert main(command(finished)) == 0
+    assert {p.name: p.read_bytes() for p in (finished / "out").glob("*.csv")} == before
+    assert {p: p.stat().st_mtime_ns for p in finished.rglob("done.json")} == times
 
 
-def test_the_sides_of_a_replicate_are_really_swapped(made):
-    replicate = experiment.Replicate(PLANS["smoke"], 1, made / "experiment-smoke")
+def test_the_sides_of_a_replicate_are_really_swapped(finished):
+    replicate = experiment.Replicate(PLANS["smoke"], 1, finished / "experiment-smoke")
     plain, swapped = (replicate.arms.pairs(0.93, reports) for reports in ("", "swapped"))
     assert (plain.rows == swapped.rows).all(), "an ablation changes reports, not studies"
     right, left = (plain.phrases[..., part].sum() for part in (slice(0, 3), slice(3, 6)))
