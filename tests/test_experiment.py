@@ -81,8 +81,8 @@ def test_a_lost_report_leaves_the_image_label():
 
 
 def test_swapped_sides_are_the_other_sides_and_nothing_else():
-    text = "Right lower lobe opacity. LLL consolidation. Not on the left. Brightly lit."
-    other = "Left lower lobe opacity. RLL consolidation. Not on the right. Brightly lit."
+    text = "Right lower lobe opacity. LUL consolidation. Not on the left. Brightly lit."
+    other = "Left lower lobe opacity. RUL consolidation. Not on the right. Brightly lit."
     assert arms.swap_sides(text) == other and arms.swap_sides(other) == text
     places, mirrored = asserted_places(text), asserted_places(other)
     assert sorted(map(tuple, np.roll(places, len(PLACES) // 2, 1))) == sorted(map(tuple, mirrored))
@@ -121,7 +121,7 @@ def test_seeds_are_averaged_per_image_before_anything_else():
 
 
 def test_whole_variants_are_drawn():
-    """Ten images of each of two variants have the interval of two variants, not of twenty images."""
+    """Ten images of each of two variants: the interval is that of two variants."""
     mean = means("m", {(f"1/{v}", f"{v}{i}"): float(v) for v in (0, 1) for i in range(10)})
     row = pooling.pooled(mean, mean["boxes"], 500).iloc[0]
     assert (row["value"], row["low"], row["high"], row["n"]) == (0.5, 0.0, 1.0, 20)
