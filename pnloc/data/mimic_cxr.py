@@ -1,33 +1,30 @@
-"""MIMIC-CXR-JPG with the reports of MIMIC-CXR and the boxes of MS-CXR and of Tam et al. Credentialed data."""
+"""MIMIC-CXR-JPG with its reports and the boxes of MS-CXR and of Tam et al. Credentialed data."""
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from pnloc.data.records import FATES, REPORT_COLUMNS, SPLITS, Records
+from pnloc.data.records import REPORT_COLUMNS, SPLITS, Records
 from pnloc.data.tables import (
+    PATH,
+    XYWH,
     Ledger,
-    Quarantine,
-    access,
-    assemble,
+    Source,
     clean_boxes,
-    lines_of,
-    need,
-    no_boxes,
+    column,
+    form,
     numbers,
-    plain,
-    read_rows,
-    unnamed,
     walk,
 )
-from pnloc.errors import PnlocError
 from pnloc.files import read_json
 
 WHERE = "get MIMIC-CXR-JPG from PhysioNet (credentialed)"
-PNEUMONIA_LABELS = ("Pneumonia", "Consolidation", "Lung Opacity")
+METADATA = ["dicom_id", "subject_id", "study_id", "ViewPosition", "Rows", "Columns"]
+PNEUMONIA_LABELS = ["Pneumonia", "Consolidation", "Lung Opacity"]
 MS_CXR = ("MS_CXR_Local_Alignment_v1.1.0.csv", "MS_CXR_Local_Alignment_v1.0.0.csv")
-BOX_ROWS = ["image", "x", "y", "w", "h", "line", "label", "text"]
+MS_CXR_COLUMNS = ["dicom_id", "category_name", "label_text", "path", *XYWH]
 
 
 def read(
@@ -35,254 +32,205 @@ def read(
 ) -> Records:
     """Read the three tables, the frontal JPGs under `files/`, the report tree and the boxes.
 
-    Origin: 377,110 radiographs of 227,835 studies of Beth Israel Deaconess Medical Center. Labels: CheXpert's, mined from the reports; splits train,
-    validate, test. Access: credentialed, and nothing of an image or a report may leave the machine. Citation: Johnson et al. 2019; boxes:
+    Origin: 377,110 radiographs of 227,835 studies of Beth Israel Deaconess Medical Center. Labels:
+    CheXpert's, mined from the reports; splits train, validate, test. Access: credentialed, and
+    nothing of an image or a report may leave the machine. Citation: Johnson et al. 2019; boxes:
     MS-CXR (Boecking et al. 2022) and MIMIC-CXR-annotations (Tam et al. 2020).
 
-    reports: the tree of MIMIC-CXR (default: the folder `mimic-cxr` beside this one, or this one); ms_cxr: the folder of MS-CXR (default:
-    `ms-cxr` beside this one); tam: the folder of Tam et al.'s JSON (default: `mimic-cxr-annotations` beside this one). Lateral and
-    unknown views are excluded. Sizes are those of the metadata: no image is opened. An image with boxes of both sources keeps those of MS-CXR.
+    reports: the tree of MIMIC-CXR (default: the folder `mimic-cxr` beside this one, or this one);
+    ms_cxr: the folder of MS-CXR (default: `ms-cxr` beside this one); tam: the folder of Tam et
+    al.'s JSON (default: `mimic-cxr-annotations` beside this one). Lateral and unknown views are
+    excluded. Sizes are those of the metadata: no image is opened. An image with boxes of both
+    sources keeps those of MS-CXR.
     """
-    folder, quarantine = Path(folder), Quarantine()
-    tables = {
-        t: need(folder, f"mimic-cxr-2.0.0-{t}.csv.gz", f"mimic-cxr-2.0.0-{t}.csv", where=WHERE)
-        for t in ("metadata", "split", "chexpert")
-    }
-    needed = ["dicom_id", "subject_id", "study_id", "ViewPosition", "Rows", "Columns"]
-    metadata = read_rows(tables["metadata"], needed, usecols=lambda c: c in needed)
-    splits, split_rows = _splits(tables["split"], quarantine)
-    labels, label_rows = _labels(tables["chexpert"], quarantine)
-    ledger = Ledger(tables["metadata"], metadata, quarantine)
-    name = metadata["dicom_id"].astype(object)
-    ledger.exclude(~metadata["ViewPosition"].isin(["AP", "PA"]))
+    source = Source("mimic", folder, WHERE, "credentialed")
+    paths = [
+        source.need(f"mimic-cxr-2.0.0-{table}.csv.gz", f"mimic-cxr-2.0.0-{table}.csv")
+        for table in ("metadata", "split", "chexpert")
+    ]
+    ledger = _table(source, paths[0], METADATA)
+    splits, labels = _splits(source, paths[1]), _labels(source, paths[2])
+    metadata = ledger.table
+    ledger.mark(~metadata["ViewPosition"].isin(["AP", "PA"]), "excluded")
     ledger.reject_names("dicom_id")
-    whole = (
-        metadata[["subject_id", "study_id"]]
-        .fillna("")
-        .apply(lambda c: c.str.fullmatch("[0-9]+"))
-        .all(axis=1)
-    )
+    ids = metadata[["subject_id", "study_id"]].fillna("")
+    whole = ids.apply(lambda values: values.str.fullmatch("[0-9]+")).all(axis=1)
     ledger.reject(~whole, "{dicom_id}: subject_id or study_id is not a number")
-    study = "s" + metadata["study_id"].fillna("")
-    subject = "p" + metadata["subject_id"].fillna("")
+    study, subject = "s" + ids["study_id"], "p" + ids["subject_id"]
     tree = "files/" + subject.str[:3] + "/" + subject + "/" + study
-    relative = tree + "/" + metadata["dicom_id"].fillna("") + ".jpg"
-    present = {f"files/{place}" for place in walk(folder / "files", (".jpg",))}
-    ledger.miss(~relative.isin(present))
-    sizes = metadata[["Columns", "Rows"]].apply(numbers).astype(float)
+    file = tree + "/" + metadata["dicom_id"].fillna("") + ".jpg"
+    present = {f"files/{place}" for place in walk(source.folder / "files", (".jpg",))}
+    ledger.mark(~file.isin(present), "missing")
+    sizes = numbers(metadata[["Columns", "Rows"]])
     ledger.reject(~(sizes >= 1).all(axis=1), "{dicom_id}: Rows or Columns is not a positive number")
-    ledger.reject(~name.isin(splits), f"{{dicom_id}}: has no split in {tables['split'].name}")
-    used = ledger.rows
+    split = metadata["dicom_id"].map(splits.rows.set_index("dicom_id")["split"])
+    ledger.reject(split.isna(), f"{{dicom_id}}: has no split in {paths[1].name}")
     images = pd.DataFrame(
         {
-            "image": used["dicom_id"],
-            "path": str(folder) + "/" + relative[used.index],
-            "patient": "mimic:" + used["subject_id"],
-            "study": study[used.index],
-            "view": used["ViewPosition"],
-            "width": sizes.loc[used.index, "Columns"].astype(int),
-            "height": sizes.loc[used.index, "Rows"].astype(int),
-            "label": used["study_id"].astype(object).map(labels).astype(float),
-            "split": used["dicom_id"].astype(object).map(splits),
+            "image": metadata["dicom_id"],
+            "path": f"{source.folder}/" + file,
+            "patient": "mimic:" + metadata["subject_id"],
+            "study": study,
+            "view": metadata["ViewPosition"],
+            "width": sizes["Columns"],
+            "height": sizes["Rows"],
+            "label": metadata["study_id"].map(labels.rows.set_index("study_id")["label"]),
+            "split": split,
+            "tree": tree,
         }
     )
-    studies = pd.DataFrame({"study": images["study"], "tree": tree[used.index]}).drop_duplicates(
-        "study"
+    images = images[ledger.fate == "used"].astype({"width": int, "height": int})
+    texts = _reports(source, reports, images)
+    images["study"] = images["study"].where(images["study"].isin(texts.rows["study"]), "")
+    ms_cxr = ms_cxr or source.folder.parent / "ms-cxr"
+    tam = tam or source.folder.parent / "mimic-cxr-annotations"
+    boxes, box_fates = _boxes(source, ms_cxr, tam, images, ledger.fates("dicom_id"))
+    source.unnamed(present, file, paths[0])
+    source.note(
+        int((texts.fate == "missing").sum()),
+        "studies have no report file (reports come with MIMIC-CXR, not with MIMIC-CXR-JPG)",
     )
-    texts, report_rows = _reports(reports or _beside(folder, "mimic-cxr"), studies, quarantine)
-    images["study"] = images["study"].where(images["study"].isin(texts["study"]), "")
-    fates = ledger.fates("dicom_id")
-    folders = (ms_cxr or folder.parent / "ms-cxr", tam or folder.parent / "mimic-cxr-annotations")
-    boxes, box_rows, notes = _boxes(*folders, images, fates, quarantine)
-    notes += unnamed(present, relative, tables["metadata"])
-    without = report_rows["missing"]
-    if without:
-        notes.append(
-            f"{without} studies have no report file (reports come with MIMIC-CXR, not with MIMIC-CXR-JPG)"
-        )
-    tally = {
-        "images": ledger.counts(),
-        "reports": report_rows,
-        "boxes": box_rows,
-        "labels": label_rows,
-        "splits": split_rows,
-    }
-    return assemble(
-        "mimic",
-        access(folder, "credentialed"),
-        images,
-        boxes,
-        texts,
-        quarantine,
-        tally=tally,
-        notes=notes,
-    )
+    fates = {"images": ledger.fate, "reports": texts.fate, "boxes": box_fates}
+    fates |= {"labels": labels.fate, "splits": splits.fate}
+    return source.records(images, fates, boxes, texts.rows[REPORT_COLUMNS])
 
 
-def _beside(folder: Path, name: str) -> Path:
-    return folder.parent / name if (folder.parent / name).is_dir() else folder
+def _table(source: Source, path: Path, columns: list[str]) -> Ledger:
+    """Some columns of a table; the others are not even held in memory."""
+    return source.ledger(path, columns, usecols=lambda name: name in columns)
 
 
-def _splits(path: Path, quarantine: Quarantine) -> tuple[dict[str, str], dict[str, int]]:
-    """dicom_id -> split, and the counts of the rows."""
-    table = read_rows(path, ["dicom_id", "split"], usecols=lambda c: c in ("dicom_id", "split"))
-    ledger = Ledger(path, table, quarantine)
+def _splits(source: Source, path: Path) -> Ledger:
+    """dicom_id and split of the usable rows."""
+    ledger = _table(source, path, ["dicom_id", "split"])
     ledger.reject_names("dicom_id")
-    ledger.reject(
-        ~table["split"].isin(SPLITS), "{dicom_id}: split '{split}' is none of train, validate, test"
-    )
-    rows = ledger.rows
-    return dict(zip(rows["dicom_id"], rows["split"], strict=True)), ledger.counts()
+    known = ledger.table["split"].isin(SPLITS)
+    ledger.reject(~known, "{dicom_id}: split '{split}' is none of train, validate, test")
+    return ledger
 
 
-def _labels(path: Path, quarantine: Quarantine) -> tuple[dict[str, float], dict[str, int]]:
-    """study_id -> 1 where CheXpert's labeller found an opacity, 0 where it found none, else NaN (uncertain, not mentioned); counts."""
-    needed = ["study_id", *PNEUMONIA_LABELS, "No Finding"]
-    table = read_rows(path, needed, usecols=lambda c: c in needed)
-    ledger = Ledger(path, table, quarantine)
+def _labels(source: Source, path: Path) -> Ledger:
+    """study_id and label: 1 where CheXpert's labeller found an opacity, 0 where it found none.
+
+    What is uncertain or not mentioned is NaN.
+    """
+    kinds = [*PNEUMONIA_LABELS, "No Finding"]
+    ledger = _table(source, path, ["study_id", *kinds])
     ledger.reject_names("study_id")
-    values = table[needed[1:]].apply(numbers).astype(float)
-    odd = (table[needed[1:]].notna() & ~values.isin([1, 0, -1])).any(axis=1)
+    values = numbers(ledger.table[kinds])
+    odd = (ledger.table[kinds].notna() & ~values.isin([1, 0, -1])).any(axis=1)
     ledger.reject(odd, "study {study_id}: a label is none of 1, 0, -1 and empty")
-    rows = ledger.rows
-    values = values.loc[rows.index]
-    findings = values[list(PNEUMONIA_LABELS)]
-    present = (findings == 1).any(axis=1)
+    findings = values[PNEUMONIA_LABELS]
     absent = (values["No Finding"] == 1) | (findings == 0).all(axis=1)
-    found = np.where(present, 1.0, np.where(absent, 0.0, np.nan))
-    return dict(zip(rows["study_id"], found, strict=True)), ledger.counts()
+    label = np.where((findings == 1).any(axis=1), 1.0, np.where(absent, 0.0, np.nan))
+    ledger.table["label"] = label
+    return ledger
 
 
-def _reports(
-    tree: Path, studies: pd.DataFrame, quarantine: Quarantine
-) -> tuple[pd.DataFrame, dict[str, int]]:
-    """Report texts of some studies, and the counts of the studies."""
-    rows, missing = [], 0
-    for name, place in zip(studies["study"], studies["tree"], strict=True):
+def _reports(source: Source, tree: Path | None, images: pd.DataFrame) -> Ledger:
+    """study and text of the studies of some images; a study without a file is missing."""
+    beside = source.folder.parent / "mimic-cxr"
+    tree = tree or (beside if beside.is_dir() else source.folder)
+    studies = images[["study", "tree"]].drop_duplicates("study").reset_index(drop=True)
+    ledger, texts, problems = Ledger(tree, studies, source.quarantine), {}, {}
+    for index, place in studies["tree"].items():
         path = f"{tree}/{place}.txt"
         try:
             with open(path, "rb") as stream:
-                rows.append((name, stream.read().decode("utf-8-sig")))
+                texts[index] = stream.read().decode("utf-8-sig")
         except FileNotFoundError:
-            missing += 1
+            pass
         except (UnicodeDecodeError, OSError) as error:
-            quarantine.add(path, 0, f"report not readable ({error})")
-    counts = {"rows": len(studies), "used": len(rows), "missing": missing, "excluded": 0}
-    counts["quarantined"] = len(studies) - len(rows) - missing
-    return pd.DataFrame(rows, columns=REPORT_COLUMNS), counts
+            problems[index] = (path, f"report not readable ({error})")
+    ledger.reject_files(problems)
+    ledger.table["text"] = pd.Series(texts, dtype=object)
+    ledger.mark(ledger.table["text"].isna(), "missing")
+    return ledger
 
 
 def _boxes(
-    ms_cxr: Path, tam: Path, images: pd.DataFrame, fates: dict[str, str], quarantine: Quarantine
-) -> tuple[pd.DataFrame, dict[str, int], list[str]]:
-    """Boxes in pixels of the full-size image from both sources, the counts of their rows, and notes."""
-    found, counts, notes = [], dict.fromkeys(("rows", *FATES), 0), []
-    path = next((ms_cxr / name for name in MS_CXR if (ms_cxr / name).exists()), None)
-    sources = [read_ms_cxr(path, images, fates, quarantine)] if path else []
-    boxed = set(sources[0][0]["image"]) if sources else set()
-    sources += [
-        read_tam(path, images, fates, quarantine, boxed)
-        for path in (sorted(tam.glob("*.json")) if tam.is_dir() else [])
-    ]
-    for boxes, ledger in sources:
-        found.append(boxes)
-        counts = {key: counts[key] + value for key, value in ledger.counts().items()}
-    if not sources:
-        notes.append(
-            f"no boxes: {ms_cxr.name}/ holds none of {', '.join(MS_CXR)}, and {tam.name}/ no *.json"
-        )
-    return pd.concat(found, ignore_index=True) if found else no_boxes(), counts, notes
+    source: Source, ms_cxr: Path, tam: Path, images: pd.DataFrame, fates: dict[str, str]
+) -> tuple[pd.DataFrame | None, pd.Series]:
+    """Boxes in pixels of the full-size image from both sources, and the fates of their rows."""
+    parts, ledgers, boxed = [], [], {}
+    for name in [name for name in MS_CXR if (ms_cxr / name).exists()][:1]:
+        ledgers.append(read_ms_cxr(source, ms_cxr / name, images))
+        parts.append(clean_boxes(ledgers[-1], images, fates))
+        boxed = dict.fromkeys(parts[-1]["image"], "excluded")
+    for path in sorted(tam.glob("*.json")):
+        ledgers.append(read_tam(source, path))
+        parts.append(clean_boxes(ledgers[-1], images, fates | boxed))
+    if not ledgers:
+        tables = ", ".join(MS_CXR)
+        text = f"no boxes: {ms_cxr.name}/ holds none of {tables}, and {tam.name}/ no *.json"
+        source.notes.append(text)
+        return None, pd.Series(dtype=object)
+    return pd.concat(parts), pd.concat([ledger.fate for ledger in ledgers])
 
 
-def read_ms_cxr(
-    path: Path, images: pd.DataFrame, fates: dict[str, str], quarantine: Quarantine
-) -> tuple[pd.DataFrame, Ledger]:
-    """Boxes of MS-CXR 1.0 or 1.1, one row per box, and the ledger of the rows; a phrase is (image, text).
+def read_ms_cxr(source: Source, path: Path, images: pd.DataFrame) -> Ledger:
+    """Boxes of MS-CXR 1.0 or 1.1, one row per box; a phrase is (image, text).
 
-    Its column split, which 1.0 lacks, is not read: the split of MIMIC-CXR holds. Boxes of another size than the image has
-    (image_width, image_height) are scaled to it.
+    Its column split, which 1.0 lacks, is not read: the split of MIMIC-CXR holds. Boxes of another
+    size than the image has (image_width, image_height) are scaled to it.
     """
-    table = read_rows(path, ["dicom_id", "category_name", "label_text", "path", "x", "y", "w", "h"])
-    table = table.rename(
-        columns={"dicom_id": "image", "category_name": "label", "label_text": "text"}
+    ledger = source.ledger(path, MS_CXR_COLUMNS)
+    table = ledger.table
+    stem = table["path"].fillna("").str.rpartition("/")[2].str.removesuffix(".jpg")
+    problem = np.where(stem == table["dicom_id"], "", "path names another image")
+    sizes = images.set_index("image")
+    for side, axes in (("width", ["x", "w"]), ("height", ["y", "h"])):
+        own = table["dicom_id"].map(sizes[side]).astype(float)
+        drawn = numbers(column(table, f"image_{side}"))
+        factor = (own / drawn.where(drawn > 0)).fillna(1.0)
+        table[axes] = numbers(table[axes]).mul(factor, axis=0)
+    ledger.table = table[XYWH].assign(
+        image=table["dicom_id"],
+        label=table["category_name"].fillna(""),
+        text=table["label_text"].fillna(""),
+        problem=problem,
     )
-    table = table.assign(
-        line=lines_of(table), label=table["label"].fillna(""), text=table["text"].fillna("")
-    )
-    stem = table["path"].fillna("").map(lambda p: p.rpartition("/")[2].removesuffix(".jpg"))
-    table["problem"] = np.where(stem == table["image"], "", "path names another image")
-    extent = images.set_index("image")[["width", "height"]]
-    for side, given, axes in (("width", "image_width", "xw"), ("height", "image_height", "yh")):
-        own = table["image"].astype(object).map(extent[side]).astype(float)
-        factor = (
-            (own / numbers(table[given]).where(lambda n: n > 0)).fillna(1.0)
-            if given in table
-            else 1.0
-        )
-        for axis in axes:
-            table[axis] = numbers(table[axis]) * factor
-    return clean_boxes(table[[*BOX_ROWS, "problem"]], images, fates, path, quarantine)
+    return ledger
 
 
-def read_tam(
-    path: Path,
-    images: pd.DataFrame,
-    fates: dict[str, str],
-    quarantine: Quarantine,
-    boxed: set[str] = frozenset(),
-) -> tuple[pd.DataFrame, Ledger]:
-    """Boxes of the MIMIC-CXR-annotations of Tam et al. (COCO JSON), and the ledger of the annotations.
+def read_tam(source: Source, path: Path) -> Ledger:
+    """Boxes of the MIMIC-CXR-annotations of Tam et al. (COCO JSON).
 
-    Annotations of the images in `boxed` are excluded. The text of a box is what `label_text` marks in the image's `report`.
+    The text of a box is what `label_text` marks in the image's `report`. What an annotation names
+    and is not there becomes empty, which `clean_boxes` puts into quarantine.
     """
-    content = read_json(path)
-    try:
-        pictures = {i["id"]: i for i in content["images"]}
+    rows, content = [], read_json(path)
+    with form(path, "COCO JSON with images, categories and annotations"):
+        pictures = {image["id"]: image for image in content["images"]}
         kinds = {c["id"]: str(c["name"]).strip().capitalize() for c in content["categories"]}
-        rows = [_annotation(a, pictures, kinds, n) for n, a in enumerate(content["annotations"], 1)]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise PnlocError(
-            f"{path}: not COCO JSON with images, categories and annotations ({error})"
-        ) from None
-    table = pd.DataFrame(rows, columns=BOX_ROWS)
-    fates = {**fates, **dict.fromkeys(boxed, "excluded")}
-    return clean_boxes(table, images, fates, Path(path), quarantine)
+        for annotation in content["annotations"]:
+            picture = pictures.get(annotation.get("image_id"), {})
+            file = str(picture.get("file_name", ""))
+            image = "" if re.search(PATH, file) else file.rpartition(".")[0]
+            box = annotation.get("bbox")
+            box = box if isinstance(box, list) and len(box) == 4 else [np.nan] * 4
+            box = [value if type(value) in (int, float) else np.nan for value in box]
+            kind = kinds.get(annotation.get("category_id"), "")
+            rows.append((image, *box, kind, _phrase({**picture, **annotation})))
+    table = pd.DataFrame(rows, columns=["image", *XYWH, "label", "text"])
+    return Ledger(path, table, source.quarantine, first=1)
 
 
-def _annotation(annotation: dict, pictures: dict, kinds: dict, number: int) -> tuple:
-    """One row of boxes; what it names and is not there becomes empty, which `clean_boxes` puts into quarantine."""
-    picture = pictures.get(annotation.get("image_id"), {})
-    file = str(picture.get("file_name", ""))
-    name = file.rpartition(".")[0] if plain(file) else ""
-    box = annotation.get("bbox")
-    box = box if isinstance(box, list) and len(box) == 4 else [np.nan] * 4
-    box = [v if isinstance(v, int | float) and not isinstance(v, bool) else np.nan for v in box]
-    return (
-        name,
-        *box,
-        number,
-        kinds.get(annotation.get("category_id"), ""),
-        _phrase(annotation, picture),
-    )
+def _phrase(annotation: dict) -> str:
+    """What the offsets of `label_text` mark in `report`, joined by '; '.
 
-
-def _phrase(annotation: dict, picture: dict) -> str:
-    """What the offsets of `label_text` mark in `report`, joined by '; ' ('' where either is absent or of another form)."""
-    report = annotation.get("report", picture.get("report"))
-    marks = annotation.get("label_text", picture.get("label_text"))
+    '' where either is absent or of another form.
+    """
+    report, marks = annotation.get("report"), annotation.get("label_text")
     if not isinstance(report, str) or not isinstance(marks, list):
         return ""
-    spans = [_span(mark) for mark in marks]
-    parts = [report[start:end].strip() for start, end in spans]
+    parts = [report[slice(*_span(mark))].strip() for mark in marks]
     return "; ".join(part for part in parts if part)
 
 
 def _span(mark: object) -> tuple[int, int]:
-    """Start and end of a mark, written as an object or as a pair; (0, 0) for any other form."""
-    pair = (mark.get("start"), mark.get("end")) if isinstance(mark, dict) else mark
-    good = (
-        isinstance(pair, list | tuple)
-        and len(pair) >= 2
-        and all(type(v) is int and v >= 0 for v in pair[:2])
-    )
-    return (pair[0], pair[1]) if good else (0, 0)
+    """Start and end of a mark, an object or a pair; (0, 0) for any other form."""
+    pair = [mark.get("start"), mark.get("end")] if isinstance(mark, dict) else mark
+    pair = pair[:2] if isinstance(pair, list) else []
+    whole = len(pair) == 2 and all(type(value) is int and value >= 0 for value in pair)
+    return tuple(pair) if whole else (0, 0)

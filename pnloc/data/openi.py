@@ -8,8 +8,8 @@ from xml.etree import ElementTree
 
 import pandas as pd
 
-from pnloc.data.records import FATES, IMAGE_COLUMNS, Records
-from pnloc.data.tables import Quarantine, assemble, no_boxes, packaged, walk
+from pnloc.data.records import IMAGE_COLUMNS, Records
+from pnloc.data.tables import Source, packaged, walk
 from pnloc.errors import PnlocError
 
 WHERE = "install torchxrayvision, which holds them, or give the folder of the XML files"
@@ -24,96 +24,84 @@ def place(data: Path | None) -> Path | None:
 
 
 def read(folder: Path | None = None) -> Records:
-    """Read the XML reports of a folder (searched for *.xml), or those inside the installed package torchxrayvision.
+    """Read the XML reports under a folder, or those inside the installed package torchxrayvision.
 
-    Origin: 3,955 reports of the Indiana network for patient care, with manual MeSH coding. Access: open, CC BY-NC-ND. Citation: Demner-Fushman
-    et al. 2016. The images are not read; `reports` has a third column, `mesh`, with the major codings joined by ';', and a fourth, `images`, the
+    Origin: 3,955 reports of the Indiana network for patient care, with manual MeSH coding. Access:
+    open, CC BY-NC-ND. Citation: Demner-Fushman et al. 2016. The images are not read; `reports` has
+    a third column, `mesh`, with the major codings joined by ';', and a fourth, `images`, the
     number of images that belong to the report (104 reports have none).
     """
-    quarantine, rows, total, seen = Quarantine(), [], 0, set()
-    for name, content in _documents(folder, quarantine):
-        total += 1
-        if content is None:
-            continue
-        try:
-            root = ElementTree.fromstring(content)
-        except (ElementTree.ParseError, ValueError, LookupError) as error:
-            quarantine.add(name, 0, f"not XML ({error})")
-            continue
-        sections = {
-            e.get("Label", "").upper(): " ".join(e.itertext()).strip()
-            for e in root.iter("AbstractText")
-        }
+    source, reports, fates = Source("openi", folder or ".", WHERE), {}, []
+    for name, content in _packaged() if folder is None else _files(Path(folder)):
         study = Path(name).stem
-        if not sections or study in seen:
-            quarantine.add(
-                name,
-                0,
-                f"report '{study}' stands twice" if sections else "XML, but no report of OpenI",
-            )
-            continue
-        seen.add(study)
-        text = "\n".join(
-            f"{label}: {sections[label]}"
-            for label in ("FINDINGS", "IMPRESSION")
-            if sections.get(label)
-        )
-        mesh = ";".join((e.text or "").strip() for e in root.iterfind(".//MeSH/major"))
-        rows.append((study, text, mesh, len(root.findall(".//parentImage"))))
-    reports = pd.DataFrame(rows, columns=["study", "text", "mesh", "images"]).sort_values("study")
-    counts = {
-        "rows": total,
-        "used": len(rows),
-        "missing": 0,
-        "excluded": 0,
-        "quarantined": total - len(rows),
+        try:
+            report = _report(content)
+            if study in reports:
+                raise ValueError(f"report '{study}' stands twice")
+            reports[study] = report
+            fates.append("used")
+        except ValueError as error:
+            source.quarantine.add(name, 0, error)
+            fates.append("quarantined")
+    rows = [(study, *report) for study, report in sorted(reports.items())]
+    return source.records(
+        pd.DataFrame(columns=IMAGE_COLUMNS),
+        {"images": pd.Series(dtype=object), "reports": pd.Series(fates, dtype=object)},
+        reports=pd.DataFrame(rows, columns=["study", "text", "mesh", "images"]),
+    )
+
+
+def _report(content: bytes | str) -> tuple[str, str, int]:
+    """Text, codings and number of images of a report; ValueError for what is none.
+
+    `content` is that of the file, or the reason (str) why there is none.
+    """
+    if isinstance(content, str):
+        raise ValueError(content)
+    try:
+        root = ElementTree.fromstring(content)
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        raise ValueError(f"not XML ({error})") from None
+    sections = {
+        section.get("Label", "").upper(): " ".join(section.itertext()).strip()
+        for section in root.iter("AbstractText")
     }
-    none = dict.fromkeys(("rows", *FATES), 0)
-    images = pd.DataFrame(columns=IMAGE_COLUMNS)
-    return assemble(
-        "openi",
-        "open",
-        images,
-        no_boxes(),
-        reports,
-        quarantine,
-        tally={"images": none, "reports": counts},
-    )
+    if not sections:
+        raise ValueError("XML, but no report of OpenI")
+    labels = [label for label in ("FINDINGS", "IMPRESSION") if sections.get(label)]
+    mesh = ";".join((major.text or "").strip() for major in root.iterfind(".//MeSH/major"))
+    text = "\n".join(f"{label}: {sections[label]}" for label in labels)
+    return text, mesh, len(root.findall(".//parentImage"))
 
 
-def _documents(folder: Path | None, quarantine: Quarantine) -> Iterator[tuple[str, bytes | None]]:
-    """Names and contents of the XML files; None for one that has gone into quarantine."""
-    if folder is not None:
-        places = walk(Path(folder), (".xml",)) if Path(folder).is_dir() else []
-        if not places:
-            raise PnlocError(f"{folder}: holds no XML reports; {WHERE}")
-        for path in (Path(folder) / name for name in places):
-            yield str(path), _content(path, quarantine)
-        return
-    archive = packaged(
-        "torchxrayvision",
-        "NLMCXR_reports.tgz",
-        "it holds the OpenI reports; or give the folder of the XML files",
-    )
+def _files(folder: Path) -> Iterator[tuple[str, bytes | str]]:
+    """Name and content of the XML files under a folder, or why a file has none that is usable."""
+    names = walk(folder, (".xml",)) if folder.is_dir() else []
+    if not names:
+        raise PnlocError(f"{folder}: holds no XML reports; {WHERE}")
+    for path in (folder / name for name in names):
+        try:
+            yield str(path), _too_large(path.stat().st_size) or path.read_bytes()
+        except OSError as error:
+            yield str(path), f"not readable ({error.strerror})"
+
+
+def _packaged() -> Iterator[tuple[str, bytes | str]]:
+    """The same of the files in the archive that torchxrayvision holds."""
+    why = "it holds the OpenI reports; or give the folder of the XML files"
+    archive = packaged("torchxrayvision", "NLMCXR_reports.tgz", why)
     try:
         with tarfile.open(archive) as members:
             for member in members:
                 if member.isfile() and member.name.endswith(".xml"):
-                    large = member.size > LARGEST
-                    if large:
-                        quarantine.add(member.name, 0, f"{member.size} bytes, which no report has")
-                    yield member.name, None if large else members.extractfile(member).read()
+                    content = _too_large(member.size) or members.extractfile(member).read()
+                    yield member.name, content
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
         raise PnlocError(
             f"{archive}: not readable as an archive ({error}); install torchxrayvision again"
         ) from None
 
 
-def _content(path: Path, quarantine: Quarantine) -> bytes | None:
-    try:
-        if path.stat().st_size <= LARGEST:
-            return path.read_bytes()
-        quarantine.add(path, 0, f"{path.stat().st_size} bytes, which no report has")
-    except OSError as error:
-        quarantine.add(path, 0, f"not readable ({error.strerror})")
-    return None
+def _too_large(size: int) -> str:
+    """What is wrong with a report of so many bytes, '' for nothing."""
+    return f"{size} bytes, which no report has" if size > LARGEST else ""

@@ -1,9 +1,13 @@
-"""What every reader needs: finding files, saying where each row of a table went, checking boxes, putting Records together."""
+"""What all readers share: a source with its notes, tables with the fate of each row, checked boxes.
+
+A reader opens a `Source`, reads each of its tables into a `Ledger`, marks the rows that it cannot
+use, and hands what is left to `Source.records`.
+"""
 
 import os
-import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -20,95 +24,59 @@ from pnloc.data.records import (
 )
 from pnloc.errors import PnlocError
 from pnloc.files import read_csv
-from pnloc.images import header
+from pnloc.images import Header, header
 
 SUFFIXES = (".dcm", ".png", ".jpg", ".jpeg")
-SLACK = (
-    0.01  # a box may reach out of its image by this share of the longer side, and is then clipped
-)
+SLACK = 0.01  # share of the longer side by which a box may overhang its image; it is then clipped
 OLDEST = 120  # years
-PATH = r"[/\\\x00-\x1f]"  # what no file name holds
+PATH = r"[/\\\x00-\x1f]"  # characters that no file name holds
+XYWH = ["x", "y", "w", "h"]
+_TEXTS = ["image", "path", "patient", "study", "view", "sex", "split"]
+_UNKNOWN = {"study": "", "view": "", "sex": "", "age": np.nan, "label": np.nan, "split": ""}
 
 
-# Files ----------------------------------------------------------------------------------------------------
-
-
-def need(folder: Path, *names: str, where: str) -> Path:
-    """The first of some files that a folder has; PnlocError, saying where to get it, where it has none."""
-    if not folder.is_dir():
-        raise PnlocError(f"{folder}: no such folder; {where}")
-    for name in names:
-        if (folder / name).exists():
-            return folder / name
-    raise PnlocError(f"{folder}: holds no {' or '.join(names)}; {where}")
-
-
-def access(folder: Path, otherwise: str) -> str:
-    """'generated' for a tree of pnloc.data.demo (which leaves rates.json beside it), else `otherwise`."""
-    return "generated" if (folder.parent / "rates.json").exists() else otherwise
+# Files ------------------------------------------------------------------------------------------
 
 
 def walk(folder: Path, suffixes: tuple[str, ...]) -> list[str]:
-    """Paths of all files with one of some suffixes (in any case), relative to a folder, with '/', sorted.
+    """Paths of all files with one of some suffixes, in any case: relative to `folder`, sorted.
 
-    Links to folders are followed, each folder once, so that a set may lie on several disks and a loop ends.
+    Links to folders are followed, each folder once, so that a set may lie on several disks and a
+    loop ends.
     """
-    found, seen = [], set()
+    paths, visited = [], set()
     for root, folders, names in os.walk(folder, followlinks=True):
         status = os.stat(root)
-        if (status.st_dev, status.st_ino) in seen:
+        if (status.st_dev, status.st_ino) in visited:
             folders.clear()
             continue
-        seen.add((status.st_dev, status.st_ino))
-        place = root[len(str(folder)) :].replace(os.sep, "/").strip("/")
-        place = f"{place}/" if place else ""
-        found += [place + name for name in names if name.lower().endswith(suffixes)]
-    return sorted(found)
-
-
-def image_files(folders: Iterable[Path], stems: bool = False) -> tuple[dict[str, Path], list[str]]:
-    """Image files under some folders by file name (or its stem), and a note where a name stands for several files.
-
-    The first one in the order of their paths counts.
-    """
-    files, again = {}, []
-    for folder in folders:
-        for place in walk(folder, SUFFIXES):
-            path = folder / place
-            name = path.stem if stems else path.name
-            if name in files:
-                again.append(name)
-            files.setdefault(name, path)
-    return files, [
-        f"{len(again)} image files have the name of another one ({again[0]}, ...)"
-    ] if again else []
-
-
-def unnamed(files: Iterable[str], names: Iterable[object], table: Path) -> list[str]:
-    """A note where image files are there that no row of the table names (the table may be cut short)."""
-    more = set(files) - set(names)
-    return [f"{len(more)} image files are named by no row of {table.name}"] if more else []
+        visited.add((status.st_dev, status.st_ino))
+        place = Path(root).relative_to(folder).as_posix() + "/"
+        matches = (name for name in names if name.lower().endswith(suffixes))
+        paths += [f"{place}{name}".removeprefix("./") for name in matches]
+    return sorted(paths)
 
 
 def read_rows(path: Path, columns: Iterable[str] = (), **options: object) -> pd.DataFrame:
-    """A CSV as text, every cell as it stands in the file; an empty cell is missing, a byte order mark is no part of a name.
+    """A CSV as text, every cell as in the file; empty cells are missing, byte order marks ignored.
 
-    A row that is longer than the header loses its end: its columns never shift.
+    A row that is longer than the header loses its end: its columns never shift. Further `options`
+    go to pandas.read_csv. Raises PnlocError where the file is unreadable or lacks a column.
     """
-    options = {
-        "encoding": "utf-8-sig",
-        "index_col": False,
-        "keep_default_na": False,
-        "na_values": [""],
-        **options,
-    }
+    defaults = {"encoding": "utf-8-sig", "index_col": False, "keep_default_na": False}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", pd.errors.ParserWarning)
-        return read_csv(path, columns, dtype=str, **options)
+        return read_csv(path, columns, dtype=object, na_values=[""], **{**defaults, **options})
+
+
+def column(table: pd.DataFrame, *names: str) -> pd.Series:
+    """The first of some columns that a table has, or one of missing values."""
+    empty = pd.Series(np.nan, index=table.index, dtype=object)
+    return next((table[name] for name in names if name in table), empty)
 
 
 def packaged(package: str, name: str, why: str) -> Path:
-    """A file in the `data` folder of an installed package; PnlocError, with what it is needed for, where it is not there."""
+    """A file in the `data` folder of an installed package; PnlocError, with `why`, without it."""
     spec = find_spec(package)
     path = Path(spec.origin).parent / "data" / name if spec and spec.origin else None
     if path is None or not path.exists():
@@ -116,7 +84,16 @@ def packaged(package: str, name: str, why: str) -> Path:
     return path
 
 
-# Rows -----------------------------------------------------------------------------------------------------
+@contextmanager
+def form(path: Path, what: str) -> Iterator[None]:
+    """Turn errors of a block that picks nested content apart into one PnlocError: not `what`."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        raise PnlocError(f"{path}: not {what} ({type(error).__name__}: {error})") from None
+
+
+# Rows -------------------------------------------------------------------------------------------
 
 
 class Quarantine:
@@ -125,33 +102,27 @@ class Quarantine:
     def __init__(self) -> None:
         self.rows: list[tuple[str, int, str]] = []
 
-    def add(self, file: object, row: int, reason: str) -> None:
-        """One more row; the reason is kept to one line."""
+    def add(self, file: object, row: int, reason: object) -> None:
+        """One more row; white space in the reason is collapsed, so that it fills one line."""
         self.rows.append((str(file), int(row), " ".join(str(reason).split())))
 
     def table(self) -> pd.DataFrame:
         """All rows as a table."""
-        return pd.DataFrame(self.rows, columns=QUARANTINE_COLUMNS).astype(
-            {"file": str, "row": int, "reason": str}
-        )
-
-
-def lines_of(table: pd.DataFrame, skipped: int = 0) -> pd.Series:
-    """Number of each row in its file: the header is row 1, after the `skipped` lines above it."""
-    return pd.Series(np.arange(len(table)) + 2 + skipped, index=table.index)
+        types = {"file": str, "row": int, "reason": str}
+        return pd.DataFrame(self.rows, columns=QUARANTINE_COLUMNS).astype(types)
 
 
 class Ledger:
-    """Where each row of a table went: used, excluded by a stated rule, missing, or quarantined with its reason.
+    """The fate of each row of a table: used, excluded by a stated rule, missing, or quarantined.
 
-    The first thing that is said of a row counts; so the counts of the four add up to the rows.
+    Only the first mark on a row counts, so the counts of the four fates add up to the rows.
     """
 
     def __init__(
-        self, path: Path, table: pd.DataFrame, quarantine: Quarantine, skipped: int = 0
+        self, path: Path, table: pd.DataFrame, quarantine: Quarantine, first: int = 2
     ) -> None:
-        self.path, self.table, self.quarantine = path, table, quarantine
-        self.lines = table["line"] if "line" in table else lines_of(table, skipped)
+        """first: line in the file of the row with index 0; by default the one below a header."""
+        self.path, self.table, self.quarantine, self.first = path, table, quarantine, first
         self.fate = pd.Series("used", index=table.index, dtype=object)
 
     @property
@@ -159,197 +130,203 @@ class Ledger:
         """The rows that are still used."""
         return self.table[self.fate == "used"]
 
-    def _put(self, rows: pd.Series, fate: str) -> pd.Index:
-        rows = (
-            rows.reindex(self.table.index, fill_value=False).to_numpy(bool)
-            & (self.fate == "used").to_numpy()
-        )
+    def mark(self, rows: pd.Series | np.ndarray, fate: str) -> pd.Index:
+        """Give those of some rows (boolean, by index) a fate that have none; their index."""
+        rows = pd.Series(rows, index=self.table.index).eq(True) & (self.fate == "used")
         self.fate[rows] = fate
         return self.table.index[rows]
 
-    def exclude(self, rows: pd.Series) -> None:
-        """A stated rule leaves these rows (boolean, by index) out."""
-        self._put(rows, "excluded")
+    def reject(self, rows: pd.Series | np.ndarray, reason: str) -> None:
+        """Quarantine rows; {column} in the reason stands for the row's own value."""
+        for index in self.mark(rows, "quarantined"):
+            line = reason.format_map(self.table.loc[index])
+            self.quarantine.add(self.path, index + self.first, line)
 
-    def miss(self, rows: pd.Series) -> None:
-        """What these rows speak of is not in the folder."""
-        self._put(rows, "missing")
-
-    def reject(self, rows: pd.Series, reason: str | pd.Series) -> None:
-        """Put rows into quarantine; `reason` is one for all, in which {column} is the row's own value, or one per row."""
-        for index in self._put(rows, "quarantined"):
-            why = (
-                reason.format_map(self.table.loc[index])
-                if isinstance(reason, str)
-                else reason[index]
-            )
-            self.quarantine.add(self.path, self.lines[index], why)
-
-    def reject_files(self, problems: dict[object, tuple[str, str]]) -> None:
-        """Put rows into quarantine for the file (path, reason) that they name, by index."""
-        for index in self._put(pd.Series(True, index=list(problems)), "quarantined"):
+    def reject_files(self, problems: dict[object, tuple[str, object]]) -> None:
+        """Quarantine rows for a file that they name: index -> (path, reason)."""
+        for index in self.mark(pd.Series(True, index=list(problems)), "quarantined"):
             path, reason = problems[index]
-            self.quarantine.add(path, 0, reason.removeprefix(f"{path}: "))
+            self.quarantine.add(path, 0, str(reason).removeprefix(f"{path}: "))
 
     def reject_names(self, key: str, what: str = "") -> None:
-        """Put rows into quarantine whose name is empty, climbs out of its folder, or stood in a row that is used."""
-        names, said = self.table[key].fillna("").astype("str"), f"{what or key} '{{{key}}}'"
-        self.reject(names.str.strip() == "", f"no {what or key}")
-        self.reject(
-            names.str.contains(PATH) | names.str.strip().isin([".", ".."]),
-            f"{said} is a path or no file name",
-        )
-        self.reject(self.rows[key].duplicated(), f"{said} stands twice")
+        """Quarantine rows whose name is empty, is a path, or stands in an earlier row in use."""
+        names, what = self.table[key].fillna("").astype(str), what or key
+        self.reject(names.str.strip() == "", f"no {what}")
+        path = names.str.contains(PATH) | names.str.strip().isin([".", ".."])
+        self.reject(path, f"{what} '{{{key}}}' is a path or no file name")
+        self.reject(self.rows[key].duplicated(), f"{what} '{{{key}}}' stands twice")
 
-    def counts(self) -> dict[str, int]:
-        """rows, used, missing, excluded, quarantined."""
-        return {"rows": len(self.fate), **{f: int((self.fate == f).sum()) for f in FATES}}
+    def follow(self, key: str, fates: dict[str, str], reason: str) -> None:
+        """Give rows the fate of the image that they name; an image of no row is missing."""
+        fate = self.table[key].map(fates)
+        self.mark(fate.isna() | (fate == "missing"), "missing")
+        self.mark(fate == "excluded", "excluded")
+        self.reject(fate == "quarantined", reason)
 
     def fates(self, key: str) -> dict[str, str]:
-        """Name -> fate; of several rows with one name the one that is used counts, else the first."""
-        pairs = pd.DataFrame({"name": self.table[key].astype(object), "fate": self.fate}).dropna()
+        """Name -> fate; of several rows with one name the one in use counts, else the first."""
+        pairs = pd.DataFrame({"name": self.table[key], "fate": self.fate}).dropna()
         order = (pairs["fate"] != "used").argsort(kind="stable")
-        pairs = pairs.iloc[order].drop_duplicates("name")
-        return dict(zip(pairs["name"], pairs["fate"], strict=True))
+        return pairs.iloc[order].drop_duplicates("name").set_index("name")["fate"].to_dict()
+
+    def images(self, key: str, files: dict[str, Path], **columns: object) -> pd.DataFrame:
+        """The rows in use as images: image, path, further `columns`, and what the headers say.
+
+        Headers give width, height and dicom; those of DICOM files also sex, age and view, where
+        `columns` lack them. A file without a readable header goes into quarantine.
+        """
+        names = self.rows[key]
+        images = {"image": names, "path": [str(files[name]) for name in names], **columns}
+        images = pd.DataFrame(images, index=names.index)
+        heads, problems = {}, {}
+        for index, path in images["path"].items():
+            try:
+                heads[index] = header(path)
+            except PnlocError as error:
+                problems[index] = (path, error)
+        self.reject_files(problems)
+        read = pd.DataFrame.from_dict(heads, orient="index", columns=Header._fields)
+        read = read.drop(columns=[name for name in columns if name in read])
+        return images.loc[list(heads)].join(read).astype({"width": int, "height": int})
 
 
-def plain(name: str) -> bool:
-    """Whether a name is that of a file in a folder: no separators, not '..', no control characters."""
-    return not re.search(PATH, name) and name.strip() not in ("", ".", "..")
-
-
-def numbers(values: pd.Series) -> pd.Series:
-    """Text as finite numbers, else NaN."""
-    found = pd.to_numeric(values, errors="coerce").astype(float)
-    return found.where(np.isfinite(found))
+def numbers(values: pd.Series | pd.DataFrame) -> pd.Series | pd.DataFrame:
+    """Text as finite numbers, else NaN; a table column by column."""
+    if isinstance(values, pd.DataFrame):
+        return values.apply(numbers).astype(float)
+    parsed = pd.to_numeric(values, errors="coerce").astype(float)
+    return parsed.where(np.isfinite(parsed))
 
 
 def years(values: pd.Series) -> pd.Series:
-    """Ages in years: '58', '058Y', '013M', '010D'; NaN where there is none or one that nobody reaches (NIH has 414)."""
-    parts = (
-        values.astype(object)
-        .astype(str)
-        .str.strip()
-        .str.extract(r"^(\d+(?:\.\d+)?)\s*([YMWDymwd]?)$")
-    )
-    unit = (
-        parts[1].str.upper().map({"": 1.0, "Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25})
-    )
-    found = pd.to_numeric(parts[0], errors="coerce").astype(float) * unit.astype(float)
-    return found.where(found <= OLDEST)
+    """Ages in years: '58', '058Y', '013M', '010D'; NaN for any other text and beyond OLDEST."""
+    parts = values.astype(str).str.strip().str.extract(r"^(\d+(?:\.\d+)?)\s*([YMWDymwd]?)$")
+    units = {"": 1.0, "Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
+    ages = pd.to_numeric(parts[0], errors="coerce") * parts[1].str.upper().map(units).astype(float)
+    return ages.where(ages <= OLDEST)
 
 
-def with_headers(images: pd.DataFrame, ledger: Ledger) -> pd.DataFrame:
-    """Add width, height and dicom (and, from DICOM files, sex, age, view) from the files' headers.
+# Boxes and records ------------------------------------------------------------------------------
 
-    `images` has a column path and the ledger's index. A file without a readable header goes into quarantine.
+
+def clean_boxes(ledger: Ledger, images: pd.DataFrame, fates: dict[str, str]) -> pd.DataFrame:
+    """The usable rows of a ledger of boxes, with the columns that Records has.
+
+    The ledger's table has image, x, y, w, h (pixels of the file), label and text; `fates` tells
+    where the rows of images went. A box of a missing or excluded image shares its fate. Into
+    quarantine goes a box with a `problem` (an optional column, '' for none), or one that is not a
+    number, has no area, lies outside of its image or overhangs it by more than SLACK.
     """
-    heads, problems = {}, {}
-    for index, path in images["path"].items():
-        try:
-            heads[index] = header(path)
-        except PnlocError as error:
-            problems[index] = (path, str(error))
-    ledger.reject_files(problems)
-    found = pd.DataFrame.from_dict(
-        heads, orient="index", columns=["width", "height", "dicom", "sex", "age", "view"]
-    )
-    found = found[[c for c in found if c not in images]]
-    return images.loc[list(heads)].join(found).astype({"width": int, "height": int})
-
-
-# Boxes ----------------------------------------------------------------------------------------------------
-
-
-def clean_boxes(
-    boxes: pd.DataFrame,
-    images: pd.DataFrame,
-    fates: dict[str, str],
-    path: Path,
-    quarantine: Quarantine,
-) -> tuple[pd.DataFrame, Ledger]:
-    """Boxes with columns image, x, y, w, h, line, label, text -> those of Records plus the ledger's index, and the ledger.
-
-    x, y, w, h are pixels of the file; `fates` says where the rows of images went. A box of a missing or excluded image has its
-    fate; one of an image that no row names counts as missing. A box with a `problem` (a further column, '' where there is none), or one that is
-    not a number, has no area, lies outside of its image or reaches out of it by more than SLACK goes into quarantine; what is left is clipped.
-    """
-    ledger = Ledger(path, boxes.reset_index(drop=True), quarantine)
     table = ledger.table
-    name = table["image"].astype(object)
-    nameless = name.isna() | (name.astype(str).str.strip() == "")
-    said = "box of " + name.astype(str) + ": "
-    ledger.reject(nameless, "a box of no image")
-    fate = name.map(fates).astype(object)
-    ledger.miss(fate.isna() | (fate == "missing"))
-    ledger.exclude(fate == "excluded")
-    ledger.reject(fate == "quarantined", said + "its image is in quarantine")
-    if "problem" in table:
-        ledger.reject(table["problem"] != "", said + table["problem"])
-    values = (
-        np.stack([numbers(table[c]) for c in "xywh"], axis=1) if len(table) else np.zeros((0, 4))
-    )
-    ledger.reject(pd.Series(np.isnan(values).any(1)), said + "coordinates are not numbers")
-    low, high = values[:, :2], values[:, :2] + values[:, 2:]
-    ledger.reject(pd.Series((high <= low).any(1)), said + "no area")
-    extent = images.set_index("image")[["width", "height"]].astype(float)
-    extent = extent.reindex(name.where(name.isin(extent.index))).to_numpy().reshape(-1, 2)
-    ledger.reject(pd.Series(((high <= 0) | (low >= extent)).any(1)), said + "outside of its image")
-    slack = SLACK * extent.max(1, keepdims=True)
-    ledger.reject(
-        pd.Series(((low < -slack) | (high > extent + slack)).any(1)),
-        said + "reaches out of its image",
-    )
-    again = ledger.rows.duplicated(["image", "x", "y", "w", "h", "label", "text"])
-    ledger.reject(again, said + "stands twice")
-    corners = np.concatenate([low.clip(0), np.minimum(high, extent)], axis=1)
-    table = table.assign(**{c: corners[:, k] for k, c in enumerate(("x1", "y1", "x2", "y2"))})
-    return table.loc[ledger.fate == "used", BOX_COLUMNS], ledger
+    ledger.reject(table["image"].fillna("").astype(str).str.strip() == "", "a box of no image")
+    ledger.follow("image", fates, "box of {image}: its image is in quarantine")
+    ledger.reject(column(table, "problem").fillna("") != "", "box of {image}: {problem}")
+    corner, extent = (numbers(table[axes]).to_numpy() for axes in (XYWH[:2], XYWH[2:]))
+    low, high = corner, corner + extent
+    sizes = images.set_index("image")[["width", "height"]].astype(float)
+    sizes = sizes.reindex(table["image"]).to_numpy()
+    slack = SLACK * sizes.max(1, keepdims=True)
+    problems = {
+        "coordinates are not numbers": np.isnan(low) | np.isnan(high),
+        "no area": high <= low,
+        "outside of its image": (high <= 0) | (low >= sizes),
+        "reaches out of its image": (low < -slack) | (high > sizes + slack),
+    }
+    for problem, rows in problems.items():
+        ledger.reject(rows.any(1), f"box of {{image}}: {problem}")
+    doubled = ledger.rows.duplicated(["image", *XYWH, "label", "text"])
+    ledger.reject(doubled, "box of {image}: stands twice")
+    corners = np.concatenate([low.clip(0), np.minimum(high, sizes)], axis=1)
+    corners = pd.DataFrame(corners, table.index, ["x1", "y1", "x2", "y2"])
+    return table.join(corners).loc[ledger.fate == "used", BOX_COLUMNS]
 
 
-# Records --------------------------------------------------------------------------------------------------
+class Source:
+    """A data set while it is read: its folder, quarantine, and notes for whoever uses it."""
 
+    def __init__(self, name: str, folder: Path, where: str, access: str = "open") -> None:
+        """where: how to get the set. A folder beside a `rates.json` is one of pnloc.data.demo."""
+        self.name, self.folder, self.where = name, Path(folder), where
+        generated = (self.folder.parent / "rates.json").exists()
+        self.access = "generated" if generated else access
+        self.quarantine, self.notes = Quarantine(), []
 
-def assemble(
-    name: str,
-    access_class: str,
-    images: pd.DataFrame,
-    boxes: pd.DataFrame,
-    reports: pd.DataFrame,
-    quarantine: Quarantine,
-    *,
-    tally: dict[str, dict[str, int]],
-    scores: pd.DataFrame | None = None,
-    notes: list[str] | None = None,
-) -> Records:
-    """Records from their parts, sorted by image; `tally` has the counts of a ledger per kind of rows, 'images' among them."""
-    defaults = {"study": "", "view": "", "sex": "", "age": np.nan, "label": np.nan, "split": ""}
-    images = images.assign(**{k: v for k, v in defaults.items() if k not in images})
-    images = images[IMAGE_COLUMNS].sort_values("image", kind="stable").reset_index(drop=True)
-    text = ["image", "path", "patient", "study", "view", "sex", "split"]
-    images[text] = images[text].astype(object).fillna("").astype(str)
-    images[["age", "label"]] = images[["age", "label"]].astype(float)
-    scores = pd.DataFrame({"image": []}, dtype=str) if scores is None else scores
-    tally = dict(tally)
-    return Records(
-        name,
-        access_class,
-        images,
-        boxes.reset_index(drop=True),
-        reports.reset_index(drop=True),
-        quarantine.table(),
-        tally.pop("images"),
-        scores=scores.reset_index(drop=True),
-        notes=notes or [],
-        tally=tally,
-    )
+    def note(self, count: int, text: str) -> None:
+        """Remember a sentence that begins with a number, unless the number is 0."""
+        self.notes += [f"{count} {text}"] if count else []
 
+    def need(self, *names: str) -> Path:
+        """The first of some files that the folder has; PnlocError, saying where to get it, else."""
+        if not self.folder.is_dir():
+            raise PnlocError(f"{self.folder}: no such folder; {self.where}")
+        for name in names:
+            if (self.folder / name).exists():
+                return self.folder / name
+        raise PnlocError(f"{self.folder}: holds no {' or '.join(names)}; {self.where}")
 
-def no_boxes() -> pd.DataFrame:
-    """An empty table of boxes."""
-    return pd.DataFrame(columns=BOX_COLUMNS)
+    def ledger(self, path: Path, columns: Iterable[str], first: int = 2, **options) -> Ledger:
+        """A table of the set (see `read_rows`) whose rows are all in use so far."""
+        return Ledger(path, read_rows(path, columns, **options), self.quarantine, first)
 
+    def files(
+        self, ledger: Ledger, key: str, folders: Iterable[Path], stems: bool = False
+    ) -> dict[str, Path]:
+        """Image files by file name, or by its stem; of several with one name the first path counts.
 
-def no_reports() -> pd.DataFrame:
-    """An empty table of reports."""
-    return pd.DataFrame(columns=REPORT_COLUMNS)
+        Rows whose file is not there are missing. Notes tell of files with the same name, and of
+        files that no row names (the table may be cut short).
+        """
+        files, doubled = {}, []
+        for folder in folders:
+            for path in (folder / place for place in walk(folder, SUFFIXES)):
+                name = path.stem if stems else path.name
+                doubled += [name] * (name in files)
+                files.setdefault(name, path)
+        example = doubled[0] if doubled else ""
+        self.note(len(doubled), f"image files have the name of another one ({example}, ...)")
+        self.unnamed(files, ledger.table[key], ledger.path)
+        ledger.mark(~ledger.table[key].isin(files), "missing")
+        return files
+
+    def unnamed(self, files: Iterable[str], names: Iterable[object], table: Path) -> None:
+        """Note how many files no row of a table names."""
+        more = len(set(files) - set(names))
+        self.note(more, f"image files are named by no row of {table.name}")
+
+    def records(
+        self,
+        images: pd.DataFrame,
+        fates: dict[str, pd.Series],
+        boxes: pd.DataFrame | None = None,
+        reports: pd.DataFrame | None = None,
+        scores: pd.DataFrame | None = None,
+    ) -> Records:
+        """Records, sorted by image; `fates` holds those of every row by kind, 'images' first."""
+        images = images.assign(**{k: v for k, v in _UNKNOWN.items() if k not in images})
+        images = images[IMAGE_COLUMNS].sort_values("image", kind="stable").reset_index(drop=True)
+        images[_TEXTS] = images[_TEXTS].astype(object).fillna("").astype(str)
+        images[["age", "label"]] = images[["age", "label"]].astype(float)
+        boxes, reports, scores = (
+            pd.DataFrame(columns=columns) if table is None else table.reset_index(drop=True)
+            for table, columns in (
+                (boxes, BOX_COLUMNS),
+                (reports, REPORT_COLUMNS),
+                (scores, ["image"]),
+            )
+        )
+        tally = {
+            kind: {"rows": len(rows), **{fate: int((rows == fate).sum()) for fate in FATES}}
+            for kind, rows in fates.items()
+        }
+        return Records(
+            self.name,
+            self.access,
+            images,
+            boxes,
+            reports,
+            self.quarantine.table(),
+            tally.pop("images"),
+            scores=scores,
+            notes=self.notes,
+            tally=tally,
+        )
