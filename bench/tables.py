@@ -25,7 +25,7 @@ REPORT = (
 READ = """
 import json, resource, sys, time
 from pathlib import Path
-from pnloc.datasets import mimic_cxr
+from pnloc.data import mimic_cxr
 started, busy = time.perf_counter(), time.process_time()
 records = mimic_cxr.read(Path(sys.argv[1]))
 seconds, busy = time.perf_counter() - started, time.process_time() - busy

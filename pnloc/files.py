@@ -114,10 +114,15 @@ def read_csv(path: str | Path, columns: Iterable[str] = (), **options: object) -
     """
     with _readable(path, "a table"):
         table = pd.read_csv(path, **options)
+    return require(path, table, columns)
+
+
+def require(path: str | Path, table: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
+    """The table of a file; PnlocError, which lists the columns that it has, where it lacks one."""
     missing = [column for column in columns if column not in table.columns]
     if missing:
-        there = ", ".join(map(str, table.columns))
-        raise PnlocError(f"{path}: lacks the column(s) {', '.join(missing)}; it has {there}")
+        lacking, present = ", ".join(missing), ", ".join(map(str, table.columns))
+        raise PnlocError(f"{path}: lacks the column(s) {lacking}; it has {present}")
     return table
 
 

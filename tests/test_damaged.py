@@ -750,16 +750,13 @@ numbers = st.floats() | st.integers(-50, 150).map(float)
 )
 @example([("a", 0.0, 1.0, 1.0, 1e-249)])  # a side that vanishes beside its place
 def test_whatever_boxes_are_given_those_that_are_used_lie_in_their_image_and_all_are_counted(rows):
-    boxes = pd.DataFrame(rows, columns=["image", "x", "y", "w", "h"]).assign(
-        line=1, label="", text=""
-    )
+    boxes = pd.DataFrame(rows, columns=["image", "x", "y", "w", "h"]).assign(label="", text="")
     images = pd.DataFrame({"image": ["a", "b"], "width": [100, 60], "height": [80, 120]})
     quarantine = common.Quarantine()
-    used, ledger = common.clean_boxes(
-        boxes, images, {"a": "used", "b": "used", "gone": "missing"}, Path("t"), quarantine
-    )
-    counts = ledger.counts()
-    assert counts["rows"] == len(rows) == sum(counts[fate] for fate in FATES)
+    ledger = common.Ledger(Path("t"), boxes, quarantine)
+    used = common.clean_boxes(ledger, images, {"a": "used", "b": "used", "gone": "missing"})
+    counts = ledger.fate.value_counts().reindex(FATES, fill_value=0)
+    assert len(rows) == counts.sum()
     assert counts["used"] == len(used) and counts["quarantined"] == len(quarantine.rows)
     size = used["image"].map({"a": (100, 80), "b": (60, 120)})
     for (width, height), (x1, y1, x2, y2) in zip(

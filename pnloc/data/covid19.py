@@ -3,7 +3,6 @@
 import re
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from pnloc.data.records import Records, assign_splits
@@ -21,6 +20,7 @@ EXTENT, OPACITY = 8, 6  # the most of each
 # Licences under which a picture may be drawn, with credit.
 SHOWN = re.compile(r"(?:cc0|cc[ -]by(?:[ -]sa|[ -]nc[ -]sa)?)(?:\s+\d(?:\.\d)?)?", re.IGNORECASE)
 LUNGS = {"right lung": "right", "left lung": "left"}
+NO_LUNGS = {"images": [], "categories": [], "annotations": []}
 
 
 def read(folder: Path, brixia: Path | None = None) -> Records:
@@ -83,7 +83,7 @@ def sources(folder: Path) -> pd.DataFrame:
     terms = licence.where(licence != "", "licence not named")
     return pd.DataFrame(
         {
-            "image": table["filename"],
+            "image": table["filename"].astype(str),
             "source": host.fillna("unknown"),
             "year": date.str.extract(r"((?:19|20)\d\d)", expand=False).astype(float),
             "licence": licence,
@@ -101,9 +101,7 @@ def lung_boxes(folder: Path) -> pd.DataFrame:
     """
     path, rows = Path(folder) / "annotations" / "lung-boxes.json", []
     with form(path, "a COCO file of lung boxes"):
-        coco = read_json(path) if path.exists() else dict.fromkeys(
-            ("images", "categories", "annotations"), ()
-        )
+        coco = read_json(path) if path.exists() else NO_LUNGS
         images = {image["id"]: image for image in coco["images"]}
         sides = {c["id"]: LUNGS.get(str(c["name"]).lower(), "") for c in coco["categories"]}
         for annotation in coco["annotations"]:
@@ -139,10 +137,10 @@ def _people(source: Source, table: pd.DataFrame) -> dict[str, str]:
     return person
 
 
-def _labels(findings: pd.Series) -> np.ndarray:
+def _labels(findings: pd.Series) -> pd.Series:
     """1 for a pneumonia of any cause, 0 for 'No Finding', NaN where the finding is open."""
     text = findings.fillna("").astype(str).str.strip().str.lower()
-    return np.where(text.isin(OPEN), np.nan, (text != "no finding").astype(float))
+    return (text != "no finding").astype(float).mask(text.isin(OPEN))
 
 
 def _scores(
@@ -161,17 +159,16 @@ def _scores(
         limits = {"geographic_extent": EXTENT, "opacity": top}
         part = _in_range(ledger, SEVERITY, limits, fates)
         if top != OPACITY:
-            text = f"opacity is given from 0 to {top} and scaled to 0 to {OPACITY}"
-            source.notes.append(text)
-        part["opacity"] *= OPACITY / top
+            source.notes.append(f"opacity is given from 0 to {top} and scaled to 0 to {OPACITY}")
+        part["opacity"] = part["opacity"] * OPACITY / top
         table, ledgers["severity scores"] = table.merge(part, on="image", how="outer"), ledger.fate
     path = (brixia or source.folder.parent / "brixia-cohen") / "public-annotations.csv"
     if path.exists():
-        names = {f"{prefix}-Global": reader for prefix, reader in READERS.items()}
-        limits = dict.fromkeys(names.values(), 18)
-        names |= {f"{p}-{zone}": f"{reader}_{zone}" for p, reader in READERS.items() for zone in ZONES}
+        names = {f"{column}-Global": name for column, name in READERS.items()}
+        names |= {f"{column}-{z}": f"{name}_{z}" for column, name in READERS.items() for z in ZONES}
+        limits = {name: 18 if name in READERS.values() else 3 for name in names.values()}
         ledger = source.ledger(path, ["filename", *names])
-        part = _in_range(ledger, names, {**dict.fromkeys(names.values(), 3), **limits}, fates)
+        part = _in_range(ledger, names, limits, fates)
         for reader in READERS.values():
             sums = part[[f"{reader}_{zone}" for zone in ZONES]].sum(axis=1)
             wrong = int((sums != part[reader]).sum())

@@ -7,17 +7,7 @@ import numpy as np
 import pandas as pd
 
 from pnloc.data.records import REPORT_COLUMNS, SPLITS, Records
-from pnloc.data.tables import (
-    PATH,
-    XYWH,
-    Ledger,
-    Source,
-    clean_boxes,
-    column,
-    form,
-    numbers,
-    walk,
-)
+from pnloc.data.tables import PATH, XYWH, Ledger, Source, clean_boxes, column, form, numbers, walk
 from pnloc.files import read_json
 
 WHERE = "get MIMIC-CXR-JPG from PhysioNet (credentialed)"

@@ -32,7 +32,7 @@ def read(folder: Path | None = None) -> Records:
     number of images that belong to the report (104 reports have none).
     """
     source, reports, fates = Source("openi", folder or ".", WHERE), {}, []
-    for name, content in _packaged() if folder is None else _files(Path(folder)):
+    for name, content in _documents(folder):
         study = Path(name).stem
         try:
             report = _report(content)
@@ -74,34 +74,32 @@ def _report(content: bytes | str) -> tuple[str, str, int]:
     return text, mesh, len(root.findall(".//parentImage"))
 
 
-def _files(folder: Path) -> Iterator[tuple[str, bytes | str]]:
-    """Name and content of the XML files under a folder, or why a file has none that is usable."""
-    names = walk(folder, (".xml",)) if folder.is_dir() else []
+def _documents(folder: Path | None) -> Iterator[tuple[str, bytes | str]]:
+    """Name and content of each XML file, or why a file has none that is usable."""
+    if folder is None:
+        yield from _packaged()
+        return
+    names = walk(Path(folder), (".xml",)) if Path(folder).is_dir() else []
     if not names:
         raise PnlocError(f"{folder}: holds no XML reports; {WHERE}")
-    for path in (folder / name for name in names):
+    for path in (Path(folder) / name for name in names):
         try:
-            yield str(path), _too_large(path.stat().st_size) or path.read_bytes()
+            size = path.stat().st_size
+            large = f"{size} bytes, which no report has" if size > LARGEST else ""
+            yield str(path), large or path.read_bytes()
         except OSError as error:
             yield str(path), f"not readable ({error.strerror})"
 
 
-def _packaged() -> Iterator[tuple[str, bytes | str]]:
-    """The same of the files in the archive that torchxrayvision holds."""
+def _packaged() -> Iterator[tuple[str, bytes]]:
+    """Name and content of the XML files in the archive that torchxrayvision holds."""
     why = "it holds the OpenI reports; or give the folder of the XML files"
     archive = packaged("torchxrayvision", "NLMCXR_reports.tgz", why)
     try:
         with tarfile.open(archive) as members:
             for member in members:
                 if member.isfile() and member.name.endswith(".xml"):
-                    content = _too_large(member.size) or members.extractfile(member).read()
-                    yield member.name, content
+                    yield member.name, members.extractfile(member).read()
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-        raise PnlocError(
-            f"{archive}: not readable as an archive ({error}); install torchxrayvision again"
-        ) from None
-
-
-def _too_large(size: int) -> str:
-    """What is wrong with a report of so many bytes, '' for nothing."""
-    return f"{size} bytes, which no report has" if size > LARGEST else ""
+        reason = f"not readable as an archive ({error}); install torchxrayvision again"
+        raise PnlocError(f"{archive}: {reason}") from None

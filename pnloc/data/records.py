@@ -11,40 +11,39 @@ images   image    unique name within the set (dicom_id, patientId, Image Index, 
          width, height   pixels of the file
          label    1.0 pneumonia (lung opacity), 0.0 none, NaN not known
          split    'train', 'validate', 'test', or '' where the set has none of its own
-boxes    image, x1, y1, x2, y2 (pixels of the file), label (the source's own name), text (phrase, or '')
+boxes    image, x1, y1, x2, y2 (pixels of the file), label (the source's own name),
+         text (phrase, or '')
 reports  study, text
-scores   image, and one column per severity score (geographic_extent, opacity, brixia, ...), NaN where not scored
-quarantine  file, row (1-based row of the table it came from, the header being 1; 0 for a whole file), reason
+scores   image, and one column per severity score (geographic_extent, opacity, brixia, ...),
+         NaN where not scored
+quarantine  file, row (1-based row of the table it came from, the header being 1; 0 for a whole
+         file), reason
 counts   of the image rows of the main table: rows = used + missing + excluded + quarantined
-tally    the same of the other kinds of rows (boxes, scores, reports, labels, splits), as the reader found them
+tally    the same of the other kinds of rows (boxes, scores, reports, labels, splits)
 """
 
 import hashlib
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import pandas as pd
 
 from pnloc import access
 from pnloc.errors import PnlocError
 
-IMAGE_COLUMNS = [
-    "image",
-    "path",
-    "patient",
-    "study",
-    "view",
-    "sex",
-    "age",
-    "width",
-    "height",
-    "label",
-    "split",
-]
+IMAGE_COLUMNS = ["image", "path", "patient", "study", "view", "sex", "age"]
+IMAGE_COLUMNS += ["width", "height", "label", "split"]
 BOX_COLUMNS = ["image", "x1", "y1", "x2", "y2", "label", "text"]
 REPORT_COLUMNS = ["study", "text"]
 QUARANTINE_COLUMNS = ["file", "row", "reason"]
 SPLITS = ("train", "validate", "test")
 FATES = ("used", "missing", "excluded", "quarantined")  # of a row: exactly one
+COUNTED = ["rows", *FATES]
+# Table of Records -> column that is filled in each row of a kind -> that kind in `tally`.
+_KINDS = {
+    "boxes": {"image": "boxes"},
+    "scores": {"opacity": "severity scores", "brixia": "brixia scores"},
+}
 
 
 @dataclass
@@ -59,7 +58,7 @@ class Records:
     quarantine: pd.DataFrame
     counts: dict[str, int]
     scores: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["image"]))
-    notes: list[str] = field(default_factory=list)  # what a reader should know, a sentence each
+    notes: list[str] = field(default_factory=list)  # what a user should know, a sentence each
     tally: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -72,78 +71,88 @@ class Records:
             raise PnlocError(f"unknown split '{name}'; use one of {', '.join(SPLITS)}")
         return self.images[self.images["split"] == name].reset_index(drop=True)
 
+    def only(self, rows: pd.Series) -> "Records":
+        """The records of some image rows (boolean), with their boxes and scores."""
+        images = self.images[rows].reset_index(drop=True)
+        boxes, scores = (
+            table[table["image"].isin(images["image"])].reset_index(drop=True)
+            for table in (self.boxes, self.scores)
+        )
+        return replace(self, images=images, boxes=boxes, scores=scores, counts=dict(self.counts))
+
 
 def patient_share(patient: str, seed: str) -> float:
-    """A number from 0 to 1 that depends on the patient (and `seed`) alone: the first 8 bytes of SHA-256."""
+    """A number from 0 to 1 that depends on patient and seed alone: 8 bytes of their SHA-256."""
     return int.from_bytes(hashlib.sha256(f"{seed}|{patient}".encode()).digest()[:8], "big") / 2**64
 
 
 def assign_splits(
     patients: pd.Series, seed: str, fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)
 ) -> pd.Series:
-    """'train', 'validate' or 'test' for each row, by a hash of its patient; fractions are those of `SPLITS`."""
+    """A split for each row, by a hash of its patient; fractions are those of `SPLITS`."""
     if abs(sum(fractions) - 1) > 1e-9 or min(fractions) < 0:
         raise PnlocError(f"fractions of train, validate and test must add up to 1, not {fractions}")
-
-    def place(patient: str) -> str:
-        share = patient_share(patient, seed)
-        return (
-            SPLITS[0]
-            if share < fractions[0]
-            else SPLITS[1]
-            if share < fractions[0] + fractions[1]
-            else SPLITS[2]
-        )
-
-    by_patient = {patient: place(patient) for patient in patients.unique()}
-    return patients.map(by_patient).astype(str)
-
-
-def leaks(training: Records, testing: Records) -> set[str]:
-    """Patients that `training` uses outside its test split and `testing` inside its own."""
-    outside = training.images[training.images["split"] != "test"]
-    return set(outside["patient"]) & set(testing.split("test")["patient"])
+    shares = {patient: patient_share(patient, seed) for patient in patients.unique()}
+    places = np.digitize(patients.map(shares).astype(float), np.cumsum(fractions[:2]))
+    return pd.Series(np.take(SPLITS, places), patients.index, name=patients.name, dtype=str)
 
 
 def drop_patients(records: Records, patients: set[str], keep_split: str = "") -> Records:
     """The records without the images of some patients; images of `keep_split` stay."""
     images = records.images
-    kept = images[~images["patient"].isin(patients) | (images["split"] == keep_split)].reset_index(
-        drop=True
-    )
-    inside = set(kept["image"])
-    boxes = records.boxes[records.boxes["image"].isin(inside)].reset_index(drop=True)
-    scores = records.scores[records.scores["image"].isin(inside)].reset_index(drop=True)
-    return replace(records, images=kept, boxes=boxes, scores=scores, counts=dict(records.counts))
+    return records.only(~images["patient"].isin(patients) | (images["split"] == keep_split))
+
+
+def drop_broken(records: Records, reasons: dict[str, str]) -> Records:
+    """The records without images (name -> reason) that cannot be decoded: they are quarantined.
+
+    So are, in the counts, their boxes and scores.
+    """
+    broken = records.images["image"].isin(reasons)
+    if not broken.any():
+        return records
+    clean, tally = records.only(~broken), {k: dict(v) for k, v in records.tally.items()}
+    lost = {"images": int(broken.sum())}
+    for table, kinds in _KINDS.items():
+        for column, kind in kinds.items():
+            before, after = (getattr(r, table).reindex(columns=[column]) for r in (records, clean))
+            lost[kind] = int(before[column].count() - after[column].count())
+    for kind, counts in {"images": clean.counts, **tally}.items():
+        counts["used"] -= lost.get(kind, 0)
+        counts["quarantined"] += lost.get(kind, 0)
+    files = records.images[broken]
+    rows = pd.DataFrame({"file": files["path"], "row": 0, "reason": files["image"].map(reasons)})
+    parts = [table for table in (records.quarantine, rows) if len(table)]
+    return replace(clean, tally=tally, quarantine=pd.concat(parts, ignore_index=True))
 
 
 def split_digest(records: Records) -> str:
-    """The first 16 hexadecimal digits of the SHA-256 of all lines 'image<tab>split', sorted: the same for the same splits."""
-    lines = sorted(
-        f"{i}\t{s}" for i, s in records.images[["image", "split"]].itertuples(index=False)
-    )
+    """16 hexadecimal digits that depend on the splits alone: SHA-256 of sorted 'image<tab>split'."""
+    lines = sorted(records.images["image"] + "\t" + records.images["split"])
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 def ledger(records: Records) -> pd.DataFrame:
     """Where the rows of each kind went: set, kind, rows, used, missing, excluded, quarantined."""
     kinds = {"images": records.counts, **records.tally}
-    table = [
-        [records.name, kind, *(counts.get(c, 0) for c in ("rows", *FATES))]
-        for kind, counts in kinds.items()
-    ]
-    return pd.DataFrame(table, columns=["set", "kind", "rows", *FATES])
+    table = pd.DataFrame([{"kind": kind, **counts} for kind, counts in kinds.items()])
+    table = table.reindex(columns=["kind", *COUNTED]).fillna(0)
+    table.insert(0, "set", records.name)
+    return table.astype(dict.fromkeys(COUNTED, int))
 
 
 def check(records: Records) -> pd.DataFrame:
-    """Counts per split: set, split, used, patients, positive, with report (images), studies with report, with boxes (images), boxes;
-    and, for all, what was not used. A set of reports without images has its reports in the row of all.
+    """Counts in all and per split.
+
+    Columns: set, split, used, patients, positive, with report (images), studies with report, with
+    boxes (images), boxes. A set of reports without images has its reports in the row of all.
     """
     reported = set(records.reports.loc[records.reports["text"].str.strip() != "", "study"])
     rows = []
     for split in ("all", *SPLITS):
         images = records.images if split == "all" else records.split(split)
         boxes = records.boxes[records.boxes["image"].isin(images["image"])]
+        studies = reported if split == "all" else reported & set(images["study"])
         row = {
             "set": records.name,
             "split": split,
@@ -151,15 +160,9 @@ def check(records: Records) -> pd.DataFrame:
             "patients": images["patient"].nunique(),
             "positive": int((images["label"] == 1).sum()),
             "with report": int(images["study"].isin(reported).sum()),
-            "studies with report": len(reported)
-            if split == "all"
-            else len(reported & set(images["study"])),
+            "studies with report": len(studies),
             "with boxes": boxes["image"].nunique(),
             "boxes": len(boxes),
         }
-        for reason in ("rows", "missing", "excluded", "quarantined"):
-            row[reason] = records.counts.get(reason, 0) if split == "all" else None
         rows.append(row)
-    return pd.DataFrame(rows).astype(
-        {r: "Int64" for r in ("rows", "missing", "excluded", "quarantined")}
-    )
+    return pd.DataFrame(rows)

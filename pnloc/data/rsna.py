@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pnloc.config import FINDINGS
 from pnloc.data.records import SPLITS, Records, assign_splits
 from pnloc.data.tables import (
     XYWH,
@@ -160,10 +159,10 @@ def mapping(source: Source) -> pd.DataFrame:
     return ledger.rows.set_index("patientId")[["nih_image", "split"]]
 
 
-def findings(folder: Path, images: Sequence[str]) -> np.ndarray:
-    """FINDINGS of RSNA images [N, 15] float32: 1 present, 0 absent, NaN unknown.
+def findings(folder: Path, images: Sequence[str], names: Sequence[str]) -> np.ndarray:
+    """Named findings of RSNA images [N, F] float32: 1 present, 0 absent, NaN unknown.
 
-    The first column is RSNA's 'Normal' (`stage_2_detailed_class_info.csv`). RSNA's images are NIH
+    The first name is RSNA's 'Normal' (`stage_2_detailed_class_info.csv`). RSNA's images are NIH
     images, so the others are the labels of ChestX-ray14 for the image that the mapping names.
     Unknown is what the folder has no table of. folder: that of the RSNA set. Raises PnlocError
     where torchxrayvision, which holds NIH's table, is not whole.
@@ -172,9 +171,9 @@ def findings(folder: Path, images: Sequence[str]) -> np.ndarray:
     path = packaged("torchxrayvision", NIH_CSV, "it holds NIH's labels")
     mined = read_rows(path, ["Image Index", "Finding Labels"], compression="gzip").dropna()
     kinds = classes(source).reindex(images)
-    names = mapping(source)["nih_image"].reindex(images)
-    labels = names.map(mined.set_index("Image Index")["Finding Labels"])
-    flags = labels.astype(object).str.get_dummies("|").reindex(columns=FINDINGS[1:], fill_value=0)
+    nih = mapping(source)["nih_image"].reindex(images)
+    labels = nih.map(mined.set_index("Image Index")["Finding Labels"]).astype(object)
+    flags = labels.str.get_dummies("|").reindex(columns=names[1:], fill_value=0)
     flags.insert(0, NORMAL, kinds == NORMAL)
-    known = np.column_stack([kinds.notna(), *[labels.notna()] * (len(FINDINGS) - 1)])
+    known = np.column_stack([kinds.notna(), *[labels.notna()] * (len(names) - 1)])
     return np.where(known, flags.to_numpy(np.float32), np.float32(np.nan))

@@ -31,7 +31,7 @@ SLACK = 0.01  # share of the longer side by which a box may overhang its image; 
 OLDEST = 120  # years
 PATH = r"[/\\\x00-\x1f]"  # characters that no file name holds
 XYWH = ["x", "y", "w", "h"]
-_TEXTS = ["image", "path", "patient", "study", "view", "sex", "split"]
+_TEXTS = ["image", "path", "patient", "study", "view", "sex", "split", "label", "text"]
 _UNKNOWN = {"study": "", "view": "", "sex": "", "age": np.nan, "label": np.nan, "split": ""}
 
 
@@ -303,17 +303,7 @@ class Source:
     ) -> Records:
         """Records, sorted by image; `fates` holds those of every row by kind, 'images' first."""
         images = images.assign(**{k: v for k, v in _UNKNOWN.items() if k not in images})
-        images = images[IMAGE_COLUMNS].sort_values("image", kind="stable").reset_index(drop=True)
-        images[_TEXTS] = images[_TEXTS].astype(object).fillna("").astype(str)
-        images[["age", "label"]] = images[["age", "label"]].astype(float)
-        boxes, reports, scores = (
-            pd.DataFrame(columns=columns) if table is None else table.reset_index(drop=True)
-            for table, columns in (
-                (boxes, BOX_COLUMNS),
-                (reports, REPORT_COLUMNS),
-                (scores, ["image"]),
-            )
-        )
+        images = images[IMAGE_COLUMNS].sort_values("image", kind="stable")
         tally = {
             kind: {"rows": len(rows), **{fate: int((rows == fate).sum()) for fate in FATES}}
             for kind, rows in fates.items()
@@ -321,12 +311,19 @@ class Source:
         return Records(
             self.name,
             self.access,
-            images,
-            boxes,
-            reports,
+            _typed(images, label=float, age=float),
+            _typed(pd.DataFrame(columns=BOX_COLUMNS) if boxes is None else boxes),
+            _typed(pd.DataFrame(columns=REPORT_COLUMNS) if reports is None else reports),
             self.quarantine.table(),
             tally.pop("images"),
-            scores=scores,
+            scores=_typed(pd.DataFrame(columns=["image"]) if scores is None else scores),
             notes=self.notes,
             tally=tally,
         )
+
+
+def _typed(table: pd.DataFrame, **types: type) -> pd.DataFrame:
+    """A table of Records, its rows numbered anew; texts are str and '' where they are missing."""
+    texts = [name for name in _TEXTS if name in table and name not in types]
+    types |= dict.fromkeys(texts, str)
+    return table.fillna(dict.fromkeys(texts, "")).astype(types).reset_index(drop=True)

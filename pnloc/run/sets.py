@@ -14,10 +14,11 @@ import torch
 
 from pnloc import access, reports
 from pnloc.config import Preset
+from pnloc.data import covid19, duplicates, openi, rsna
 from pnloc.data import decode as decoding
-from pnloc.data import duplicates
 from pnloc.data import readers as datasets
 from pnloc.data.records import Records, drop_patients
+from pnloc.detector import FINDINGS
 from pnloc.errors import PnlocError
 from pnloc.files import digest, load_tensors, read_json, save_tensors, write_json, write_table
 from pnloc.images import Letterbox
@@ -101,9 +102,9 @@ class Sets:
                 for name in datasets.find(self.data)
                 if name not in found
             }
-        place = datasets.openi.place(self.data)
+        place = openi.place(self.data)
         if place or self.preset.roles.texts == "openi":
-            found["openi"] = partial(datasets.openi.read, place)
+            found["openi"] = partial(openi.read, place)
         return found
 
     @lru_cache(None)  # noqa: B019 - a run lives as long as its process
@@ -179,7 +180,7 @@ class Sets:
             records.counts["dropped_for_leak"] = before - len(records.images)
             with decoding.scratch(folder, before, side) as room:
                 records, pixels = decoding.decode(records, side, room)
-                records, pixels = decoding.drop_twins(records, pixels, self.test_thumbnails)
+                records, pixels = duplicates.drop_twins(records, pixels, self.test_thumbnails)
                 save_tensors(folder / "pixels.safetensors", {"pixels": torch.from_numpy(pixels)})
                 told = data_digest(
                     pixels, records.images.drop(columns="path"), records.boxes, records.reports
@@ -193,7 +194,10 @@ class Sets:
             return {"data": told}
 
         folder, _ = self.cache.stage(
-            f"decode-{name}", *inputs, make=make, code=("pnloc.data.readers", "pnloc.data.decode")
+            f"decode-{name}",
+            *inputs,
+            make=make,
+            code=("pnloc.data.readers", "pnloc.data.duplicates"),
         )
         return folder, digest(name, read_json(folder / "facts.json")["data"])
 
@@ -214,7 +218,7 @@ class Sets:
         """Per image of a set, by name: shown (whether a page may show it) and credit (the line that then stands beside it)."""
         images = self.records(name).images["image"]
         if name == "covid19" and self.records(name).access != "credentialed":
-            told = datasets.covid19.sources(self.data / datasets.FOLDERS[name]).set_index("image")
+            told = covid19.sources(self.data / datasets.FOLDERS[name]).set_index("image")
             return told[["shown", "credit"]].reindex(images)
         credit = images + (", generated" if self.records(name).access == "generated" else "")
         return pd.DataFrame(
@@ -239,7 +243,7 @@ class Sets:
         return [box.boxes(by_image.get(image, none)) for image, box in pairs]
 
     def _findings(self, name: str) -> np.ndarray | None:
-        """What the detector learns of each image of its set beside the boxes, [N, 15] (pnloc.data.findings); None where the preset has it learn
+        """What the detector learns of each image of its set beside the boxes, [N, 15] (pnloc.data.rsna.findings); None where the preset has it learn
         from boxes alone."""
         if not self.preset.detector.finding_weight:
             return None
@@ -247,9 +251,8 @@ class Sets:
             raise PnlocError(
                 "generated radiographs have no labels of findings: detector.finding_weight must be 0"
             )
-        return datasets.findings.read(
-            self.data / datasets.FOLDERS[name], self.records(name).images["image"].tolist()
-        )
+        images = self.records(name).images["image"].tolist()
+        return rsna.findings(self.data / datasets.FOLDERS[name], images, FINDINGS)
 
     def rows(self, name: str, *splits: str) -> np.ndarray:
         """Row numbers of a set's images in any of the splits."""
@@ -269,12 +272,12 @@ class Sets:
 
     @cached_property
     def words_stage(self) -> tuple[Path, str]:
-        config, openi = self.preset.words, datasets.openi.place(self.data)
+        config, corpus = self.preset.words, openi.place(self.data)
         inputs = (
             config,
             self.decoded(self.pairs)[1],
             self.preset.roles.texts,
-            tree_digest(openi) if openi else "",
+            tree_digest(corpus) if corpus else "",
             self.seed,
         )
 
@@ -282,7 +285,7 @@ class Sets:
             texts = self.texts(self.pairs)
             training = {texts[i] for i in self.rows(self.pairs, "train") if texts[i]}
             if self.preset.roles.texts:
-                training |= set(datasets.openi.read(openi).reports["text"])
+                training |= set(openi.read(corpus).reports["text"])
             splitter = sentences.train(sorted(training))
             splitter.save(folder / "sentences.json")
             lists = [reports.tokens(s) for text in sorted(training) for s in splitter(text)]
