@@ -1,4 +1,4 @@
-"""Figures draw the data they are given, where they lie, and nothing else."""
+"""Figures draw their data where they lie, and nothing else."""
 
 import matplotlib
 
@@ -33,8 +33,8 @@ def lines(ax: Axes) -> dict[str, list]:
 
 def points(ax: Axes) -> list[list[float]]:
     """All points that scatter plots on an Axes show."""
-    drawn = [c.get_offsets() for c in ax.collections if isinstance(c, PathCollection)]
-    return [[float(v) for v in point] for offsets in drawn for point in offsets]
+    shown = [c.get_offsets() for c in ax.collections if isinstance(c, PathCollection)]
+    return [[float(v) for v in point] for offsets in shown for point in offsets]
 
 
 def test_every_method_of_the_tables_has_its_own_title_and_every_drawn_one_its_own_marker():
@@ -47,14 +47,14 @@ def test_every_method_of_the_tables_has_its_own_title_and_every_drawn_one_its_ow
 
 def test_a_radiograph_is_shown_unchanged_on_a_fixed_grey_scale(ax):
     image = np.full((4, 6), 100, dtype=np.uint8)
-    drawn = figures.radiograph(image, ax).images[0]
-    assert np.array_equal(drawn.get_array(), image) and drawn.get_clim() == (0, 255)
+    shown = figures.radiograph(image, ax).images[0]
+    assert np.array_equal(shown.get_array(), image) and shown.get_clim() == (0, 255)
 
 
 def test_boxes_are_frames_at_their_places_with_their_scores(ax):
     figures.boxes(BOXES, ax, figures.OURS, np.array([0.456, 1.0]))
-    drawn = [(p.get_x(), p.get_y(), p.get_width(), p.get_height()) for p in ax.patches]
-    assert drawn == [(1, 2, 4, 7), (10, 10, 20, 10)] and not any(p.get_fill() for p in ax.patches)
+    shown = [(p.get_x(), p.get_y(), p.get_width(), p.get_height()) for p in ax.patches]
+    assert shown == [(1, 2, 4, 7), (10, 10, 20, 10)] and not any(p.get_fill() for p in ax.patches)
     assert [t.get_text() for t in ax.texts] == ["0.46", "1.00"]
     figures.boxes(np.zeros((0, 4)), ax, figures.OURS, np.zeros(0))
     assert len(ax.patches) == len(ax.texts) == 2
@@ -150,11 +150,11 @@ def test_an_overlay_has_the_proportions_of_its_image_and_its_boxes_in_place(
         [(width / 4, 4, width / 2, 8, 0.9)], columns=["x1", "y1", "x2", "y2", "score"]
     )
     figures.overlay(image, box, path)
-    with Image.open(path) as drawn:
-        assert drawn.format == "PNG" and max(drawn.size) == 900
+    with Image.open(path) as shown:
+        assert shown.format == "PNG" and max(shown.size) == 900
         scale = 900 / max(height, width)
-        assert drawn.size == pytest.approx((width * scale, max(height * scale, 60)), abs=1)
-        pixels = np.asarray(drawn.convert("RGB")).astype(int)
+        assert shown.size == pytest.approx((width * scale, max(height * scale, 60)), abs=1)
+        pixels = np.asarray(shown.convert("RGB")).astype(int)
     ours = [int(figures.OURS[i : i + 2], 16) for i in (1, 3, 5)]
     rows, columns = np.nonzero((np.abs(pixels - ours) < 25).all(-1))
     right = (width / 2 + 0.5) * scale

@@ -30,7 +30,7 @@ def opened(monkeypatch):
 
 def fresh(**names):
     """The globals of a notebook after its parameters cell."""
-    kernel = {"__name__": "__main__", "_ih": [""], "In": [""], "Out": {}, "exit": None, "os": os}
+    kernel = {"__name__": "__main__", "_ih": [""], "In": [""], "Out": {}, "exit": exit, "os": os}
     return {**PARAMETERS, **kernel, **names}
 
 

@@ -81,8 +81,8 @@ def attention(
 
 def heat_map(heat: np.ndarray, ax: Axes, label: str) -> Axes:
     """A map [h, w] of the unit square, with a labelled colour bar."""
-    drawn = ax.imshow(heat, cmap="cividis", extent=(0, 1, 1, 0))
-    ax.figure.colorbar(drawn, ax=ax, label=label, shrink=0.8)
+    shades = ax.imshow(heat, cmap="cividis", extent=(0, 1, 1, 0))
+    ax.figure.colorbar(shades, ax=ax, label=label, shrink=0.8)
     ax.set(xlabel="x (relative)", ylabel="y (relative)")
     ax.grid(visible=False)
     return ax
@@ -292,10 +292,10 @@ def zone_map(
         centre = ((x1 + x2) / 2 * width - 0.5, (y1 + y2) / 2 * height - 0.5)
         look = {"fontsize": 9, "color": "white" if value > 0.55 * top else "black"}
         ax.text(*centre, f"{'ABCDEF'[number]}\n{value:.2f}", ha="center", va="center", **look)
-    drawn = ax.imshow(picture, cmap="cividis_r", vmin=0, vmax=top)
+    shades = ax.imshow(picture, cmap="cividis_r", vmin=0, vmax=top)
     for lung in outline:
         ax.contour(lung, levels=[0.5], colors=DARK, linewidths=1)
-    ax.figure.colorbar(drawn, ax=ax, label=label, shrink=0.8)
+    ax.figure.colorbar(shades, ax=ax, label=label, shrink=0.8)
     ax.set_axis_off()
     return ax
 

@@ -39,10 +39,10 @@ def kind(shown: object, data: dict) -> str:
     return access.CREDENTIALED if marked or named else ""
 
 
-def _image_class(drawn: AxesImage) -> str:
+def _image_class(picture: AxesImage) -> str:
     """The class that pnloc.view.figures gave an image; others are radiographs if grey or RGB."""
-    if drawn.get_gid() in access.CLASSES:
-        return drawn.get_gid()
-    array, colours = drawn.get_array(), drawn.get_cmap().name.lower()
+    if picture.get_gid() in access.CLASSES:
+        return picture.get_gid()
+    array, colours = picture.get_array(), picture.get_cmap().name.lower()
     photograph = array is not None and (array.ndim == 3 or colours.startswith(("gray", "grey")))
     return access.of(None) if photograph else ""

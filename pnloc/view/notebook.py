@@ -60,8 +60,8 @@ def check(parameters: Mapping[str, object]) -> None:
         if name not in PARAMETERS:
             near = difflib.get_close_matches(name.upper(), PARAMETERS, n=1)
             hint = f" (did you mean {near[0]}?)" if near else ""
-            known = ", ".join(PARAMETERS)
-            raise PnlocError(f"unknown parameter {name}; the notebooks take {known}{hint}")
+            names = ", ".join(PARAMETERS)
+            raise PnlocError(f"unknown parameter {name}; the notebooks take {names}{hint}")
         kind = PARAMETERS[name]
         wrong = not isinstance(value, kind) or isinstance(value, bool)
         if wrong or (kind is int and value < 0):
@@ -80,16 +80,16 @@ def live_curves() -> Iterator[None]:
         return
     from IPython.display import Markdown, display
 
-    handle, drawn = display(Markdown(""), display_id=True), 0.0
+    handle, latest = display(Markdown(""), display_id=True), 0.0
 
     def draw(title: str, history: pd.DataFrame) -> None:
-        nonlocal drawn
-        if time.monotonic() - drawn >= PAUSE:
+        nonlocal latest
+        if time.monotonic() - latest >= PAUSE:
             figure, ax = plt.subplots(figsize=(5, 3))
             figures.history(history, ax).set_title(title)
             plt.close(figure)
             handle.update(figure)
-            drawn = time.monotonic()
+            latest = time.monotonic()
 
     try:
         with watched(draw):

@@ -107,9 +107,9 @@ def _with_facts(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
         chosen = ready["severity_choice"][["readout", "chosen"]]
         ready["severity"] = ready["severity"].merge(chosen, how="left", on="readout")
     if "attributes" in ready:
-        known = ready["attributes"].dropna(subset="auc").assign(dataset="test reports")
+        scores = ready["attributes"].dropna(subset="auc").assign(dataset="test reports")
         summary = {"total": ("auc", "size"), "median": ("auc", "median"), "n": ("n", "max")}
-        groups = known.assign(clear=known["low"] > 0.5).groupby("dataset", as_index=False)
+        groups = scores.assign(clear=scores["low"] > 0.5).groupby("dataset", as_index=False)
         ready["attributes"] = groups.agg(clear=("clear", "sum"), **summary)
     return ready
 

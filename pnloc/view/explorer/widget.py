@@ -45,10 +45,10 @@ class Explorer(widgets.VBox):
     Without a kernel the view is HTML if a page may show every study; else the output is marked.
     """
 
-    def __init__(self, found: list[Study], starts: Starts, read: Reader | None = None) -> None:
-        """`found` may be empty: the view then begins with the first image that is loaded."""
-        self.studies, self.read = list(found), read
-        plain = [wordview.values(study) for study in found]
+    def __init__(self, shown: list[Study], starts: Starts, read: Reader | None = None) -> None:
+        """`shown` may be empty: the view then begins with the first image that is loaded."""
+        self.studies, self.read = list(shown), read
+        plain = [wordview.values(study) for study in shown]
         self.view = View(studies=plain, starts=starts, state={"study": 0})
         wide, wrapped = widgets.Layout(width="auto"), widgets.Layout(flex_flow="row wrap")
         options = {"accept": ACCEPTED, "multiple": False, "description": "load an image"}
@@ -96,6 +96,6 @@ class Explorer(widgets.VBox):
         return data, {}
 
 
-def explore(run: Run, found: list[Study]) -> Explorer:
+def explore(run: Run, shown: list[Study]) -> Explorer:
     """The explorer of a run: some of its studies, and images of one's own."""
-    return Explorer(found, studies.starts(run), studies.viewer(run).read)
+    return Explorer(shown, studies.starts(run), studies.viewer(run).read)
