@@ -46,9 +46,18 @@ class Classifier(nn.Module):
             part.eval()
         return self
 
+    def features(self, pictures: Tensor) -> Tensor:
+        """Normalised pictures [B, 1, S, S] -> features [B, C, S/32, S/32]."""
+        return self.body(pictures)["32"]
+
     def forward(self, images: Tensor) -> Tensor:
         """Images [B, 1, S, S], 8-bit values -> logits [B, 1]."""
-        return self.head(self.body(normalize(images))["32"].mean((2, 3)))
+        return self.head(self.features(normalize(images)).mean((2, 3)))
+
+    def activation(self, images: Tensor) -> Tensor:
+        """CAM [B, S/32, S/32] (Zhou et al. 2016): features, weighted as for the logit."""
+        features = self.features(normalize(images)).float()
+        return torch.einsum("bchw,c->bhw", features, self.head.weight[0])
 
 
 def early_stopping(

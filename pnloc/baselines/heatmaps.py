@@ -16,9 +16,7 @@ from skimage.filters import threshold_otsu
 from torch import Tensor
 
 from pnloc.baselines.classifier import Classifier, in_batches
-from pnloc.baselines.weak import PatchMIL
 from pnloc.boxes import as_boxes
-from pnloc.detector import normalize
 from pnloc.regions import Regions
 
 THRESHOLDS, COUNTS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8), (1, 2, 3)
@@ -65,27 +63,13 @@ def probabilities(model: Classifier, images: np.ndarray) -> np.ndarray:
 
 @torch.no_grad()
 def class_activation(model: Classifier, images: np.ndarray, layer: str = "") -> np.ndarray:
-    """CAM (Zhou et al. 2016) as maps [N, S, S], 0 to 1 per image, of uint8 images [N, S, S].
+    """A classifier's own maps [N, S, S], 0 to 1 per image, of uint8 images [N, S, S].
 
-    The last features, weighted as the linear layer weights their means; negative evidence stays
-    negative. There is no choice of a `layer`.
+    CAM (Zhou et al. 2016), negative evidence staying negative, or the patch probabilities of
+    multiple-instance learning (Li et al. 2018). There is no choice of a `layer`.
     """
-
-    def maps(batch: Tensor) -> Tensor:
-        features = model.body(normalize(batch))["32"].float()
-        return torch.einsum("bchw,c->bhw", features, model.head.weight[0])
-
-    return _joined(model, images, lambda batch: _enlarged(maps(batch), images.shape[1:]))
-
-
-@torch.no_grad()
-def patch_maps(model: PatchMIL, images: np.ndarray, layer: str = "") -> np.ndarray:
-    """Patch probabilities of multiple-instance learning (Li et al. 2018), as `class_activation`."""
-
-    def maps(batch: Tensor) -> Tensor:
-        return torch.sigmoid(model.patches(batch).float())
-
-    return _joined(model, images, lambda batch: _enlarged(maps(batch), images.shape[1:]))
+    side = images.shape[1:]
+    return _joined(model, images, lambda batch: _enlarged(model.activation(batch), side))
 
 
 def grad_cam(model: Classifier, images: np.ndarray, layer: str, plus: bool = False) -> np.ndarray:

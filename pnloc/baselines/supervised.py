@@ -26,13 +26,8 @@ OVERLAP = 0.3  # IoU above which the lesser of two detections of Faster R-CNN is
 DETECTIONS = 20  # per image
 
 
-def retinanet(detector: Detector) -> Detector:
-    """A copy of the run's detector, to be trained further."""
-    return deepcopy(detector)
-
-
 class Pyramid(nn.Module):
-    """Backbone and feature pyramid: images [B, 1, S, S] -> {'16': [B, C, S/16, S/16], '32': ...}."""
+    """Backbone and pyramid: images [B, 1, S, S] -> {"16": [B, C, S/16, S/16], "32": ...}."""
 
     def __init__(self, detector: Detector) -> None:
         super().__init__()

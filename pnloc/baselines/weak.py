@@ -17,7 +17,7 @@ from pnloc.baselines.classifier import Classifier
 from pnloc.detector import Detector, normalize
 
 HIDDEN = 0.5  # share of the cells of an image that are hidden
-# Cells per side, drawn for each image: the authors' 56, 44, 32 and 16 of 224 pixels; 0 hides nothing.
+# Cells per side, drawn per image: the authors' 56, 44, 32 and 16 of 224 pixels; 0 hides nothing.
 GRIDS = (0, 4, 5, 7, 14)
 # The authors' values: how often attention is dropped, and above which share of its maximum.
 DROP_RATE, DROP_ABOVE = 0.75, 0.8
@@ -68,26 +68,28 @@ def bag_logit(patches: Tensor) -> Tensor:
 
 
 class HideAndSeek(Classifier):
-    """The classifier, trained on partly hidden pictures. Singh and Lee 2017."""
+    """The classifier, trained on partly hidden pictures; nothing is hidden at test.
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Images [B, 1, S, S], 8-bit values -> logits [B, 1]; nothing is hidden at test."""
-        pictures = normalize(images)
-        features = self.body(hide(pictures) if self.training else pictures)
-        return self.head(features["32"].mean((2, 3)))
+    Singh and Lee 2017.
+    """
+
+    def features(self, pictures: Tensor) -> Tensor:
+        return super().features(hide(pictures) if self.training else pictures)
 
 
 class AttentionDropout(Classifier):
-    """The classifier with attention dropout after strides 16 and 32. Choe and Shim 2019."""
+    """The classifier with attention dropout after strides 16 and 32; none at test.
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Images [B, 1, S, S], 8-bit values -> logits [B, 1]; nothing is dropped at test."""
-        features = self.body.stem(normalize(images))
+    Choe and Shim 2019.
+    """
+
+    def features(self, pictures: Tensor) -> Tensor:
+        features = self.body.stem(pictures)
         for stride, stage in self.body.stages.items():
             features = stage(features)
             if self.training and stride != "8":
                 features = drop_attention(features)
-        return self.head(features.mean((2, 3)))
+        return features
 
 
 class PatchMIL(Classifier):
@@ -110,12 +112,14 @@ class PatchMIL(Classifier):
 
     def patches(self, images: Tensor) -> Tensor:
         """Images [B, 1, S, S], 8-bit values -> logits of their patches [B, P, P], P = 2 S / 32."""
-        features = self.body(normalize(images))["32"]
-        patches = F.interpolate(
-            features, scale_factor=PATCHES, mode="bilinear", align_corners=False
-        )
-        return self.head(patches)[:, 0]
+        features = self.features(normalize(images))
+        larger = F.interpolate(features, scale_factor=PATCHES, mode="bilinear", align_corners=False)
+        return self.head(larger)[:, 0]
 
     def forward(self, images: Tensor) -> Tensor:
         """Images [B, 1, S, S] -> logits [B, 1]."""
         return bag_logit(self.patches(images).float().flatten(1))[:, None]
+
+    def activation(self, images: Tensor) -> Tensor:
+        """The probability of each patch [B, P, P]."""
+        return torch.sigmoid(self.patches(images).float())

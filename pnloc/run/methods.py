@@ -15,6 +15,7 @@ function takes the trained `model`, too. What it learns from is a matter of its 
 """
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache, partial
 from pathlib import Path
@@ -210,7 +211,6 @@ def _ungrouped(method: Method) -> Method:
 
 _grad_cam = partial(explained, layers=("16", "32"), draw=heatmaps.grad_cam)
 _grad_cam_plus = partial(_grad_cam, draw=partial(heatmaps.grad_cam, plus=True))
-_patches = partial(explained, draw=heatmaps.patch_maps)
 _labels_only = partial(attention, text=False)
 _ATTENTION = (
     Method("detector", "detector alone", detector),
@@ -234,7 +234,7 @@ _GROUPS = {
     "labels": (
         Method("hide-and-seek", "hide and seek", explained, weak.HideAndSeek),
         Method("attention-dropout", "attention dropout", explained, weak.AttentionDropout),
-        Method("patch-mil", "patch-wise MIL", _patches, weak.PatchMIL),
+        Method("patch-mil", "patch-wise MIL", explained, weak.PatchMIL),
     ),
     "pairs": (
         Method(
@@ -243,7 +243,7 @@ _GROUPS = {
         Method("align2ground", "Align2Ground", grounded, Align2Ground),
     ),
     "boxes": (
-        Method("supervised", "supervised RetinaNet (bound)", detector, supervised.retinanet),
+        Method("supervised", "supervised RetinaNet (bound)", detector, deepcopy),
         Method("supervised-faster-rcnn", "supervised Faster R-CNN (bound)", faster, FasterRegions),
     ),
     "mask": (Method("detector-mask", "detector's mask alone", detector_mask),),
