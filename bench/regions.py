@@ -1,8 +1,9 @@
-"""The region cache at the size of MIMIC-CXR-JPG: bytes on disk, and memory while training from it with random access.
+"""Regions on disk at the size of MIMIC-CXR-JPG: bytes, and memory while training from them.
 
-Writes generated regions of 377,110 studies at R = 20 (numbers that are no images; the `mimic` preset's widths) with the code that writes real ones,
-reads an epoch of rows in random order and trains some steps, in a process of its own whose peak memory is reported. The files are removed
-at the end. With less than 25 GB free it writes as many studies as fit and says how many.
+Writes random regions of 377,110 studies at R = 20 and the widths of the `mimic` preset with the
+code that writes real ones. Another process, whose peak memory is reported, reads an epoch of rows
+in random order and trains some steps. The files are removed at the end. With less than 25 GB free
+it writes as many studies as fit, and says how many.
 """
 
 import json
@@ -22,7 +23,7 @@ from bench import COLUMNS
 from bench.training import measured
 from pnloc.config import preset
 from pnloc.regions import Regions, feature_size
-from pnloc.run import feature_store as shards
+from pnloc.run import feature_store
 
 STUDIES, WORDS, NAMES, STEPS = 377_110, 48, 18, 100
 ROOM = 25e9  # bytes free, or fewer studies
@@ -71,13 +72,13 @@ def run() -> pd.DataFrame:
 
 
 def write(folder: str, studies: int) -> None:
-    """Shards of `studies` studies, one generated block in the place of each."""
-    block = generated(shards.LENGTH)
-    shards.build(folder, studies, lambda rows: shifted(block, rows), small=0)
+    """Regions of `studies` studies: one random block in the place of every slice."""
+    block = generated(feature_store.LENGTH)
+    feature_store.build(Path(folder), studies, lambda rows: shifted(block, rows))
 
 
 def generated(count: int) -> Regions:
-    """Regions of `count` studies, with random numbers in the place of what a detector would say."""
+    """Random regions of `count` studies."""
     side, found = PRESET.detector.side, PRESET.regions.count
     rng = torch.Generator().manual_seed(0)
     corners = torch.rand(count, found, 4, generator=rng) * side / 2
@@ -93,20 +94,20 @@ def generated(count: int) -> Regions:
 
 
 def shifted(block: Regions, rows: slice) -> Regions:
-    """The block again, moved on by the shard's number, so that no two shards are alike."""
+    """The block again, moved on by the slice's number, so that no two slices are alike."""
     return block.rows(
-        (np.arange(rows.stop - rows.start) + rows.start // shards.LENGTH) % len(block)
+        (np.arange(rows.stop - rows.start) + rows.start // feature_store.LENGTH) % len(block)
     )
 
 
 def work(folder: str) -> dict[str, float]:
-    """Read an epoch and train from the cache in `folder`; runs in a process of its own."""
+    """Read an epoch and train from the regions in `folder`; runs in a process of its own."""
     import resource
 
     from pnloc.reports.words import WordVectors
     from pnloc.training import train_localizer
 
-    regions = shards.load(folder)
+    regions = feature_store.load(Path(folder))
     rng = np.random.default_rng(0)
     batch, count = PRESET.model.batch, len(regions)
     order, read, started = rng.permutation(count), 0, time.perf_counter()
@@ -114,7 +115,8 @@ def work(folder: str) -> dict[str, float]:
         read += len(regions.rows(order[start : start + batch]))
         if time.perf_counter() - started > LONGEST:
             break
-    # All studies have words, labels and weights in memory, as in a real run; those of weight 0 are left out of the training.
+    # All studies have words, labels and weights in memory, as in a real run; training leaves those
+    # of weight 0 out.
     words = rng.integers(0, 500, (count, WORDS))
     words[:, 12:] = -1
     phrases = (rng.random((count, 2, 6), dtype=np.float32) < 0.3).astype(np.float32)
@@ -127,7 +129,7 @@ def work(folder: str) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as scratch:
         (waited, whole, _, _), _ = measured(
             lambda: train_localizer(
-                shards.join([(regions, np.arange(count))]),
+                feature_store.join([(regions, np.arange(count))]),
                 words,
                 phrases,
                 labels,

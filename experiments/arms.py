@@ -12,18 +12,18 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from experiments.plans import Options
 from pnloc.errors import PnlocError
-from pnloc.files import load_module, save_module, write_table
 from pnloc.localizer import Choice, best_choice, image_attention, rank_regions, rank_with_report
 from pnloc.model import CrossAttention
-from pnloc.parallel import device
-from pnloc.regions import Regions, extract
+from pnloc.regions import feature_size
 from pnloc.reports import phrases
 from pnloc.reports.words import WordVectors
-from pnloc.run import feature_store
+from pnloc.run.cache import Trained
 from pnloc.run.evidence import boxed_rows, pneumonia_boxes
+from pnloc.run.feature_store import Store
 from pnloc.run.run import Run
 from pnloc.run.sets import NAMES
 from pnloc.training import new_attention, train_localizer
@@ -178,7 +178,6 @@ class Arms:
         self.run, self.prevalences = run, prevalences
         self.whole = lru_cache(None)(lambda change: pairs_of(run, change))
         self.pairs = lru_cache(None)(self._pairs)
-        self.regions = lru_cache(2)(self._regions)
 
     def _pairs(self, prevalence: float, reports: str) -> Pairs:
         """The pairs of a cohort, of the same studies whatever an ablation does to their reports."""
@@ -191,56 +190,39 @@ class Arms:
             return shuffled(pairs, rng)
         return fewer_reports(pairs, SHARES[reports], rng) if reports in SHARES else pairs
 
-    def _regions(self, count: int) -> Regions:
+    def regions(self, count: int) -> Store:
         """Regions of the set of pairs, `count` per image (0: as many as in the preset)."""
-        run, config = self.run, self.run.preset.regions
-        if count in (0, config.count):
-            return run.regions(run.sets.pairs)
-        config = replace(config, count=count)
-
-        def make(folder: Path, _: str) -> None:
-            detector, pixels = run.detector, run.sets.pixels(run.sets.pairs)
-            feature_store.build(
-                folder, len(pixels), lambda rows: extract(detector, pixels[rows], config)
-            )
-
-        inputs = (run.regions_stage(run.sets.pairs)[1], config)
-        stage = run.cache.stage(f"regions-R{count}", *inputs, make=make, code=(extract,))
-        return feature_store.load(stage[0])
+        own = count == self.run.preset.regions.count
+        return self.run.regions(self.run.sets.pairs, 0 if own else count)
 
     def _vectors(self, arm: Arm) -> WordVectors:
         vectors = self.run.sets.vectors
         return vectors if arm.word2vec else random_vectors(vectors, self.run.seed)
 
-    def stage(self, arm: Arm, seed: int) -> tuple[Path, str]:
-        """The folder of one training, with its model and history, and its fingerprint."""
+    def stage(self, arm: Arm, seed: int) -> Trained:
+        """One training."""
         run, config = self.run, replace(self.run.preset.model, **dict(arm.options))
-        names = NAMES if arm.attributes else NAMES[:1]
+        names, vectors = NAMES if arm.attributes else NAMES[:1], self._vectors(arm)
 
-        def make(folder: Path, key: str) -> dict:
+        def build() -> CrossAttention:
+            features = feature_size(run.preset.detector.pyramid)
+            return new_attention(features, vectors, names if arm.text else names[:1], config)
+
+        def fit(folder: Path, key: str) -> tuple[CrossAttention, pd.DataFrame]:
             pairs, width = self.pairs(arm.prevalence, arm.reports), len(names)
             regions, labels = self.regions(arm.regions).rows(pairs.rows), pairs.labels[:, :width]
             studies = (regions, pairs.words, pairs.phrases, labels, pairs.weights[:, :width])
             place = {"folder": folder, "fingerprint": key, "seed": seed}
-            model, history = train_localizer(
-                *studies, self._vectors(arm), names, config, text=arm.text, **place
-            )
-            save_module(folder / "model.safetensors", model)
-            write_table(folder / "history.csv", history)
-            return {"pairs": len(pairs), "seed": seed, "options": dict(arm.options)}
+            return train_localizer(*studies, vectors, names, config, text=arm.text, **place)
 
         upstream = (run.regions_stage(run.sets.pairs)[1], run.sets.words_stage[1])
         inputs = (*upstream, config, arm, self.prevalences, seed)
-        return run.cache.stage(f"arm-{arm.name}-seed{seed}", *inputs, make=make)
+        functions = {"build": build, "fit": fit, "code": (Arms,)}
+        return run.cache.trained(f"arm-{arm.name}-seed{seed}", *inputs, **functions)
 
     def model(self, arm: Arm, seed: int) -> CrossAttention:
         """The trained cross-attention."""
-        names = NAMES if arm.text and arm.attributes else NAMES[:1]
-        config = replace(self.run.preset.model, **dict(arm.options))
-        features = self.regions(arm.regions).features.shape[-1]
-        model = new_attention(features, self._vectors(arm), names, config)
-        load_module(self.stage(arm, seed)[0] / "model.safetensors", model)
-        return model.to(device()).eval()
+        return self.stage(arm, seed).load()
 
     def scores(
         self, arm: Arm, seed: int, rows: np.ndarray, report: bool, grouped: bool

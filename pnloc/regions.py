@@ -2,6 +2,7 @@
 
 A region is a detection of the RetinaNet or a connected component of its mask head. Its feature is
 the ROI-aligned pyramid (strides 8, 16 and 32), its geometry and the detector's score and mask.
+A run keeps them in one NumPy file per field and data set (pnloc.run.feature_store).
 """
 
 from dataclasses import dataclass, fields, replace
@@ -144,6 +145,11 @@ def extract(
             if config.mirrored:
                 output = both_ways(output, detector(pictures.flip(-1), config.overlap, 1))
         parts.append(_describe(output, pictures.shape[-1], config))
+    return concatenate(parts)
+
+
+def concatenate(parts: list[Regions]) -> Regions:
+    """The regions of several sets of images as one."""
     return Regions(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Regions)))
 
 

@@ -192,7 +192,7 @@ def train_localizer(
     torch.manual_seed(seed)
     if not text:
         names, labels, weights = names[:1], labels[:, :1], weights[:, :1]
-    model = new_attention(regions.features.shape[-1], vectors, names, config).to(device())
+    model = new_attention(regions.rows([]).features.shape[-1], vectors, names, config).to(device())
     usable = np.flatnonzero(weights.sum(1) > 0)
     steps = max(1, len(usable) // config.batch) if len(usable) else 0
 

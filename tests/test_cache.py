@@ -1,4 +1,4 @@
-"""Stages: run once, again when something changed or was interrupted; what is removed and what is timed."""
+"""Stages: made once, and again when something changed or was interrupted; what a digest covers."""
 
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -7,10 +7,13 @@ from multiprocessing import get_context
 
 import pandas as pd
 import pytest
+import torch
+from torch import nn
 
 from pnloc.files import read_json
 from pnloc.run import cache
-from pnloc.run.cache import Cache, source_digest, tree_digest
+from pnloc.run.cache import PLUMBING, STAGES, Cache, imports, source_digest, tree_digest
+from pnloc.run.run import open_run
 
 
 @dataclass(frozen=True)
@@ -30,48 +33,52 @@ class Maker:
         (folder / "result.txt").write_text(key)
 
 
+def forget() -> None:
+    """Have sources read again, as another process would."""
+    imports.cache_clear()
+    source_digest.cache_clear()
+
+
 @pytest.fixture
 def sources(tmp_path, monkeypatch):
-    """A package of two modules and a folder in place of pnloc's own."""
-    folder = tmp_path / "package"
-    (folder / "many").mkdir(parents=True)
-    for name in ("one.py", "two.py", "many/a.py", "many/b.py"):
-        (folder / name).write_text(f"# {name}\n")
-    monkeypatch.setattr(cache, "SOURCES", folder)
-    source_digest.cache_clear()
-    yield folder
-    source_digest.cache_clear()
+    """A package of a few modules in place of pnloc's own."""
+    files = {
+        "top.py": "from pnloc import files, middle\nfrom pnloc.run.sets import Sets",
+        "middle.py": "def later():\n    import pnloc.bottom",
+        "bottom.py": "if TYPE_CHECKING:\n    from pnloc.top import x\nelse:\n    import json",
+        "bottom.toml": "a = 1",
+        "other.py": "",
+        "files.py": "",
+        "run/__init__.py": "",
+        "run/sets.py": "from pnloc import other",
+    }
+    for name, text in files.items():
+        path = tmp_path / "sources" / "pnloc" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    monkeypatch.setattr(cache, "ROOT", tmp_path / "sources")
+    forget()
+    yield tmp_path / "sources" / "pnloc"
+    forget()
 
 
-def folders(root) -> set[str]:
-    """Names of the stages in a cache, without their digests."""
-    return {p.name.rpartition("-")[0] for p in (root / "cache").iterdir()}
-
-
-def test_a_stage_runs_once(tmp_path):
+def test_a_stage_is_made_once(tmp_path):
     make, stages = Maker(), Cache(tmp_path)
     folder, key = stages.stage("words", 1, Options(), make=make)
     assert stages.stage("words", 1, Options(), make=make) == (folder, key)
     assert Cache(tmp_path).stage("words", 1, Options(), make=make) == (folder, key)
     assert make.calls == [(folder, key)] and stages.ran == ["words"]
-    assert (
-        folder == tmp_path / "cache" / f"words-{key}" and (folder / "result.txt").read_text() == key
-    )
+    assert folder == tmp_path / "cache" / f"words-{key}"
+    assert (folder / "result.txt").read_text() == key
     assert read_json(folder / "done.json")["stage"] == "words"
 
 
 @pytest.mark.parametrize(
     "inputs",
-    [
-        (2, Options()),
-        (1, Options(rate=0.2)),
-        (1, Options(depth=3)),
-        (1,),
-        (Options(), 1),
-        (1, Options(), ""),
-    ],
+    [(2, Options()), (1, Options(rate=0.2)), (1,), (Options(), 1), (1, Options(), "")],
+    ids=str,
 )
-def test_a_stage_runs_again_when_an_input_changes_and_its_old_folder_goes(tmp_path, inputs):
+def test_a_stage_is_made_again_when_an_input_changes_and_its_old_folder_goes(tmp_path, inputs):
     make, stages = Maker(), Cache(tmp_path)
     before, first = stages.stage("words", 1, Options(), make=make)
     after, second = stages.stage("words", *inputs, make=make)
@@ -79,18 +86,8 @@ def test_a_stage_runs_again_when_an_input_changes_and_its_old_folder_goes(tmp_pa
     assert not before.exists() and (after / "done.json").exists()
 
 
-def test_a_fingerprint_carries_changes_downstream(tmp_path):
-    make, stages = Maker(), Cache(tmp_path)
-    keys = []
-    for seed in (0, 0, 1):
-        _, upstream = stages.stage("data", seed, make=make)
-        keys.append(stages.stage("model", upstream, make=make)[1])
-    assert keys[0] == keys[1] != keys[2]
-    assert stages.ran == ["data", "model", "data", "model"]
-
-
 def _slowly(root) -> list[str]:
-    """Make a stage as a run in a process of its own, in a second's time; which stages it made."""
+    """The stages that one of several runs in the same folder made, each in a second."""
 
     def make(folder, key):
         assert not (folder / "scratch").exists(), "another run is making this stage"
@@ -107,34 +104,29 @@ def _slowly(root) -> list[str]:
 
 
 def test_of_runs_in_one_folder_one_makes_a_stage_and_the_others_wait(tmp_path):
-    with ProcessPoolExecutor(3, mp_context=get_context("spawn")) as pool:
-        made = [name for names in pool.map(_slowly, [tmp_path] * 3) for name in names]
-    assert sorted(made) == ["next", "slow"]
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        ran = [name for names in pool.map(_slowly, [tmp_path] * 2) for name in names]
+    assert sorted(ran) == ["next", "slow"]
     assert set(pd.read_csv(tmp_path / "timing.csv")["stage"]) == {"next", "slow"}
     assert set(read_json(tmp_path / "run.json")["stages"]) == {"next", "slow"}
 
 
-def test_an_interrupted_stage_is_run_again_in_the_same_folder(tmp_path):
-    def breaks(folder, key):
+def test_an_interrupted_stage_is_made_again_in_the_same_folder(tmp_path):
+    contents = []
+
+    def make(folder, key):
+        contents.append([p.name for p in folder.iterdir()])
         (folder / "state-1.safetensors").write_text("half")
-        raise KeyboardInterrupt
-
-    seen = []
-
-    def resumes(folder, key):
-        seen.append((folder, sorted(p.name for p in folder.iterdir())))
+        if len(contents) == 1:
+            raise KeyboardInterrupt
 
     stages = Cache(tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        stages.stage("words", 1, make=breaks)
+        stages.stage("words", 1, make=make)
     assert stages.ran == [] and not (tmp_path / "timing.csv").exists()
-    folder, _ = stages.stage("words", 1, make=resumes)
-    assert seen == [(folder, ["state-1.safetensors"])]
-    assert sorted(p.name for p in folder.iterdir()) == ["done.json"], (
-        "the state of a finished stage is of no use"
-    )
-    stages.stage("words", 1, make=resumes)
-    assert len(seen) == 1
+    folder, _ = stages.stage("words", 1, make=make)
+    assert contents == [[], ["state-1.safetensors"]]
+    assert [p.name for p in folder.iterdir()] == ["done.json"], "its checkpoint is of no more use"
 
 
 def test_a_failing_stage_leaves_the_older_result(tmp_path):
@@ -155,12 +147,8 @@ def test_only_older_folders_of_the_very_stage_are_removed(tmp_path):
         stages.stage(name, 1, make=make)
     for name in ("regions", "regions-a"):
         stages.stage(name, 2, make=make)
-    assert folders(tmp_path) == set(names) and len(list((tmp_path / "cache").iterdir())) == len(
-        names
-    )
-    for name in names:
-        stages.stage(name, 2 if name in ("regions", "regions-a") else 1, make=make)
-    assert len(make.calls) == len(names) + 2
+    folders = sorted(p.name.rpartition("-")[0] for p in (tmp_path / "cache").iterdir())
+    assert folders == sorted(names)
 
 
 def test_timing_has_one_row_per_stage(tmp_path):
@@ -173,24 +161,72 @@ def test_timing_has_one_row_per_stage(tmp_path):
     assert (timing["seconds"] >= 0).all() and (timing["peak_mib"] > 10).all()
 
 
-def test_the_source_digest_changes_with_the_text_of_a_module_alone(sources):
-    before = {
-        names: source_digest(*names) for names in (("one",), ("two",), ("many",), ("one", "many"))
-    }
-    assert len(set(before.values())) == 4
-    assert source_digest("many", "one") == before["one", "many"]
-    (sources / "one.py").write_text("# changed\n")
-    (sources / "many" / "c.txt").write_text("not a module")
-    assert source_digest("one") == before["one",], "a running process runs what it has imported"
-    source_digest.cache_clear()
-    assert (
-        source_digest("one") != before["one",]
-        and source_digest("one", "many") != before["one", "many"]
-    )
-    assert source_digest("two") == before["two",] and source_digest("many") == before["many",]
-    (sources / "many" / "b.py").write_text("# changed\n")
-    source_digest.cache_clear()
-    assert source_digest("many") != before["many",]
+def test_a_trained_module_and_its_history_are_read_back(tmp_path):
+    def build():
+        return nn.Linear(2, 1)
+
+    def fit(folder, key):
+        fitted.append(key)
+        return module, history
+
+    module, history, fitted = build(), pd.DataFrame({"epoch": [0], "loss": [0.5]}), []
+    for _ in range(2):
+        stage = Cache(tmp_path).trained("line", 1, build=build, fit=fit, code=(build,))
+        assert torch.equal(stage.load().weight, module.weight) and not stage.load().training
+        pd.testing.assert_frame_equal(stage.history, history)
+    assert fitted == [stage.key] and stage[:2] == (stage.folder, stage.key)
+
+
+# What a fingerprint covers -------------------------------------------------------------------
+
+
+def test_a_closure_follows_imports_everywhere_in_a_file(sources):
+    assert imports("pnloc.top") == {"pnloc.top", "pnloc.middle", "pnloc.bottom"}
+    assert imports("pnloc.bottom") == {"pnloc.bottom"}, "imports for type checkers do not count"
+    assert imports("pnloc.run.sets") == {"pnloc.run.sets", "pnloc.other"}, "a stage by itself"
+    assert imports("json") == set()
+
+
+@pytest.mark.parametrize(
+    ("changed", "covered"),
+    [("top.py", True), ("bottom.py", True), ("bottom.toml", True)]
+    + [("files.py", False), ("run/sets.py", False), ("other.py", False)],
+)
+def test_a_digest_changes_with_any_source_or_table_in_the_closure(sources, changed, covered):
+    before = source_digest("pnloc.top")
+    (sources / changed).write_text("# changed")
+    assert source_digest("pnloc.top") == before, "a running process runs what it has imported"
+    forget()
+    assert (source_digest("pnloc.top") != before) == covered
+
+
+def test_a_digest_is_of_modules_in_any_order(sources):
+    assert source_digest("pnloc.top", "pnloc.other") == source_digest("pnloc.other", "pnloc.top")
+    assert source_digest("pnloc.top") != source_digest("pnloc.other")
+
+
+def test_what_is_left_out_of_closures_exists():
+    assert all(cache._source(name) for name in PLUMBING | STAGES)
+
+
+def test_every_table_of_a_stage_has_its_module_beside_it():
+    tables = (cache.ROOT / "pnloc").rglob("*.toml")
+    alone = [p.name for p in tables if "view" not in p.parts and not p.with_suffix(".py").exists()]
+    assert not alone
+
+
+def test_models_that_learn_from_reports_depend_on_their_rules(smoke, monkeypatch):
+    def spy(*modules: str) -> str:
+        calls.append(frozenset().union(*map(imports, modules)))
+        return source_digest(*modules)
+
+    calls, run = [], open_run("smoke", artifacts=str(smoke))
+    monkeypatch.setattr(cache, "source_digest", spy)
+    run.localizer_stage(True)
+    attention = calls[-1]
+    assert run.classifier_stage.key and attention != calls[-1]
+    for modules in (attention, calls[-1]):
+        assert {"pnloc.reports.scope", "pnloc.reports.lexicon", "pnloc.training"} <= modules
 
 
 def test_a_tree_digest_changes_with_any_file_below(tmp_path):

@@ -16,28 +16,21 @@ from pnloc.run.provenance import PACKAGES, commit, data_digest, environment
 
 
 def test_the_environment_names_versions_and_the_machine_but_no_host_nor_user():
-    found = environment()
-    assert found["packages"] == {name: version(name) for name in PACKAGES}
-    assert found["python"] == platform.python_version() and found["processes"] == 1
-    words = [str(v) for v in found.values()]
+    facts = environment()
+    assert facts["packages"] == {name: version(name) for name in PACKAGES}
+    assert facts["python"] == platform.python_version() and facts["processes"] == 1
+    words = [str(value) for value in facts.values()]
     assert socket.gethostname() not in words and getpass.getuser() not in words
     assert not any("/" in word for word in words)
 
 
 def test_the_commit_is_that_of_the_repository_or_unknown(tmp_path):
+    settings = {"user.name": "n", "user.email": "e@example.org", "commit.gpgsign": "false"}
+    options = [word for key, value in settings.items() for word in ("-c", f"{key}={value}")]
+
     def git(*words):
-        identity = [
-            "-c",
-            "user.name=n",
-            "-c",
-            "user.email=e@example.org",
-            "-c",
-            "commit.gpgsign=false",
-        ]
-        done = subprocess.run(
-            ["git", *identity, *words], cwd=tmp_path, check=True, capture_output=True, text=True
-        )
-        return done.stdout.strip()
+        command = ["git", "-C", tmp_path, *options, *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
     assert commit(tmp_path / "nowhere") == "unknown"
     git("init", "-q")
@@ -59,33 +52,25 @@ def test_the_data_digest_is_of_the_content_alone():
     assert first == data_digest(pixels.copy(), table.set_axis([5, 9])) and len(first) == 16
     changed = pixels.copy()
     changed[599, 1, 1] += 1
-    others = [
-        data_digest(changed, table),
-        data_digest(pixels, table.assign(label=0)),
-        data_digest(pixels.reshape(600, 4, 1), table),
-        data_digest(pixels[:0], table),
-    ]
-    assert len({first, *others}) == 5
+    other_pixels = [changed, pixels.reshape(600, 4, 1), pixels[:0]]
+    others = [data_digest(other, table) for other in other_pixels]
+    assert len({first, *others, data_digest(pixels, table.assign(label=0))}) == 5
 
 
-def test_run_json_says_of_every_stage_with_what_it_was_made(tmp_path, monkeypatch):
+def test_run_json_names_the_environment_that_each_stage_was_made_in(tmp_path, monkeypatch):
     first = Cache(tmp_path, preset="smoke", seed=3)
     _, key = first.stage("data", 1, make=lambda folder, key: {"data": "abc"})
     first.stage("model", 1, make=lambda folder, key: None)
-    old = provenance.environment()
-    monkeypatch.setattr(cache, "environment", lambda: {**old, "python": "3.99"})
+    older = provenance.environment()
+    monkeypatch.setattr(cache, "environment", lambda: {**older, "python": "3.99"})
     again = Cache(tmp_path, preset="smoke", seed=3)
     again.stage("data", 1, make=lambda folder, key: {"data": "never"})
     again.stage("model", 2, make=lambda folder, key: None)
     run = read_json(tmp_path / "run.json")
+    stages, environments = run["stages"], run["environments"]
     assert run["preset"] == "smoke" and run["seed"] == 3
-    assert run["stages"]["data"]["fingerprint"] == key and run["stages"]["data"]["data"] == "abc"
-    made = {
-        name: run["environments"][stage["environment"]]["python"]
-        for name, stage in run["stages"].items()
-    }
-    assert made == {"data": platform.python_version(), "model": "3.99"}
+    assert stages["data"]["fingerprint"] == key and stages["data"]["data"] == "abc"
+    pythons = {name: environments[s["environment"]]["python"] for name, s in stages.items()}
+    assert pythons == {"data": platform.python_version(), "model": "3.99"}
     again.stage("data", 2, make=lambda folder, key: None)
-    assert len(read_json(tmp_path / "run.json")["environments"]) == 1, (
-        "environments that made nothing here go"
-    )
+    assert len(read_json(tmp_path / "run.json")["environments"]) == 1, "unused ones go"

@@ -14,7 +14,8 @@ from pnloc.baselines import grounding
 from pnloc.baselines.classifier import train_classifier
 from pnloc.baselines.supervised import train_supervised
 from pnloc.files import read_csv
-from pnloc.regions import Regions
+from pnloc.regions import Regions, feature_size
+from pnloc.reports.supervision import supervise
 from pnloc.run.evidence import pneumonia_boxes
 from pnloc.run.run import Run
 
@@ -22,7 +23,7 @@ from pnloc.run.run import Run
 class Labels:
     """Image labels, the set's own or read from reports."""
 
-    config, fit, code = "classifier", staticmethod(train_classifier), ("pnloc.run.sets",)
+    config, fit, code = "classifier", staticmethod(train_classifier), (supervise,)
     shared = True  # between processes
 
     def data(self, run: Run, split: str) -> tuple[np.ndarray, np.ndarray]:
@@ -31,7 +32,7 @@ class Labels:
 
     def upstream(self, run: Run) -> list:
         """Fingerprints of what the data are made from."""
-        return [run.sets.decoded(name)[1] for name in run.sets.training]
+        return [run.sets.words_stage[1], *(run.sets.decoded(n)[1] for n in run.sets.training)]
 
     def build(self, run: Run, kind: Callable[..., nn.Module]) -> nn.Module:
         """An untrained model of a kind."""
@@ -53,7 +54,7 @@ class Pairs(Labels):
         return [run.regions_stage(run.sets.pairs)[1], words, asdict(run.preset.model)]
 
     def build(self, run: Run, kind: Callable[..., nn.Module]) -> nn.Module:
-        size = run.regions(run.sets.pairs).features.shape[-1]
+        size = feature_size(run.preset.detector.pyramid)
         return grounding.untrained(kind, size, run.sets.vectors, run.preset.model)
 
 

@@ -10,12 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
-from pnloc.files import load_module, save_module
-from pnloc.parallel import device
-from pnloc.regions import Regions, extract
-from pnloc.run import feature_store as shards
+from pnloc.regions import Regions, concatenate, extract
+from pnloc.run.cache import Trained
 from pnloc.run.run import Run
 
 if TYPE_CHECKING:
@@ -25,32 +22,6 @@ if TYPE_CHECKING:
 def home(run: Run) -> str:
     """Title of the set whose boxes train the detectors."""
     return run.title(run.preset.roles.detector)
-
-
-def stage(run: Run, title: str, rows: np.ndarray, seed: int) -> tuple[Path, str]:
-    """A further detector, trained as the run's own but with another seed or on other images."""
-
-    def make(folder: Path, key: str) -> None:
-        from pnloc.training import train_detector
-
-        data = run.detector_data(rows)
-        detector, _ = train_detector(
-            **data, config=run.preset.detector, seed=seed, folder=folder, fingerprint=key
-        )
-        save_module(folder / "detector.safetensors", detector)
-
-    inputs = (*run.detector_inputs, rows.tolist(), seed)
-    return run.cache.stage(title, *inputs, make=make, code=("pnloc.training",))
-
-
-def trained(run: Run, title: str, rows: np.ndarray, seed: int) -> "Detector":
-    """The detector of the stage `title`, trained on some images of the detector's set with a seed of its own."""
-    from pnloc.detector import Detector
-
-    module = load_module(
-        stage(run, title, rows, seed)[0] / "detector.safetensors", Detector(run.preset.detector)
-    )
-    return module.to(device(), memory_format=torch.channels_last).eval()
 
 
 def plan(run: Run, number: int) -> tuple[str, np.ndarray, int]:
@@ -66,18 +37,18 @@ def plan(run: Run, number: int) -> tuple[str, np.ndarray, int]:
 
 def fold_detector(run: Run, fold: int) -> "Detector":
     """The detector that has not seen the images of a fold, from 0 on."""
-    return trained(run, *plan(run, fold)) if fold else run.detector
+    return run.train_detector(*plan(run, fold)).load() if fold else run.detector
 
 
-def member_stage(run: Run, number: int) -> tuple[Path, str]:
+def member_stage(run: Run, number: int) -> Trained:
     """The detector of that number, from 1 on."""
-    return stage(run, *plan(run, number))
+    return run.train_detector(*plan(run, number))
 
 
 @lru_cache(None)
 def further(run: Run) -> "list[Detector]":
     """The detectors that are averaged with the run's own."""
-    return [trained(run, *plan(run, number)) for number in range(1, run.preset.severity.detectors)]
+    return [member_stage(run, number).load() for number in range(1, run.preset.severity.detectors)]
 
 
 @lru_cache(None)
@@ -118,9 +89,7 @@ def unseen_regions(run: Run) -> Regions:
             for k in range(run.preset.folds)
         ]
         order = np.argsort(np.argsort(fold, kind="stable"))
-        shards.join([(part, None) for part in parts]).rows(order).save(
-            folder / "regions.safetensors"
-        )
+        concatenate(parts).rows(order).save(folder / "regions.safetensors")
 
     folder, _ = run.cache.stage(
         "regions-folds", fold_keys(run), run.preset.regions, make=make, code=(extract,)

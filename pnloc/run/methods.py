@@ -34,8 +34,8 @@ from pnloc.boxes import fixed_pair
 from pnloc.config import BASELINES, FROM_BOXES
 from pnloc.detector import Detector
 from pnloc.errors import PnlocError
-from pnloc.files import load_module, read_csv, save_module, write_table
 from pnloc.regions import extract
+from pnloc.run.cache import Trained
 from pnloc.run.evidence import Detections, Evidence, Fixed, Heat, Images, Ranking, scaled
 from pnloc.run.fitting import Labels, Pairs, TargetBoxes
 from pnloc.run.run import Run
@@ -185,22 +185,24 @@ class Method:
         torch.manual_seed(run.seed)
         return self.training.build(run, self.kind)
 
-    def stage(self, run: Run) -> tuple[Path, str]:
-        """The stage that trains the method: its folder (weights, history) and fingerprint."""
+    def stage(self, run: Run) -> Trained:
+        """The stage that trains the method."""
         training, config = self.training, getattr(run.preset, self.training.config)
 
-        def make(folder: Path, key: str) -> None:
+        def build() -> nn.Module:
+            return self.build(run)
+
+        def fit(folder: Path, key: str) -> tuple[nn.Module, pd.DataFrame]:
             data = (training.data(run, split) for split in ("train", "validate"))
             options = {"seed": run.seed, "folder": folder, "fingerprint": key, "title": self.name}
-            model = self.build(run)
-            history = training.fit(model, *data, config, **options)
-            save_module(folder / "model.safetensors", model)
-            write_table(folder / "history.csv", history)
+            model = build()
+            return model, training.fit(model, *data, config, **options)
 
-        name, together = f"baseline-{self.name}", training.shared and parallel.shared()
-        inputs = (config, training.upstream(run), run.detector_stage[1], run.seed)
-        code = (training.fit, self.kind, *training.code)
-        return run.cache.stage(name, *inputs, make=make, code=code, together=together)
+        inputs = (config, training.upstream(run), run.detector_stage.key, run.seed)
+        functions = {"build": build, "fit": fit, "code": (training.fit, self.kind, *training.code)}
+        together = training.shared and parallel.shared()
+        name = f"baseline-{self.name}"
+        return run.cache.trained(name, *inputs, **functions, together=together)
 
 
 def _ungrouped(method: Method) -> Method:
@@ -295,16 +297,14 @@ def train(run: Run) -> None:
 @lru_cache(8)
 def trained(run: Run, name: str) -> nn.Module:
     """A trained baseline."""
-    model = METHODS[name].build(run)
-    load_module(METHODS[name].stage(run)[0] / "model.safetensors", model)
-    return model.to(parallel.device()).eval()
+    return METHODS[name].stage(run).load()
 
 
 def history(run: Run) -> pd.DataFrame:
     """method, epoch, loss, validation of the classifier behind CAM and the run's baselines."""
-    folders = {"classifier": run.classifier_stage[0]}
-    folders |= {name: METHODS[name].stage(run)[0] for name in baselines(run)}
-    tables = [read_csv(f / "history.csv").assign(method=name) for name, f in folders.items()]
+    stages = {"classifier": run.classifier_stage}
+    stages |= {name: METHODS[name].stage(run) for name in baselines(run)}
+    tables = [stage.history.assign(method=name) for name, stage in stages.items()]
     return pd.concat(tables).reindex(columns=["method", "epoch", "loss", "validation"])
 
 

@@ -1,12 +1,12 @@
-"""The experiment as stages: from data folders to predictions, each kept on disk (pnloc.run.cache).
+"""The experiment as stages kept on disk (pnloc.run.cache), in the order of the paper.
 
-`open_run` gives a `Run`; its methods are the stages, in the order of the paper. A notebook, the command line and a
-test call the same methods and find what an earlier one left. Tables of results are made in pnloc.run.results.
+`open_run` gives a `Run`. A notebook, the command line and a test call the same methods and find
+what an earlier call left. Tables of results are made in pnloc.run.results.
 """
 
-from functools import cached_property, lru_cache
+from dataclasses import replace
+from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -15,57 +15,53 @@ import torch
 from pnloc import parallel
 from pnloc.baselines.classifier import Classifier, train_classifier
 from pnloc.config import Preset, preset
-from pnloc.data import readers as datasets
+from pnloc.data import readers
+from pnloc.detector import Detector
 from pnloc.errors import PnlocError
-from pnloc.files import digest, load_module, read_csv, save_module, write_json, write_table
+from pnloc.files import digest, write_json
 from pnloc.model import CrossAttention
-from pnloc.parallel import device
-from pnloc.regions import Regions, extract
-from pnloc.reports import phrases
-from pnloc.run import feature_store as shards
-from pnloc.run.cache import Cache
-from pnloc.run.sets import NAMES, Sets
-from pnloc.training import name_vectors, train_localizer
-
-if TYPE_CHECKING:  # what takes long to import is imported by the stage that needs it
-    from pnloc.detector import Detector
+from pnloc.regions import extract, feature_size
+from pnloc.reports.phrases import asserted_places
+from pnloc.reports.supervision import NAMES, supervise
+from pnloc.run import feature_store
+from pnloc.run.cache import Cache, Trained
+from pnloc.run.sets import Sets
+from pnloc.training import new_attention, train_detector, train_localizer
 
 REPOSITORY = Path(__file__).parents[2]
 
 
 def open_run(preset_name: str, data: str = "", seed: int = 0, artifacts: str = "") -> "Run":
-    """A run of a preset; `data` is the folder that holds the real sets ('' for generated presets).
+    """A run of a preset; `data` is the folder of the real sets, '' for generated presets.
 
-    Raises PnlocError for an unknown preset, a missing folder or a seed that is not a whole number from 0 on.
+    Raises PnlocError for an unknown preset, a missing folder or a seed that is no whole number
+    from 0 on.
     """
     configuration = preset(preset_name)
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         raise PnlocError(f"the seed is a whole number from 0 on, not {seed!r}")
     if not configuration.generated and not data:
-        raise PnlocError(
-            f"preset '{preset_name}' needs the folder of the data sets: give DATA=FOLDER (book, Data access)"
-        )
+        message = f"preset '{preset_name}' needs the folder of the data sets"
+        raise PnlocError(f"{message}: give DATA=FOLDER (book, Data access)")
     folder = Path(data).expanduser().resolve() if data else None
     if folder is not None and not folder.is_dir():
-        raise PnlocError(
-            f"{data}: no such folder; DATA names the folder that holds {', '.join(datasets.FOLDERS.values())}"
-        )
-    home = (
-        REPOSITORY if (REPOSITORY / "notebooks").is_dir() else Path.cwd()
-    )  # of an installed package, where one stands
+        holds = ", ".join(readers.FOLDERS.values())
+        raise PnlocError(f"{data}: no such folder; DATA names the folder that holds {holds}")
+    # An installed package has no repository around it: its runs lie where they are started.
+    home = REPOSITORY if (REPOSITORY / "notebooks").is_dir() else Path.cwd()
     root = Path(artifacts).expanduser() if artifacts else home / "artifacts"
     return Run(configuration, folder, seed, root.resolve() / configuration.name)
 
 
 class Run:
-    """One run of one preset with one seed. Every method returns what it made or found on disk."""
+    """One run of one preset with one seed, in the folder `root`; `data` holds the real sets, if any."""
 
     def __init__(self, configuration: Preset, data: Path | None, seed: int, root: Path) -> None:
         self.preset, self.data, self.seed, self.root = configuration, data, seed, root
         self.cache = Cache(root, preset=configuration.name, seed=seed)
         self.sets = Sets(configuration, data, seed, self.cache)
-        self.regions = lru_cache(None)(self._regions)
-        self.localizer = lru_cache(None)(self._localizer)
+        for method in (self.regions, self.localizer):
+            setattr(self, method.__name__, cache(method))
         if parallel.main():
             write_json(root / "config.json", {**configuration.as_dict(), "seed": seed})
 
@@ -73,201 +69,146 @@ class Run:
         """Name of a data set in the tables ('rsna' -> 'demo-rsna' where it is generated)."""
         return self.preset.title(role)
 
-    # Detector and regions --------------------------------------------------------------------------------
+    # Detector and regions ----------------------------------------------------------------------
 
-    @property
-    def detector_inputs(self) -> tuple:
-        """What a detector depends on beside the images that it is shown: its configuration, and digests of its set and of the findings."""
-        name = self.title(self.preset.roles.detector)
-        known = self.sets.findings(name)
-        return (
-            self.preset.detector,
-            self.sets.decoded(name)[1],
-            "" if known is None else digest(known.tobytes().hex()),
-        )
+    def train_detector(self, stage: str, rows: np.ndarray, seed: int) -> Trained:
+        """A detector trained on these rows of the detector's set, as a stage of that name."""
+        name, config = self.title(self.preset.roles.detector), self.preset.detector
+        findings = self.sets.findings(name)
 
-    def detector_data(self, rows: np.ndarray) -> dict:
-        """Images, boxes and findings of some rows of the detector's set, as pnloc.training.train_detector takes them."""
-        name = self.title(self.preset.roles.detector)
-        boxes, known = self.sets.true_boxes(name), self.sets.findings(name)
-        found = None if known is None else known[rows]
-        return {
-            "images": self.sets.pixels(name)[rows],
-            "boxes": [boxes[i] for i in rows],
-            "findings": found,
-        }
+        def build() -> Detector:
+            return Detector(config).to(memory_format=torch.channels_last)
 
-    @cached_property
-    def detector_stage(self) -> tuple[Path, str]:
-        name = self.title(self.preset.roles.detector)
-        inputs = (*self.detector_inputs, self.seed)
+        def fit(folder: Path, key: str) -> tuple[Detector, pd.DataFrame]:
+            boxes = self.sets.true_boxes(name)
+            boxes = [boxes[row] for row in rows]
+            if not any(map(len, boxes)):
+                raise PnlocError(f"{name}: no training image has a box to train the detector on")
+            known = None if findings is None else findings[rows]
+            place = {"folder": folder, "fingerprint": key, "seed": seed}
+            images = self.sets.pixels(name)[rows]
+            return train_detector(images, boxes, config, findings=known, **place)
 
-        def make(folder: Path, key: str) -> None:
-            from pnloc.training import train_detector
-
-            rows = self.sets.rows(name, "train")
-            data = self.detector_data(rows)
-            if not any(len(b) for b in data["boxes"]):
-                raise PnlocError(
-                    f"{name}: no training image has a box, so there is nothing to train the detector on"
-                )
-            detector, history = train_detector(
-                **data, config=self.preset.detector, seed=self.seed, folder=folder, fingerprint=key
-            )
-            save_module(folder / "detector.safetensors", detector)
-            write_table(folder / "history.csv", history)
-
-        return self.cache.stage(
-            "detector", *inputs, make=make, code=("pnloc.training",), together=parallel.shared()
-        )
+        known = "" if findings is None else digest(findings.tobytes().hex())
+        inputs = (config, self.sets.decoded(name)[1], known, rows.tolist(), seed)
+        functions = {"build": build, "fit": fit, "code": (train_detector,)}
+        return self.cache.trained(stage, *inputs, **functions, together=parallel.shared())
 
     @cached_property
-    def detector(self) -> "Detector":
+    def detector_stage(self) -> Trained:
+        """The training of the run's own detector."""
+        rows = self.sets.rows(self.title(self.preset.roles.detector), "train")
+        return self.train_detector("detector", rows, self.seed)
+
+    @cached_property
+    def detector(self) -> Detector:
         """The RetinaNet, trained on the boxes of the detector's set."""
-        from pnloc.detector import Detector
+        return self.detector_stage.load()
 
-        module = Detector(self.preset.detector)
-        load_module(self.detector_stage[0] / "detector.safetensors", module)
-        return module.to(device(), memory_format=torch.channels_last).eval()
-
-    @property
-    def detector_history(self) -> pd.DataFrame:
-        """Loss terms per epoch."""
-        return read_csv(self.detector_stage[0] / "history.csv")
-
-    def regions_stage(self, name: str) -> tuple[Path, str]:
-        inputs = (self.detector_stage[1], self.sets.decoded(name)[1], self.preset.regions)
+    def regions_stage(self, name: str, count: int = 0) -> tuple[Path, str]:
+        """Regions of a set; `count` per image, 0 for as many as the preset says."""
+        config = replace(self.preset.regions, count=count or self.preset.regions.count)
+        stage = f"regions-{name}" + (f"-R{count}" if count else "")
 
         def make(folder: Path, _: str) -> None:
-            detector, pixels, config = self.detector, self.sets.pixels(name), self.preset.regions
-            shards.build(folder, len(pixels), lambda rows: extract(detector, pixels[rows], config))
+            detector, pixels = self.detector, self.sets.pixels(name)
 
-        return self.cache.stage(
-            f"regions-{name}", *inputs, make=make, code=(extract,), together=True
-        )
+            def slice_of(rows: slice):
+                return extract(detector, pixels[rows], config)
 
-    def _regions(self, name: str) -> "Regions | shards.Shards":
-        """Regions of every image of a set; those of a large one stay on disk."""
-        return shards.load(self.regions_stage(name)[0])
+            feature_store.build(folder, len(pixels), slice_of)
 
-    # Training --------------------------------------------------------------------------------------------
+        inputs = (self.detector_stage.key, self.sets.decoded(name)[1], config)
+        return self.cache.stage(stage, *inputs, make=make, code=(extract,), together=True)
 
-    def training_data(
-        self,
-    ) -> tuple["Regions | shards.Chosen", np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Regions, words, phrases, labels and weights of all training studies."""
-        parts = []
+    def regions(self, name: str, count: int = 0) -> feature_store.Store:
+        """Regions of every image of a set, on disk."""
+        return feature_store.load(self.regions_stage(name, count)[0])
+
+    # Training ----------------------------------------------------------------------------------
+
+    def training_data(self) -> tuple[feature_store.Store, *tuple[np.ndarray, ...]]:
+        """Regions, words, places, labels and weights of all training studies."""
+        stores, columns = [], []
         for name in self.sets.training:
             rows = self.sets.rows(name, "train")
-            tokens, labels, weights = (a[rows] for a in self.sets.supervision(name))
+            words, labels, weights = (column[rows] for column in self.sets.supervision(name))
             places = self.sets.phrases(name)[rows]
             if name != self.sets.pairs:
-                tokens, places = (
-                    np.full((len(rows), 0), -1),
-                    np.zeros((len(rows), 0, len(phrases.PLACES)), np.float32),
-                )
-            parts.append(((self.regions(name), rows), tokens, places, labels, weights))
-        regions = shards.join([p[0] for p in parts])
-        tokens = _stacked([p[1] for p in parts], filling=-1)
-        places = _stacked([p[2] for p in parts], filling=0)
-        return (
-            regions,
-            tokens,
-            places,
-            np.concatenate([p[3] for p in parts]),
-            np.concatenate([p[4] for p in parts]),
-        )
+                words, places = words[:, :0], places[:, :0]
+            stores.append((self.regions(name), rows))
+            columns.append((words, places, labels, weights))
+        words, places, labels, weights = zip(*columns, strict=True)
+        stacked = (_stack(words, -1), _stack(places, 0))
+        return feature_store.join(stores), *stacked, np.concatenate(labels), np.concatenate(weights)
 
-    def localizer_stage(self, text: bool, seed: int | None = None) -> tuple[Path, str]:
-        """The cross-attention with or without reports, of the run's own seed or of another."""
+    def localizer_stage(self, text: bool, seed: int | None = None) -> Trained:
+        """The training of the cross-attention with or without reports, with the run's seed or another."""
         seed = self.seed if seed is None else seed
-        upstream = [self.regions_stage(n)[1] for n in self.sets.training]
-        inputs = (self.preset.model, upstream, self.sets.words_stage[1], seed)
-        title = f"attention-{'text' if text else 'labels'}" + (
-            f"-seed{seed}" if seed != self.seed else ""
-        )
+        stage = f"attention-{'text' if text else 'labels'}"
+        stage += f"-seed{seed}" if seed != self.seed else ""
+        config, vectors = self.preset.model, self.sets.vectors
 
-        def make(folder: Path, key: str) -> None:
-            model, history = train_localizer(
-                *self.training_data(),
-                self.sets.vectors,
-                NAMES,
-                self.preset.model,
-                text=text,
-                seed=seed,
-                folder=folder,
-                fingerprint=key,
-            )
-            save_module(folder / "model.safetensors", model)
-            write_table(folder / "history.csv", history)
+        def build() -> CrossAttention:
+            features = feature_size(self.preset.detector.pyramid)
+            return new_attention(features, vectors, NAMES if text else NAMES[:1], config)
 
-        return self.cache.stage(title, *inputs, make=make, code=(train_localizer, "pnloc.run.sets"))
+        def fit(folder: Path, key: str) -> tuple[CrossAttention, pd.DataFrame]:
+            place = {"folder": folder, "fingerprint": key, "seed": seed}
+            data = self.training_data()
+            return train_localizer(*data, vectors, NAMES, config, text=text, **place)
 
-    def _localizer(
-        self, text: bool, seed: int | None = None
-    ) -> tuple[CrossAttention, pd.DataFrame]:
-        """The cross-attention, trained with (or without) reports, and its history; of the run's own seed or of another."""
-        folder, _ = self.localizer_stage(text, seed)
-        names = NAMES if text else NAMES[:1]
-        model = CrossAttention(
-            self.regions(self.sets.pairs).features.shape[-1],
-            torch.from_numpy(self.sets.vectors.vectors),
-            name_vectors(names, self.sets.vectors),
-            self.preset.model,
-        )
-        load_module(folder / "model.safetensors", model)
-        return model.to(device()).eval(), read_csv(folder / "history.csv")
+        upstream = [self.regions_stage(name)[1] for name in self.sets.training]
+        inputs = (config, upstream, self.sets.words_stage[1], seed)
+        code = (train_localizer, supervise, asserted_places)
+        return self.cache.trained(stage, *inputs, build=build, fit=fit, code=code)
+
+    def localizer(self, text: bool, seed: int | None = None) -> tuple[CrossAttention, pd.DataFrame]:
+        """The cross-attention trained with or without reports, and its history."""
+        stage = self.localizer_stage(text, seed)
+        return stage.load(), stage.history
 
     @cached_property
-    def classifier_stage(self) -> tuple[Path, str]:
-        upstream = [self.sets.decoded(n)[1] for n in self.sets.training]
-        inputs = (self.preset.classifier, upstream, self.detector_stage[1], self.seed)
+    def classifier_stage(self) -> Trained:
+        """The training of the image-label classifier."""
 
-        def make(folder: Path, key: str) -> None:
+        def build() -> Classifier:
+            return Classifier(self.detector)
+
+        def fit(folder: Path, key: str) -> tuple[Classifier, pd.DataFrame]:
             torch.manual_seed(self.seed)
-            model = Classifier(self.detector)
+            model, config = build(), self.preset.classifier
             data = (self.sets.labelled(split) for split in ("train", "validate"))
-            options = {"seed": self.seed, "folder": folder, "fingerprint": key}
-            history = train_classifier(
-                model, *data, self.preset.classifier, title="classifier", **options
-            )
-            save_module(folder / "classifier.safetensors", model)
-            write_table(folder / "history.csv", history)
+            place = {"folder": folder, "fingerprint": key, "seed": self.seed}
+            return model, train_classifier(model, *data, config, title="classifier", **place)
 
-        return self.cache.stage(
-            "classifier",
-            *inputs,
-            make=make,
-            code=(train_classifier, "pnloc.run.sets"),
-            together=parallel.shared(),
-        )
-
-    def train(self) -> None:
-        """Make every stage that several processes can share: detector, regions, classifier; and both localizers."""
-        roles = self.preset.roles
-        only_boxes = {self.title(roles.detector)} - {
-            self.title(r) for r in (*roles.localization, roles.severity)
-        }
-        for name in dict.fromkeys(
-            [*self.sets.training, *(s for s in self.sets.names if s not in only_boxes)]
-        ):
-            self.regions_stage(name)
-        self.localizer_stage(True)
-        self.localizer_stage(False)
-        _ = self.classifier_stage
+        upstream = [self.sets.decoded(name)[1] for name in self.sets.training]
+        words, detector = self.sets.words_stage[1], self.detector_stage.key
+        inputs = (self.preset.classifier, upstream, words, detector, self.seed)
+        functions = {"build": build, "fit": fit, "code": (train_classifier, supervise)}
+        together = parallel.shared()
+        return self.cache.trained("classifier", *inputs, **functions, together=together)
 
     @cached_property
     def classifier(self) -> Classifier:
         """The image-label classifier behind Grad-CAM."""
-        model = Classifier(self.detector)
-        load_module(self.classifier_stage[0] / "classifier.safetensors", model)
-        return model.to(device()).eval()
+        return self.classifier_stage.load()
+
+    def train(self) -> None:
+        """Make the stages that several processes share, and the localizers."""
+        used = dict.fromkeys([*self.sets.training, *self.sets.measured, *self.sets.real])
+        for name in used:
+            self.regions_stage(name)
+        for text in (True, False):
+            self.localizer_stage(text)
+        _ = self.classifier_stage
 
 
-def _stacked(arrays: list[np.ndarray], filling: int) -> np.ndarray:
+def _stack(arrays: tuple[np.ndarray, ...], filling: int) -> np.ndarray:
     """Arrays [n, w, ...] of different widths w as one, padded with `filling`."""
-    widest = max(a.shape[1] for a in arrays)
-    pads = [[(0, 0), (0, widest - a.shape[1])] + [(0, 0)] * (a.ndim - 2) for a in arrays]
-    return np.concatenate(
-        [np.pad(a, p, constant_values=filling) for a, p in zip(arrays, pads, strict=True)]
-    )
+    width = max(array.shape[1] for array in arrays)
+    padded = []
+    for array in arrays:
+        pads = [(0, 0), (0, width - array.shape[1]), *[(0, 0)] * (array.ndim - 2)]
+        padded.append(np.pad(array, pads, constant_values=filling))
+    return np.concatenate(padded)

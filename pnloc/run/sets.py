@@ -5,7 +5,7 @@ With them stands what their reports say: words and their vectors, phrases, label
 
 import shutil
 from collections.abc import Callable
-from functools import cached_property, lru_cache, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -14,43 +14,34 @@ import torch
 
 from pnloc import access, reports
 from pnloc.config import Preset
-from pnloc.data import covid19, duplicates, openi, rsna
-from pnloc.data import decode as decoding
-from pnloc.data import readers as datasets
+from pnloc.data import covid19, decode, duplicates, openi, readers, rsna
 from pnloc.data.records import Records, drop_patients
 from pnloc.detector import FINDINGS
 from pnloc.errors import PnlocError
 from pnloc.files import digest, load_tensors, read_json, save_tensors, write_json, write_table
 from pnloc.images import Letterbox
-from pnloc.model import PNEUMONIA
 from pnloc.reports import phrases, sentences, words
+from pnloc.reports.supervision import NAMES, supervise
 from pnloc.run.cache import Cache, tree_digest
 from pnloc.run.provenance import data_digest
-from pnloc.training import pad_words, supervision
 
-NAMES = (PNEUMONIA, *reports.ATTRIBUTES)
+__all__ = ["NAMES", "Sets"]
+FACTS = ("name", "access", "counts", "notes", "tally")
 TABLES = ("images", "boxes", "reports", "scores", "quarantine")
 
 
 class Sets:
     """The data sets of one preset and seed; `data` is the folder of the real ones, None without."""
 
-    def __init__(self, configuration: Preset, data: Path | None, seed: int, cache: Cache) -> None:
-        self.preset, self.data, self.seed, self.cache = configuration, data, seed, cache
-        self.records = lru_cache(None)(self._records)
-        self.pixels = lru_cache(None)(self._pixels)
-        self.true_boxes = lru_cache(None)(self._true_boxes)
-        self.findings = lru_cache(None)(self._findings)
-        self.phrases = lru_cache(None)(self._phrases)
-        self.decoded = lru_cache(None)(self._decode)
-
-    def title(self, role: str) -> str:
-        """Name of a data set in the tables ('rsna' -> 'demo-rsna' where it is generated)."""
-        return self.preset.title(role)
+    def __init__(self, configuration: Preset, data: Path | None, seed: int, cache_: Cache) -> None:
+        self.preset, self.data, self.seed, self.cache = configuration, data, seed, cache_
+        tables = (self._read, self.decoded, self.records, self.pixels, self.true_boxes)
+        for method in (*tables, self.findings, self.phrases):
+            setattr(self, method.__name__, cache(method))  # once per data set
 
     @cached_property
     def folder(self) -> Path:
-        """The folder that holds the data sets of the preset; generated presets make it."""
+        """The folder that holds the data sets of the preset; a generated preset makes it."""
         if not self.preset.generated:
             return self.data
 
@@ -62,224 +53,199 @@ class Sets:
             demo.generate(folder / "data", size, self.seed)
 
         inputs = (self.preset.variants, self.preset.sizes, self.seed)
-        return (
-            self.cache.stage("generate", *inputs, make=make, code=("pnloc.data.demo",))[0] / "data"
-        )
+        stage = self.cache.stage("generate", *inputs, make=make, code=("pnloc.data.demo",))
+        return stage[0] / "data"
+
+    # Titles of sets, as in the tables ----------------------------------------------------------
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """Titles of the sets with images that this run uses."""
-        roles = self.preset.roles
-        used = dict.fromkeys([roles.detector, roles.pairs, *roles.localization, roles.severity])
-        real = (
-            ["covid19"]
-            if self.preset.generated and self.data and "covid19" in datasets.find(self.data)
-            else []
-        )
-        return (*(self.title(role) for role in used), *real)
+    def pairs(self) -> str:
+        """The set whose image-report pairs train the localizer."""
+        return self.preset.title(self.preset.roles.pairs)
+
+    @property
+    def training(self) -> list[str]:
+        """The sets that train the localizer: the pairs, and one of image labels if the preset has it."""
+        labels = self.preset.roles.labels
+        return [self.pairs, *([self.preset.title(labels)] if labels else [])]
 
     @property
     def measured(self) -> list[str]:
-        """Titles of the sets whose test images measure something."""
-        roles = self.preset.roles
-        return list(
-            dict.fromkeys(self.title(role) for role in (*roles.localization, roles.severity))
-        )
+        """The sets whose test images measure something."""
+        roles = (*self.preset.roles.localization, self.preset.roles.severity)
+        return list(dict.fromkeys(self.preset.title(role) for role in roles))
 
-    @cached_property
-    def test_patients(self) -> frozenset[str]:
-        """Patients of the test images of every set that measures something: no training image may be theirs."""
-        return frozenset().union(
-            *(set(self._read(name).split("test")["patient"]) for name in self.measured)
-        )
+    @property
+    def real(self) -> list[str]:
+        """The real COVID-19 collection, where it lies beside generated sets."""
+        beside = self.preset.generated and self.data and "covid19" in readers.find(self.data)
+        return ["covid19"] if beside else []
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All sets with images that this run uses."""
+        detector = self.preset.title(self.preset.roles.detector)
+        return tuple(dict.fromkeys([detector, self.pairs, *self.measured, *self.real]))
+
+    # Images, boxes and texts -------------------------------------------------------------------
 
     def readers(self) -> dict[str, Callable[[], Records]]:
-        """What reads each set of this run, and every other set that the data folder holds, by title."""
-        found = {name: partial(self._read, name) for name in self.names}
-        if self.data:
-            found |= {
-                name: partial(self._read, name)
-                for name in datasets.find(self.data)
-                if name not in found
-            }
-        place = openi.place(self.data)
-        if place or self.preset.roles.texts == "openi":
-            found["openi"] = partial(openi.read, place)
-        return found
+        """What reads each set of this run, and each other set that the data folder holds."""
+        names = [*self.names, *(readers.find(self.data) if self.data else ())]
+        reads = {name: partial(self._read, name) for name in dict.fromkeys(names)}
+        corpus = openi.place(self.data)
+        if corpus or self.preset.roles.texts == "openi":
+            reads["openi"] = partial(openi.read, corpus)
+        return reads
 
-    @lru_cache(None)  # noqa: B019 - a run lives as long as its process
+    def _home(self, name: str) -> Path:
+        """The folder that a set is read from, beside others."""
+        return self.folder if name.startswith("demo-") else self.data
+
     def _read(self, name: str) -> Records:
-        """One set as it lies on disk."""
+        """A set as it lies on disk."""
         role = name.removeprefix("demo-")
-        home = self.data if not name.startswith("demo-") else self.folder
-        return datasets.read_all(home, [role])[role]
-
-    @cached_property
-    def test_thumbnails(self) -> np.ndarray:
-        """Thumbnails uint8 [N, 32, 32] of the test images of every set that measures something, which no training image may be."""
-        names = self.measured
-
-        def make(folder: Path, _: str) -> None:
-            found = [
-                duplicates.thumbnails(
-                    self._read(name).split("test"), f"look at the test images of {name}"
-                )[0]
-                for name in names
-            ]
-            save_tensors(
-                folder / "thumbnails.safetensors",
-                {"thumbnails": torch.from_numpy(np.concatenate(found))},
-            )
-
-        folder, _ = self.cache.stage(
-            "test-thumbnails",
-            names,
-            [self._trees(n) for n in names],
-            make=make,
-            code=("pnloc.data.readers", "pnloc.data.duplicates"),
-        )
-        return load_tensors(folder / "thumbnails.safetensors")["thumbnails"].numpy()
+        return readers.read_all(self._home(name), [role])[role]
 
     def _trees(self, name: str) -> list[str]:
         """Digests of the folders that a set is read from."""
-        home = self.data if not name.startswith("demo-") else self.folder
-        return [
-            tree_digest(home / folder) for folder in datasets.related(name.removeprefix("demo-"))
-        ]
+        folders = readers.related(name.removeprefix("demo-"))
+        return [tree_digest(self._home(name) / folder) for folder in folders]
 
-    def _records(self, name: str) -> Records:
-        """A set, read, decoded and free of leaks: no training or validation image of a test patient of any set, nor of a patient
-        of whom one is, by content, a test image under another name.
+    @cached_property
+    def test_patients(self) -> frozenset[str]:
+        """Patients of all test images that measure something: no training image may be theirs."""
+        tested = [self._read(name).split("test")["patient"] for name in self.measured]
+        return frozenset().union(*tested)
 
-        What cannot be decoded has gone into `quarantine`; the rows of `images` are those of `pixels(name)`.
+    @cached_property
+    def test_thumbnails(self) -> np.ndarray:
+        """Thumbnails uint8 [N, 32, 32] of those test images: no training image may be one of them."""
+        names = self.measured
+
+        def make(folder: Path, _: str) -> None:
+            tested = [(name, self._read(name).split("test")) for name in names]
+            parts = [
+                duplicates.thumbnails(images, f"look at the test images of {name}")[0]
+                for name, images in tested
+            ]
+            thumbnails = {"thumbnails": torch.from_numpy(np.concatenate(parts))}
+            save_tensors(folder / "thumbnails.safetensors", thumbnails)
+
+        trees = [self._trees(name) for name in names]
+        code = (readers.read_all, duplicates.thumbnails)
+        folder, _ = self.cache.stage("test-thumbnails", names, trees, make=make, code=code)
+        return load_tensors(folder / "thumbnails.safetensors")["thumbnails"].numpy()
+
+    def decoded(self, name: str) -> tuple[Path, str]:
+        """The folder of a set's decoded images and tables, and a digest of what is in it.
+
+        The same images and tables made in another way thus change nothing downstream.
         """
-        folder, _ = self.decoded(name)
-        tables = {t: pd.read_parquet(folder / f"{t}.parquet") for t in TABLES}
-        facts = read_json(folder / "facts.json")
-        plain = {key: facts[key] for key in ("access", "counts", "notes", "tally")}
-        return Records(facts["name"], **plain, **tables)
-
-    def _pixels(self, name: str) -> np.ndarray:
-        """Decoded images uint8 [N, S, S], padded to a square, one per row of `records(name).images`; a memory map: what is not read is not in memory."""
-        folder, _ = self.decoded(name)
-        pixels = load_tensors(folder / "pixels.safetensors")["pixels"].numpy()
-        return access.tag(pixels, read_json(folder / "facts.json")["access"])
-
-    def _decode(self, name: str) -> tuple[Path, str]:
-        """The folder of a set's decoded images and tables, and a digest of what is in it: the same images by another way change nothing after them."""
         side = self.preset.detector.side
         tested = (sorted(self.test_patients), digest(self.test_thumbnails.tobytes().hex()))
-        inputs = (name, side, self._trees(name), *tested)
 
         def make(folder: Path, _: str) -> dict:
             records = self._read(name)
             before = len(records.images)
-            test = records.images["split"] == "test"
-            leaking = set(records.images.loc[~test, "patient"]) & self.test_patients
+            training = records.images[records.images["split"] != "test"]
+            leaking = set(training["patient"]) & self.test_patients
             records = drop_patients(records, leaking, keep_split="test")
             records.counts["dropped_for_leak"] = before - len(records.images)
-            with decoding.scratch(folder, before, side) as room:
-                records, pixels = decoding.decode(records, side, room)
+            with decode.scratch(folder, before, side) as room:
+                records, pixels = decode.decode(records, side, room)
                 records, pixels = duplicates.drop_twins(records, pixels, self.test_thumbnails)
                 save_tensors(folder / "pixels.safetensors", {"pixels": torch.from_numpy(pixels)})
-                told = data_digest(
-                    pixels, records.images.drop(columns="path"), records.boxes, records.reports
-                )
+                images = records.images.drop(columns="path")
+                data = data_digest(pixels, images, records.boxes, records.reports)
             for table in TABLES:
                 write_table(folder / f"{table}.parquet", getattr(records, table))
-            facts = {
-                key: getattr(records, key) for key in ("access", "counts", "notes", "tally")
-            } | {"name": name}
-            write_json(folder / "facts.json", {**facts, "data": told})
-            return {"data": told}
+            facts = {fact: getattr(records, fact) for fact in FACTS}
+            write_json(folder / "facts.json", {**facts, "name": name, "data": data})
+            return {"data": data}
 
-        folder, _ = self.cache.stage(
-            f"decode-{name}",
-            *inputs,
-            make=make,
-            code=("pnloc.data.readers", "pnloc.data.duplicates"),
-        )
+        inputs = (name, side, self._trees(name), *tested)
+        code = (readers.read_all, decode.decode)
+        folder, _ = self.cache.stage(f"decode-{name}", *inputs, make=make, code=code)
         return folder, digest(name, read_json(folder / "facts.json")["data"])
 
-    def letterboxes(self, images: pd.DataFrame) -> list[Letterbox]:
-        """The transform of each image row from its own pixels to the square input."""
-        side = self.preset.detector.side
-        return [
-            Letterbox(int(w), int(h), side)
-            for w, h in zip(images["width"], images["height"], strict=True)
-        ]
+    def records(self, name: str) -> Records:
+        """A set, decoded and free of leaks; the rows of `images` are those of `pixels`.
 
-    def may_show(self, name: str) -> bool:
-        """Whether a page may show any image of a set: never credentialed ones, nor the real COVID-19 collection's, whose
-        licence differs from image to image (`credits`)."""
-        return self.records(name).access != "credentialed" and name != "covid19"
+        No training or validation image is of a test patient of any set, nor of a patient of whom
+        an image is, by content, a test image under another name. What cannot be decoded is in
+        `quarantine`.
+        """
+        folder, _ = self.decoded(name)
+        facts = read_json(folder / "facts.json")
+        tables = {table: pd.read_parquet(folder / f"{table}.parquet") for table in TABLES}
+        return Records(**{fact: facts[fact] for fact in FACTS}, **tables)
 
-    def credits(self, name: str) -> pd.DataFrame:
-        """Per image of a set, by name: shown (whether a page may show it) and credit (the line that then stands beside it)."""
-        images = self.records(name).images["image"]
-        if name == "covid19" and self.records(name).access != "credentialed":
-            told = covid19.sources(self.data / datasets.FOLDERS[name]).set_index("image")
-            return told[["shown", "credit"]].reindex(images)
-        credit = images + (", generated" if self.records(name).access == "generated" else "")
-        return pd.DataFrame(
-            {"shown": self.may_show(name), "credit": credit.to_numpy()}, index=images.to_numpy()
-        )
-
-    def may_show_text(self, name: str) -> bool:
-        """Whether a page may show report text of a set; the rule is that of its images."""
-        return self.may_show(name)
-
-    def _true_boxes(self, name: str, labels: frozenset[str] | None = None) -> list[np.ndarray]:
-        """Boxes [n, 4] per image row of a set, in pixels of the square input; `labels` restricts their kind."""
-        records = self.records(name)
-        boxes = (
-            records.boxes if labels is None else records.boxes[records.boxes["label"].isin(labels)]
-        )
-        by_image = {
-            k: v[["x1", "y1", "x2", "y2"]].to_numpy(float) for k, v in boxes.groupby("image")
-        }
-        none = np.zeros((0, 4))
-        pairs = zip(records.images["image"], self.letterboxes(records.images), strict=True)
-        return [box.boxes(by_image.get(image, none)) for image, box in pairs]
-
-    def _findings(self, name: str) -> np.ndarray | None:
-        """What the detector learns of each image of its set beside the boxes, [N, 15] (pnloc.data.rsna.findings); None where the preset has it learn
-        from boxes alone."""
-        if not self.preset.detector.finding_weight:
-            return None
-        if self.preset.generated:
-            raise PnlocError(
-                "generated radiographs have no labels of findings: detector.finding_weight must be 0"
-            )
-        images = self.records(name).images["image"].tolist()
-        return rsna.findings(self.data / datasets.FOLDERS[name], images, FINDINGS)
+    def pixels(self, name: str) -> np.ndarray:
+        """Images uint8 [N, S, S] of a set, padded to squares; a memory map, read where it is used."""
+        pixels = load_tensors(self.decoded(name)[0] / "pixels.safetensors")["pixels"].numpy()
+        return access.tag(pixels, self.records(name).access)
 
     def rows(self, name: str, *splits: str) -> np.ndarray:
         """Row numbers of a set's images in any of the splits."""
         return np.flatnonzero(self.records(name).images["split"].isin(splits))
 
+    def letterboxes(self, images: pd.DataFrame) -> list[Letterbox]:
+        """The transform of each image row from its own pixels to the square input."""
+        sizes = images[["width", "height"]].to_numpy(int).tolist()
+        return [Letterbox(*size, self.preset.detector.side) for size in sizes]
+
+    def true_boxes(self, name: str, labels: frozenset[str] | None = None) -> list[np.ndarray]:
+        """Boxes [n, 4] per image of a set, in pixels of the square input; of these kinds alone."""
+        records = self.records(name)
+        boxes = records.boxes if labels is None else records.boxes.query("label in @labels")
+        corners = boxes[["x1", "y1", "x2", "y2"]].to_numpy(float)
+        rows = boxes.groupby("image").indices
+        letterboxes = self.letterboxes(records.images)
+        images = zip(records.images["image"], letterboxes, strict=True)
+        return [box.boxes(corners[rows.get(image, [])]) for image, box in images]
+
+    def findings(self, name: str) -> np.ndarray | None:
+        """Findings [N, 15] (pnloc.data.rsna.findings) that the detector learns beside boxes; None: none."""
+        if not self.preset.detector.finding_weight:
+            return None
+        if self.preset.generated:
+            message = "generated radiographs have no labels of findings"
+            raise PnlocError(f"{message}: detector.finding_weight must be 0")
+        images = self.records(name).images["image"].tolist()
+        return rsna.findings(self.data / readers.FOLDERS[name], images, FINDINGS)
+
     def texts(self, name: str) -> list[str]:
-        """The report of each image row of a set ('' where there is none)."""
+        """The report of each image of a set, '' for none."""
         records = self.records(name)
         texts = (access.tag(text, records.access) for text in records.reports["text"])
         by_study = dict(zip(records.reports["study"], texts, strict=True))
         return [by_study.get(study, "") for study in records.images["study"]]
 
-    @property
-    def pairs(self) -> str:
-        """Title of the set whose image-report pairs train the localizer."""
-        return self.title(self.preset.roles.pairs)
+    def may_show(self, name: str) -> bool:
+        """Whether a page may show any image or report text of a set.
+
+        Never those of a credentialed set, nor of the real COVID-19 collection, whose licence
+        differs from image to image (`credits`).
+        """
+        return self.records(name).access != "credentialed" and name != "covid19"
+
+    def credits(self, name: str) -> pd.DataFrame:
+        """Per image of a set, by name: whether a page may show it, and the credit beside it."""
+        records = self.records(name)
+        images = records.images["image"]
+        if name == "covid19" and records.access != "credentialed":
+            sources = covid19.sources(self.data / readers.FOLDERS[name])
+            return sources.set_index("image")[["shown", "credit"]].reindex(images)
+        credit = images + (", generated" if records.access == "generated" else "")
+        return pd.DataFrame({"shown": self.may_show(name), "credit": credit}).set_index(images)
+
+    # What reports say --------------------------------------------------------------------------
 
     @cached_property
     def words_stage(self) -> tuple[Path, str]:
+        """Word vectors and sentence model of the training reports and of the preset's open texts."""
         config, corpus = self.preset.words, openi.place(self.data)
-        inputs = (
-            config,
-            self.decoded(self.pairs)[1],
-            self.preset.roles.texts,
-            tree_digest(corpus) if corpus else "",
-            self.seed,
-        )
 
         def make(folder: Path, _: str) -> None:
             texts = self.texts(self.pairs)
@@ -289,69 +255,44 @@ class Sets:
             splitter = sentences.train(sorted(training))
             splitter.save(folder / "sentences.json")
             lists = [reports.tokens(s) for text in sorted(training) for s in splitter(text)]
-            words.train(lists, size=config.size, epochs=config.epochs, seed=self.seed).save(
-                folder / "words.safetensors"
-            )
+            vectors = words.train(lists, size=config.size, epochs=config.epochs, seed=self.seed)
+            vectors.save(folder / "words.safetensors")
 
-        return self.cache.stage(
-            "words",
-            *inputs,
-            make=make,
-            code=("pnloc.reports.words", "pnloc.reports.sentences", "pnloc.data.openi"),
-        )
+        tree = tree_digest(corpus) if corpus else ""
+        inputs = (config, self.decoded(self.pairs)[1], self.preset.roles.texts, tree, self.seed)
+        code = (words.train, sentences.train, reports.tokens, openi.read)
+        return self.cache.stage("words", *inputs, make=make, code=code)
 
     @cached_property
     def vectors(self) -> words.WordVectors:
-        """word2vec of the training reports (and of the open texts that the preset names)."""
+        """The word2vec vectors."""
         return words.WordVectors.load(self.words_stage[0] / "words.safetensors")
 
     @cached_property
     def splitter(self) -> sentences.Splitter:
-        """The sentence model of the same texts."""
+        """The sentence model."""
         return sentences.Splitter.load(self.words_stage[0] / "sentences.json")
 
     def supervision(
         self, name: str, change: Callable[[str], str] = str
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Words [N, W], labels [N, A] and weights [N, A] of a set's images, from report (after `change`) and image label.
-
-        An opacity is present if the report asserts one; else the set's own label counts; else, absent where a report
-        mentions none and unknown without a report. Images without a report keep their label alone: what the
-        pneumonia is like stays unknown.
-        """
+        """Words [N, W], labels [N, A] and weights [N, A] of a set, its reports read after `change`."""
         texts = [change(text) for text in self.texts(name)]
         own = self.records(name).images["label"].to_numpy(float)
-        said = np.array([reports.has_opacity(text, self.splitter) for text in texts], dtype=float)
-        opacity = np.where(said == 1, 1.0, np.where(np.isnan(own), said, own))
-        labels, weights = supervision(
-            [reports.extract_attributes(text, self.splitter) for text in texts], opacity, NAMES
-        )
-        silent = np.array([not text for text in texts]) & (labels[:, 0] > 0)
-        weights[silent, 1:] = 0
-        indices = [
-            self.vectors.index(reports.asserting_words(text, self.splitter)) for text in texts
-        ]
-        return pad_words(indices, self.preset.words.most), labels, weights
+        return supervise(texts, own, self.splitter, self.vectors, self.preset.words.most)
 
-    def _phrases(self, name: str) -> np.ndarray:
-        """Places [N, P, 6] of the opacities that the report of each image of a set asserts (pnloc.reports.phrases)."""
-        return phrases.padded(
-            [phrases.asserted_places(text, self.splitter) for text in self.texts(name)]
-        )
-
-    @property
-    def training(self) -> list[str]:
-        """Titles of the sets that the localizer learns from: the pairs, and the set of image labels where the preset has one."""
-        extra = self.preset.roles.labels
-        return [self.pairs, *([self.title(extra)] if extra else [])]
+    def phrases(self, name: str) -> np.ndarray:
+        """Places [N, P, 6] of the opacities that each report of a set asserts."""
+        places = [phrases.asserted_places(text, self.splitter) for text in self.texts(name)]
+        return phrases.padded(places)
 
     def labelled(self, split: str) -> tuple[np.ndarray, np.ndarray]:
-        """Images uint8 [N, S, S] of the training sets' split whose label is known, and the labels [N], 1 for a pneumonia."""
-        pictures, targets = [], []
+        """Training sets' images uint8 [N, S, S] of a split with a label, and labels [N]: 1 pneumonia."""
+        images, targets = [], []
         for name in self.training:
-            rows = self.rows(name, split)
             _, labels, weights = self.supervision(name)
+            rows = self.rows(name, split)
             rows = rows[weights[rows, 0] > 0]
-            pictures.append(self.pixels(name)[rows])
+            images.append(self.pixels(name)[rows])
             targets.append(labels[rows, 0])
-        return np.concatenate(pictures), np.concatenate(targets)
+        return np.concatenate(images), np.concatenate(targets)

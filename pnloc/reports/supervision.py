@@ -1,0 +1,31 @@
+"""Supervision of a study from its report and its image label: words, labels and loss weights."""
+
+import numpy as np
+
+from pnloc.model import PNEUMONIA
+from pnloc.reports import ATTRIBUTES, asserting_words, extract_attributes, has_opacity
+from pnloc.reports.sentences import Splitter
+from pnloc.reports.words import WordVectors
+from pnloc.training import pad_words, supervision
+
+NAMES = (PNEUMONIA, *ATTRIBUTES)
+
+
+def supervise(
+    texts: list[str], own: np.ndarray, splitter: Splitter, vectors: WordVectors, most: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Words [N, W], labels [N, A] and weights [N, A] of N studies; A follows NAMES, W is at most `most`.
+
+    texts: the reports, '' for none; own [N]: image labels, NaN for unknown. An opacity is present
+    if the report asserts one; else the image label counts; else it is absent where a report
+    mentions none, and unknown without a report. Without a report nothing is known of what a
+    pneumonia looks like, so its attributes have no weight.
+    """
+    asserted = np.array([has_opacity(text, splitter) for text in texts], dtype=float)
+    opacity = np.where(asserted == 1, 1.0, np.where(np.isnan(own), asserted, own))
+    attributes = [extract_attributes(text, splitter) for text in texts]
+    labels, weights = supervision(attributes, opacity, NAMES)
+    silent = np.array([not text for text in texts]) & (labels[:, 0] > 0)
+    weights[silent, 1:] = 0
+    words = [vectors.index(asserting_words(text, splitter)) for text in texts]
+    return pad_words(words, most), labels, weights

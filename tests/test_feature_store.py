@@ -1,0 +1,154 @@
+"""Regions on disk read as those in memory do; finished slices stay; a damaged file is named."""
+
+import errno
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pnloc.config import DetectorConfig, ModelConfig, RegionConfig, preset
+from pnloc.detector import Detector
+from pnloc.errors import PnlocError
+from pnloc.regions import Regions, concatenate, extract, feature_size
+from pnloc.reports.words import WordVectors
+from pnloc.run.feature_store import NAMES, Store, build, join, load
+from pnloc.training import train_localizer
+
+COUNT = 23
+
+
+def some(count: int = COUNT, seed: int = 0) -> Regions:
+    rng = torch.Generator().manual_seed(seed)
+    return Regions(
+        torch.rand(count, 4, 4, generator=rng),
+        torch.rand(count, 4, generator=rng),
+        torch.rand(count, 4, generator=rng) < 0.8,
+        torch.rand(count, 4, 12, generator=rng).half(),
+        torch.rand(count, 3, 3, generator=rng).half(),
+        torch.rand(count, generator=rng),
+    )
+
+
+def equal(one: Regions, other: Regions) -> bool:
+    return all(torch.equal(getattr(one, name), getattr(other, name)) for name in NAMES)
+
+
+def stored(folder: Path, regions: Regions, length: int = 5) -> Store:
+    every = np.arange(len(regions))
+    build(folder, len(regions), lambda rows: regions.rows(every[rows]), length)
+    return load(folder)
+
+
+@pytest.mark.parametrize("rows", [[0], [22, 0, 7, 7], [-1, 4, 5], [], range(COUNT)], ids=str)
+def test_rows_are_those_of_the_regions_in_memory(rows, tmp_path):
+    store = stored(tmp_path, some())
+    assert len(store) == COUNT and equal(store.rows(rows), some().rows(list(rows)))
+    assert equal(store.rows(rows), some().rows(list(rows))), "and can be read again"
+
+
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_a_set_may_be_small_or_empty(count, tmp_path):
+    assert equal(stored(tmp_path, some(count)).rows(range(count)), some(count))
+
+
+def test_a_row_that_does_not_exist_is_an_error(tmp_path):
+    with pytest.raises(IndexError):
+        stored(tmp_path, some()).rows([COUNT])
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="needs Linux")
+def test_no_page_stays_resident_after_reading(tmp_path):
+    store = stored(tmp_path, some())
+    store.rows(range(COUNT))
+    resident, inside = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if "-" in line.split()[0]:
+            inside = str(tmp_path) in line
+        elif inside and line.startswith("Rss:"):
+            resident += int(line.split()[1])
+    assert resident == 0
+
+
+def test_an_interrupted_build_continues_where_it_stopped(tmp_path):
+    begun, stops = [], [10]
+
+    def make(rows):
+        if rows.start in stops:
+            raise KeyboardInterrupt
+        begun.append(rows.start)
+        return some().rows(np.arange(COUNT)[rows])
+
+    with pytest.raises(KeyboardInterrupt):
+        build(tmp_path, COUNT, make, 5)
+    stops.clear()
+    build(tmp_path, COUNT, make, 5)
+    assert begun == [0, 5, 10, 15, 20] and equal(load(tmp_path).rows(range(COUNT)), some())
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\xff" * 200, "short"], ids=str)
+def test_a_file_that_is_missing_or_damaged_is_named(content, tmp_path):
+    stored(tmp_path, some())
+    path = tmp_path / "features.npy"
+    whole = path.read_bytes()
+    path.unlink()
+    if content is not None:
+        path.write_bytes(whole[:-10] if content == "short" else content)
+    with pytest.raises(PnlocError, match=r"features\.npy: .* run again") as caught:
+        load(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_full_disk_is_named(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(PnlocError, match=r"boxes\.npy: cannot be written \(No space left"):
+        stored(tmp_path, some())
+
+
+def test_rows_of_several_sets_join(tmp_path):
+    stores = [stored(tmp_path / "one", some()), stored(tmp_path / "two", some(9, seed=1))]
+    rows = [np.array([4, 0, 22]), np.array([8, 8, 1])]
+    joined = join(list(zip(stores, rows, strict=True)))
+    memory = concatenate([some().rows(rows[0]), some(9, seed=1).rows(rows[1])])
+    for index in ([5, 0, 3, 3, 1], [2], [3, 4], [], range(6)):
+        assert equal(joined.rows(index), memory.rows(list(index))), index
+    again = join([(stores[0], np.array([7])), (joined, np.array([3, 0]))])
+    rest = memory.rows([3, 0])
+    assert equal(again.rows(range(3)), concatenate([some().rows([7]), rest])), "joined ones, too"
+
+
+def test_the_localizer_learns_the_same_from_disk_as_from_memory(tmp_path):
+    rng = np.random.default_rng(0)
+    vectors = WordVectors(["", "left"], rng.normal(size=(2, 6)).astype(np.float32))
+    labels = (rng.uniform(size=(COUNT, 2)) < 0.5).astype(np.float32)
+    words, places = np.zeros((COUNT, 3), dtype=int), np.ones((COUNT, 1, 6))
+    data = (words, places, labels, np.ones_like(labels), vectors, ("pneumonia", "left"))
+    config = ModelConfig(width=8, epochs=2, batch=6)
+    memory, disk = (
+        train_localizer(
+            *(regions, *data, config), text=True, seed=0, folder=tmp_path / name, fingerprint="s"
+        )[0].state_dict()
+        for name, regions in (("a", some()), ("b", stored(tmp_path / "regions", some())))
+    )
+    assert all(torch.equal(value, disk[name]) for name, value in memory.items())
+
+
+def test_slices_change_no_region(tmp_path):
+    torch.manual_seed(0)
+    detector = Detector(DetectorConfig(side=64, width=8, pyramid=8)).eval()
+    images = np.random.default_rng(0).integers(0, 255, (9, 64, 64), dtype=np.uint8)
+    config = RegionConfig(count=6)
+    build(tmp_path, 9, lambda rows: extract(detector, images[rows], config, batch=4), 4)
+    assert equal(load(tmp_path).rows(range(9)), extract(detector, images, config, batch=4))
+
+
+def test_377110_studies_fit_into_20_gb():
+    """At R = 20 and the widest preset."""
+    wide = preset("mimic")
+    features = feature_size(wide.detector.pyramid)
+    per_image = 20 * (features * 2 + 4 * 4 + 4 + 1) + (wide.detector.side // 8) ** 2 * 2 + 4
+    assert wide.regions.count == 20 and 377_110 * per_image < 20e9
