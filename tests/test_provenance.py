@@ -58,19 +58,22 @@ def test_the_data_digest_is_of_the_content_alone():
 
 
 def test_run_json_names_the_environment_that_each_stage_was_made_in(tmp_path, monkeypatch):
+    def make(folder, key):
+        return {"data": "abc"}
+
     first = Cache(tmp_path, preset="smoke", seed=3)
-    _, key = first.stage("data", 1, make=lambda folder, key: {"data": "abc"})
-    first.stage("model", 1, make=lambda folder, key: None)
+    _, key = first.stage("data", 1, make=make)
+    first.stage("model", 1, make=make)
     older = provenance.environment()
     monkeypatch.setattr(cache, "environment", lambda: {**older, "python": "3.99"})
     again = Cache(tmp_path, preset="smoke", seed=3)
-    again.stage("data", 1, make=lambda folder, key: {"data": "never"})
-    again.stage("model", 2, make=lambda folder, key: None)
+    again.stage("data", 1, make=make)
+    again.stage("model", 2, make=make)
     run = read_json(tmp_path / "run.json")
     stages, environments = run["stages"], run["environments"]
     assert run["preset"] == "smoke" and run["seed"] == 3
     assert stages["data"]["fingerprint"] == key and stages["data"]["data"] == "abc"
     pythons = {name: environments[s["environment"]]["python"] for name, s in stages.items()}
     assert pythons == {"data": platform.python_version(), "model": "3.99"}
-    again.stage("data", 2, make=lambda folder, key: None)
+    again.stage("data", 2, make=make)
     assert len(read_json(tmp_path / "run.json")["environments"]) == 1, "unused ones go"
