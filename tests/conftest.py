@@ -1,4 +1,4 @@
-"""One smoke run for all tests; Hypothesis judges what a test says, not how long a busy machine takes to say it."""
+"""One smoke run for all tests, and no deadline: how long a busy machine takes is no test."""
 
 from pathlib import Path
 
@@ -9,9 +9,22 @@ settings.register_profile("any-machine", deadline=None)
 settings.load_profile("any-machine")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test that needs the smoke run comes first, all others that do come last.
+
+    One worker then makes the run while the others test what needs none.
+    """
+    dependent = [item for item in items if "smoke" in getattr(item, "fixturenames", ())]
+    others = [item for item in items if item not in dependent]
+    items[:] = [*dependent[:1], *others, *dependent[1:]]
+
+
 @pytest.fixture(scope="session")
-def smoke(tmp_path_factory, worker_id) -> Path:
-    """Artifacts folder of a finished smoke run, shared by all workers: one makes a stage while the others wait for it."""
+def smoke(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """Artifacts of a finished smoke run, which is in the folder `smoke`.
+
+    All workers share it: one makes a stage while the others wait for it.
+    """
     from pnloc.cli import main
 
     base = tmp_path_factory.getbasetemp()

@@ -9,7 +9,14 @@ from pathlib import Path
 
 CONTEXT = get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["pytest", "accelerate", "pnloc.detector", "pnloc.training", "pnloc.baselines.classifier"]
+    [
+        "pytest",
+        "accelerate",
+        "pnloc.detector",
+        "pnloc.training",
+        "pnloc.baselines.classifier",
+        "pnloc.run.run",
+    ]
 )
 
 

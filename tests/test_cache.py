@@ -3,11 +3,11 @@
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 
 import pandas as pd
 import pytest
 import torch
+from forks import CONTEXT
 from torch import nn
 
 from pnloc.files import read_json
@@ -98,7 +98,7 @@ def _slowly(root) -> list[str]:
 
 
 def test_of_runs_in_one_folder_one_makes_a_stage_and_the_others_wait(tmp_path):
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(2, mp_context=CONTEXT) as pool:
         ran = [name for names in pool.map(_slowly, [tmp_path] * 2) for name in names]
     assert sorted(ran) == ["next", "slow"]
     assert set(pd.read_csv(tmp_path / "timing.csv")["stage"]) == {"next", "slow"}

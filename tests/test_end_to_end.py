@@ -1,4 +1,4 @@
-"""The whole way on the smoke preset: data, detector, regions, attention, tables, checkpoint, command line, bad input."""
+"""The whole way on the smoke preset: data, detector, regions, attention, tables, command line."""
 
 import os
 import shutil
@@ -17,225 +17,144 @@ from pnloc.cli import main
 from pnloc.errors import PnlocError
 from pnloc.evaluation import localization as metrics
 from pnloc.files import read_json
-from pnloc.localizer import Localizer
+from pnloc.localizer import Localizer, image_attention
 from pnloc.regions import extract
-from pnloc.run import localization, methods, results, seeds
-from pnloc.run import predictions as predict
+from pnloc.run import methods, results, seeds
 from pnloc.run.run import Run, open_run
 from pnloc.run.severity import readouts
 from pnloc.run.severity import tables as severity_tables
-from pnloc.view.explorer import studies, wordview
-from pnloc.view.explorer import widget as explorer
+from pnloc.view.explorer import studies, widget, wordview
 
-LOCALIZATION = ["dataset", "method", "metric", "threshold", "value", "low", "high", "n", "seed"]
-DIFFERENCES = ["dataset", "method", "against", "metric", "value", "low", "high", "n"]
-SEVERITY = ["dataset", "readout", "score", "fit", "statistic", "value", "low", "high", "n"]
+CORNERS = ["x1", "y1", "x2", "y2"]
 
 
 @pytest.fixture(scope="module")
-def artifacts(tmp_path_factory) -> Path:
-    """A finished smoke run, made by the command line as a user would."""
-    folder = tmp_path_factory.mktemp("artifacts")
-    assert main(["train", "--preset", "smoke", "--artifacts", str(folder)]) == 0
-    return folder
+def run(smoke) -> Run:
+    return open_run("smoke", artifacts=str(smoke))
 
 
-@pytest.fixture(scope="module")
-def run(artifacts):
-    return open_run("smoke", artifacts=str(artifacts))
+@pytest.fixture
+def table(smoke):
+    """A table of the finished run, by name."""
+    return lambda name: pd.read_csv(smoke / "smoke" / "tables" / f"{name}.csv")
 
 
-def table(artifacts: Path, name: str) -> pd.DataFrame:
-    return pd.read_csv(artifacts / "smoke" / "tables" / f"{name}.csv")
+@pytest.fixture
+def localize(smoke, tmp_path):
+    """The command that localizes images, its results in tmp_path/out; gives the exit status."""
+    command = ["localize", "--checkpoint", str(smoke / "smoke"), "--out", str(tmp_path / "out")]
+    return lambda *arguments: main([*command, *map(str, arguments)])
 
 
-def test_what_text_adds_is_averaged_over_seeds_of_the_attention(run, artifacts, tmp_path):
-    """The run's own seed gives the run's own figures; the mean over seeds is that of its rows; two seeds do not give the same."""
+# Tables --------------------------------------------------------------------------------------
+
+
+def test_what_text_adds_is_averaged_over_seeds_of_the_attention(run, table, tmp_path):
     shutil.copytree(run.root, tmp_path / "smoke")
     several = Run(replace(run.preset, seeds=2), run.data, run.seed, tmp_path / "smoke")
-    found = seeds.table(several)
-    assert (
-        list(found.columns) == seeds.COLUMNS
-        and (found["low"] <= found["value"]).all()
-        and (found["value"] <= found["high"]).all()
-    )
-    own = (
-        table(artifacts, "localization")
-        .query("metric == 'miou'")
-        .set_index(["dataset", "method"])["value"]
-    )
-    for name, rows in found.groupby("dataset"):
+    gains = seeds.table(several)
+    assert list(gains.columns) == seeds.COLUMNS and (gains["low"] <= gains["value"]).all()
+    own = table("localization").query("metric == 'miou'").set_index(["dataset", "method"])["value"]
+    for name, rows in gains.groupby("dataset"):
         rows = rows.set_index("seed")
         assert list(rows.index) == [seeds.MEAN, "0", "1000"]
+        assert (rows.loc["0", ["text", "labels"]] != rows.loc["1000", ["text", "labels"]]).any()
         for column, method in (("text", "text-attention"), ("labels", "image-label-attention")):
+            mean = rows.loc[["0", "1000"], column].mean()
             assert rows.loc["0", column] == pytest.approx(own[name, method], abs=1e-6)
-            assert rows.loc[seeds.MEAN, column] == pytest.approx(
-                rows.loc[["0", "1000"], column].mean()
-            )
+            assert rows.loc[seeds.MEAN, column] == pytest.approx(mean)
         np.testing.assert_allclose(rows["value"], rows["text"] - rows["labels"])
-    assert (
-        found[found["seed"] == "0"]["text"].to_numpy()
-        != found[found["seed"] == "1000"]["text"].to_numpy()
-    ).any()
     assert seeds.table(run).empty, "a preset with one seed has no such table"
 
 
-def test_the_localization_table_has_every_method_and_metric(run, artifacts):
-    found = table(artifacts, "localization")
-    assert list(found.columns) == LOCALIZATION
-    assert set(found["dataset"]) == {"demo-mimic", "demo-chestxray8"}
-    assert set(found["metric"]) == {*metrics.METRICS, "cnr"}
-    for name, rows in found.groupby("dataset"):
-        expected = {m.name for m in methods.available(run, reports=name == "demo-mimic")}
-        assert set(rows["method"]) == expected
-    assert (
-        (found["value"] >= 0).all()
-        and (found["low"] <= found["high"]).all()
-        and (found["n"] > 0).all()
-    )
-    assert (found.loc[~found["metric"].isin(["afp", "cnr"]), "value"] <= 1).all()
-    heats = {m for m, rows in found.groupby("method") if "cnr" in set(rows["metric"])}
+def test_the_localization_table_has_every_method_and_metric(run, table):
+    rows = table("localization")
+    assert set(rows["metric"]) == {*metrics.METRICS, "cnr"}
+    for name, own in rows.groupby("dataset"):
+        available = methods.available(run, reports=name == "demo-mimic")
+        assert set(own["method"]) == {method.name for method in available}
+    assert set(rows["dataset"]) == {"demo-mimic", "demo-chestxray8"}
+    assert (rows["value"] >= 0).all() and (rows["low"] <= rows["high"]).all()
+    assert (rows["n"] > 0).all()
+    assert (rows.loc[~rows["metric"].isin(["afp", "cnr"]), "value"] <= 1).all()
     groups = ("classifier", "labels", "pairs", "boxes", "mask", "attention")
-    assert heats == {"heat-map"} | {m.name for m in methods.available(run) if m.group in groups}
+    maps = {"heat-map"} | {m.name for m in methods.available(run) if m.group in groups}
+    assert set(rows.query("metric == 'cnr'")["method"]) == maps
 
 
-def test_the_best_proposal_is_a_ceiling_of_accuracy_for_what_ranks_proposals(artifacts):
-    acc = (
-        table(artifacts, "localization")
-        .query("metric == 'acc'")
-        .pivot_table(index=["dataset", "threshold"], columns="method", values="value")
-    )
+def test_the_best_proposal_is_a_ceiling_of_accuracy_for_what_ranks_proposals(table):
+    rows = table("localization").query("metric == 'acc'")
+    accuracy = rows.pivot_table(index=["dataset", "threshold"], columns="method", values="value")
     for method in ("detector", "text-attention", "image-label-attention"):
-        assert (acc[method] <= acc["best-proposal"] + 1e-9).all(), method
+        assert (accuracy[method] <= accuracy["best-proposal"] + 1e-9).all(), method
 
 
-def test_tables_have_the_columns_that_other_things_rely_on(artifacts):
-    assert list(table(artifacts, "differences").columns) == DIFFERENCES
-    severity = table(artifacts, "severity")
-    assert list(severity.columns) == SEVERITY
+def test_severity_is_measured_by_every_readout_and_one_is_chosen(table):
+    severity, choice = table("severity"), table("severity_choice")
     assert set(severity["fit"]) == {"zero-shot", "leave-one-patient-out", "cohen-50-50"}
     assert set(severity["score"]) == {"geographic_extent", "opacity"}
     assert {"combined", "attended area", "no image", *readouts.TRIVIAL} <= set(severity["readout"])
-    for name in severity_tables.BESIDE:
-        assert set(table(artifacts, f"severity_{name}").columns) >= {"n"}, name
-    choice = table(artifacts, "severity_choice")
-    assert (
-        choice["chosen"].sum() == 1
-        and choice.loc[choice["chosen"], "readout"].item() in readouts.OURS
-    )
-    assert list(pd.read_csv(artifacts / "smoke" / "timing.csv").columns) == [
-        "stage",
-        "seconds",
-        "peak_mib",
-    ]
+    assert all("n" in table(f"severity_{name}") for name in severity_tables.BESIDE)
+    assert choice.loc[choice["chosen"], "readout"].item() in readouts.OURS
 
 
 @pytest.mark.parametrize("method", ["text-attention", "grad-cam", "whole-image", "report-anatomy"])
-def test_tables_can_be_made_again_from_the_saved_files_by_the_command(
-    run, artifacts, tmp_path, capsys, method
+def test_the_command_remakes_the_table_of_a_method_from_saved_files(
+    run, smoke, table, tmp_path, capsys, method
 ):
-    saved = artifacts / "smoke" / "predictions"
-    assert list(pd.read_csv(saved / f"demo-mimic--{method}.csv").columns) == predict.BOX_TABLE
-    command = [
-        "evaluate",
-        str(saved / f"demo-mimic--{method}.csv"),
-        str(saved / "demo-mimic--truth.csv"),
-    ]
-    command += [
-        "--resamples",
-        str(run.preset.resamples),
-        "--seed",
-        str(run.seed),
-        "--out",
-        str(tmp_path / "t.csv"),
-    ]
-    assert main(command) == 0
+    saved, out = smoke / "smoke" / "predictions", tmp_path / "t.csv"
+    files = [saved / f"demo-mimic--{name}.csv" for name in (method, "truth")]
+    options = {"--resamples": run.preset.resamples, "--seed": run.seed, "--out": out}
+    command = ["evaluate", *files, *(word for option in options.items() for word in option)]
+    assert main(list(map(str, command))) == 0
     assert "counts as a patient" not in capsys.readouterr().err, "the file names the patients"
-    again = pd.read_csv(tmp_path / "t.csv")
-    first = table(artifacts, "localization").query("dataset == 'demo-mimic' and method == @method")
-    first = first[first["metric"] != "cnr"].reset_index(drop=True)
+    first = table("localization").query("dataset == 'demo-mimic' and method == @method")
+    first, again = first[first["metric"] != "cnr"].reset_index(drop=True), pd.read_csv(out)
     pd.testing.assert_frame_equal(again, first[again.columns])
 
 
-def test_the_saved_truth_holds_boxes_and_images_that_are_known_to_have_none(run, artifacts):
-    found = pd.read_csv(artifacts / "smoke" / "predictions" / "demo-mimic--truth.csv")
-    assert list(found.columns) == ["image", "patient", "x1", "y1", "x2", "y2"]
+def test_the_saved_truth_holds_boxes_and_images_known_to_have_none(run, smoke):
+    truth = pd.read_csv(smoke / "smoke" / "predictions" / "demo-mimic--truth.csv")
+    assert list(truth.columns) == ["image", "patient", *CORNERS]
     images = run.sets.records("demo-mimic").split("test").set_index("image")
-    none = found[found["x1"].isna()]
-    assert len(none) and len(none) < len(found) and (images.loc[none["image"], "label"] == 0).all()
+    none = truth[truth["x1"].isna()]
+    assert 0 < len(none) < len(truth) and (images.loc[none["image"], "label"] == 0).all()
     assert not set(none["image"]) & set(run.sets.records("demo-mimic").boxes["image"])
-    assert (images.loc[found["image"], "patient"].to_numpy() == found["patient"].to_numpy()).all()
+    assert (images.loc[truth["image"], "patient"].to_numpy() == truth["patient"].to_numpy()).all()
 
 
-def test_p_values_are_of_the_same_comparisons_and_corrected_upwards(run, artifacts):
-    found, compared = table(artifacts, "significance"), table(artifacts, "differences")
-    assert list(found.columns) == [
-        "dataset",
-        "method",
-        "against",
-        "metric",
-        "value",
-        "p",
-        "p_holm",
-        "n",
-    ]
+def test_p_values_are_of_the_same_comparisons_and_corrected_upwards(run, table):
+    rows, compared = table("significance"), table("differences")
     shared = ["dataset", "method", "against", "metric", "value", "n"]
-    pd.testing.assert_frame_equal(found[shared], compared[shared])
-    assert (
-        (found["p_holm"] >= found["p"]).all()
-        and found["p"].between(0, 1).all()
-        and found["p_holm"].max() <= 1
-    )
-    first = found.groupby(["dataset", "metric"]).size()
-    count = sum(method.group != "ungrouped" for method in methods.available(run))
-    assert first.nunique() == 2 and first.max() == count, (
-        "all others, and report given minus detector"
-    )
+    pd.testing.assert_frame_equal(rows[shared], compared[shared])
+    assert (rows["p_holm"] >= rows["p"]).all() and (rows["p"] >= 0).all()
+    assert rows["p_holm"].max() <= 1
+    per_metric = rows.groupby(["dataset", "metric"]).size()
+    others = sum(method.group != "ungrouped" for method in methods.available(run))
+    assert per_metric.max() == others, "all others, and report given minus detector"
 
 
-def test_a_second_run_repeats_nothing(artifacts):
-    again = open_run("smoke", artifacts=str(artifacts))
+# The run -------------------------------------------------------------------------------------
+
+
+def test_a_second_run_repeats_nothing(smoke):
+    again = open_run("smoke", artifacts=str(smoke))
     results.tables(again)
     assert again.cache.ran == []
 
 
-def test_the_same_seed_gives_the_same_regions_and_weights(run, tmp_path, artifacts):
-    """Everything after the detector, made anew from the kept data and detector."""
-    shutil.copytree(artifacts / "smoke", tmp_path / "smoke")
+def test_two_processes_make_the_tables_of_one(tmp_path, smoke, table):
+    """Everything after the detector anew, by the command in the book, with the same seed."""
+    aside = shutil.ignore_patterns("tables", "predictions")
+    shutil.copytree(smoke / "smoke", tmp_path / "smoke", ignore=aside)
     for stage in (tmp_path / "smoke" / "cache").iterdir():
-        if stage.name.startswith(("regions", "attention", "words", "predict", "compare")):
+        if stage.name.startswith(("words", "regions", "attention", "predict", "compare")):
             shutil.rmtree(stage)
-    again = open_run("smoke", artifacts=str(tmp_path))
-    localization.localization(again)
-    pd.testing.assert_frame_equal(
-        table(artifacts, "localization"),
-        pd.read_csv(tmp_path / "smoke" / "tables" / "localization.csv"),
-    )
-
-
-def test_two_processes_make_the_tables_of_one(tmp_path, artifacts):
-    """By the command that the book gives: regions split over two CPU processes, localizers by the first, from the kept detector."""
-    shutil.copytree(
-        artifacts / "smoke",
-        tmp_path / "smoke",
-        ignore=shutil.ignore_patterns("tables", "predictions"),
-    )
-    for stage in (tmp_path / "smoke" / "cache").iterdir():
-        if stage.name.startswith(("regions", "attention", "predict", "compare")):
-            shutil.rmtree(stage)
-    command = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--multi_gpu",
-        "--num_processes",
-        "2",
-    ]
-    command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    command += ["--main_process_port", "0"]
-    command += ["-m", "pnloc", "train", "--preset", "smoke", "--artifacts", str(tmp_path)]
+    launch = "-m accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1"
+    options = "--mixed_precision no --dynamo_backend no --main_process_port 0"
+    train = ["-m", "pnloc", "train", "--preset", "smoke", "--artifacts", str(tmp_path)]
     done = subprocess.run(
-        command,
+        [sys.executable, *launch.split(), *options.split(), *train],
         cwd=Path(__file__).parents[1],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -243,168 +162,113 @@ def test_two_processes_make_the_tables_of_one(tmp_path, artifacts):
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.count("checkpoint: ") == 1, "one process speaks"
-    for arm in ("text", "labels"):
-        one, two = (
-            next((p / "smoke" / "cache").glob(f"attention-{arm}-*")) for p in (artifacts, tmp_path)
-        )
-        one, two = (pd.read_csv(folder / "history.csv") for folder in (one, two))
-        pd.testing.assert_frame_equal(one, two, rtol=0, atol=1e-4)
+    assert done.stdout.count("checkpoint: ") == 1, "one process reports"
     for name in ("localization", "differences"):
-        found = pd.read_csv(tmp_path / "smoke" / "tables" / f"{name}.csv")
-        pd.testing.assert_frame_equal(table(artifacts, name), found, rtol=0, atol=1e-4)
-    stages = read_json(tmp_path / "smoke" / "run.json")
-    made = stages["environments"][stages["stages"]["attention-text"]["environment"]]
-    assert made["processes"] == 2
+        again = pd.read_csv(tmp_path / "smoke" / "tables" / f"{name}.csv")
+        pd.testing.assert_frame_equal(table(name), again, rtol=0, atol=1e-4)
+    facts = read_json(tmp_path / "smoke" / "run.json")
+    used = facts["stages"]["regions-demo-mimic"]["environment"]
+    assert facts["environments"][used]["processes"] == 2
 
 
-def test_what_a_run_was_made_with_lies_beside_it(artifacts):
-    found = read_json(artifacts / "smoke" / "run.json")
-    timing = pd.read_csv(artifacts / "smoke" / "timing.csv")
-    assert found["preset"] == "smoke" and found["seed"] == 0
-    assert set(found["stages"]) == set(timing["stage"])
-    assert {
-        len(stage["data"]) for name, stage in found["stages"].items() if name.startswith("decode")
-    } == {16}
-    assert read_json(artifacts / "smoke" / "config.json")["detector"]["side"] == 192
-    assert not list((artifacts / "smoke" / "cache").rglob("*state*.safetensors")), (
-        "no checkpoint stays behind"
-    )
+def test_what_a_run_was_made_with_lies_beside_it(smoke):
+    facts = read_json(smoke / "smoke" / "run.json")
+    assert facts["preset"] == "smoke" and facts["seed"] == 0
+    assert set(facts["stages"]) == set(pd.read_csv(smoke / "smoke" / "timing.csv")["stage"])
+    assert len(facts["stages"]["decode-demo-mimic"]["data"]) == 16
+    assert read_json(smoke / "smoke" / "config.json")["detector"]["side"] == 192
+    assert not list((smoke / "smoke" / "cache").rglob("*state*.safetensors")), "no checkpoint stays"
 
 
 def test_no_patient_is_trained_and_tested_on(run):
-    trained, tested = set(), set()
-    for name in run.sets.names:
-        images = run.sets.records(name).images
-        trained |= set(
-            images.loc[images["split"] != "test", "patient"].str.split(":").str[1].astype(int)
-            % 10_000
-        )
-        tested |= set(
-            images.loc[images["split"] == "test", "patient"].str.split(":").str[1].astype(int)
-            % 10_000
-        )
-    # A generated patient is an anatomical variant; its number is the same in every set.
+    """A generated patient is an anatomical variant; its number is the same in every set."""
+    images = pd.concat([run.sets.records(name).images for name in run.sets.names])
+    number = images["patient"].str.split(":").str[1].astype(int) % 10_000
+    tested = set(number[images["split"] == "test"])
+    trained = set(number[images["split"] != "test"])
     assert trained and tested and not trained & tested
 
 
-def test_inference_reads_no_report(run):
-    """Localizing needs no word: other words change nothing."""
-    from pnloc.localizer import image_attention
-
+def test_localizing_needs_no_report(run):
     model, _ = run.localizer(True)
     regions = run.regions("demo-mimic").rows(np.arange(3))
     before = image_attention(model, regions)
     model.vectors.add_(1.0)
     after = image_attention(model, regions)
     model.vectors.sub_(1.0)
-    assert np.array_equal(before[0], after[0]) and np.array_equal(before[1], after[1])
+    assert all(map(np.array_equal, before, after)), "other words change nothing"
 
 
-def test_localize_takes_png_jpeg_and_dicom_and_gives_original_pixels(
-    run, artifacts, tmp_path, capsys
-):
-    images = run.sets.records("demo-mimic").split("test")
-    large = Image.open(images["path"].iloc[0]).resize((700, 512))
-    large.save(tmp_path / "one.png")
-    large.convert("RGB").save(tmp_path / "two.jpg", quality=95)
+# Commands ------------------------------------------------------------------------------------
+
+
+def test_localize_takes_png_jpeg_and_dicom_and_gives_original_pixels(run, localize, tmp_path):
+    png, jpeg, out = tmp_path / "one.png", tmp_path / "two.jpg", tmp_path / "out"
+    source = run.sets.records("demo-mimic").split("test")["path"].iloc[0]
+    large = Image.open(source).resize((700, 512))
+    large.save(png)
+    large.convert("RGB").save(jpeg, quality=95)
     dicom = run.sets.records("demo-rsna").split("test")["path"].iloc[0]
-    out = tmp_path / "out"
-    status = main(
-        [
-            "localize",
-            "--checkpoint",
-            str(artifacts / "smoke"),
-            "--out",
-            str(out),
-            str(tmp_path / "one.png"),
-            str(tmp_path / "two.jpg"),
-            dicom,
-        ]
-    )
-    assert status == 0
+    assert localize(png, jpeg, dicom) == 0
     boxes, attributes = pd.read_csv(out / "boxes.csv"), pd.read_csv(out / "attributes.csv")
-    assert list(boxes.columns) == ["image", "x1", "y1", "x2", "y2", "score", "label"]
+    assert list(boxes.columns) == ["image", *CORNERS, "score", "label"]
     assert list(attributes.columns) == ["image", "attribute", "probability"]
-    assert set(attributes["image"]) == {str(tmp_path / "one.png"), str(tmp_path / "two.jpg"), dicom}
+    assert set(attributes["image"]) == {str(png), str(jpeg), dicom}
     assert attributes["probability"].between(0, 1).all() and len(attributes) % 3 == 0
-    first = boxes[boxes["image"] == str(tmp_path / "one.png")]
-    assert (
-        len(first)
-        and first["x2"].max() <= 700
-        and first["y2"].max() <= 512
-        and (first["x1"] < first["x2"]).all()
-    )
-    assert first["x2"].max() > 256, "boxes are in pixels of the file, not of the model's input"
-    overlays = sorted(p.name for p in out.glob("*.png"))
-    assert len(overlays) == 3
+    first = boxes[boxes["image"] == str(png)]
+    assert 256 < first["x2"].max() <= 700, "in pixels of the file, not of the model's input"
+    assert first["y2"].max() <= 512 and (first["x1"] < first["x2"]).all()
+    assert len(list(out.glob("*.png"))) == 3
     with Image.open(out / "one.overlay.png") as overlay:
         assert overlay.width / overlay.height == pytest.approx(700 / 512, abs=0.01)
 
 
-def test_a_given_report_is_grounded_on_its_image(run, artifacts, tmp_path, capsys, monkeypatch):
-    looks = []
-    monkeypatch.setattr(localizer, "extract", lambda *given: looks.append(given) or extract(*given))
+def test_a_report_is_grounded_on_its_image(run, localize, tmp_path, capsys, monkeypatch):
+    passes = []
+    monkeypatch.setattr(localizer, "extract", lambda *a: passes.append(a) or extract(*a))
     image = run.sets.records("demo-mimic").split("test")["path"].iloc[0]
     report = tmp_path / "report.txt"
-    report.write_text(
-        "FINDINGS: Patchy opacity in the right lower lobe. No consolidation on the left."
-    )
-    command = ["localize", "--checkpoint", str(artifacts / "smoke"), "--out", str(tmp_path / "out")]
-    assert main([*command, "--report", str(report), image]) == 0
-    assert len(looks) == 1, "boxes and phrases share one pass of the detector"
-    found = pd.read_csv(tmp_path / "out" / "phrases.csv")
-    assert list(found.columns) == ["phrase", "assertion", "x1", "y1", "x2", "y2", "score"]
-    assert list(found["assertion"]) == ["affirmed", "negated"]
-    assert found["phrase"].iloc[0] == "Patchy opacity in the right lower lobe"
-    corners = ["x1", "y1", "x2", "y2"]
-    assert found[corners].iloc[1].isna().all() and found[corners].iloc[0].between(0, 256).all()
-    assert 0 < found["score"].iloc[0] <= 1
-    assert main([*command, "--report", str(report), image, image]) == 2
-    assert main([*command, "--report", str(tmp_path / "none.txt"), image]) == 2
-    said = capsys.readouterr().err
-    assert "--report goes with one image, not with 2" in said and "none.txt: no such file" in said
+    report.write_text("FINDINGS: Patchy opacity in the right lower lobe. No consolidation.")
+    assert localize("--report", report, image) == 0
+    assert len(passes) == 1, "boxes and phrases share one pass of the detector"
+    phrases = pd.read_csv(tmp_path / "out" / "phrases.csv")
+    assert list(phrases.columns) == ["phrase", "assertion", *CORNERS, "score"]
+    assert list(phrases["assertion"]) == ["affirmed", "negated"]
+    assert phrases["phrase"].iloc[0] == "Patchy opacity in the right lower lobe"
+    corners = phrases[CORNERS]
+    assert corners.iloc[1].isna().all() and corners.iloc[0].between(0, 256).all()
+    assert 0 < phrases["score"].iloc[0] <= 1
+    assert localize("--report", report, image, image) == 2
+    assert localize("--report", tmp_path / "none.txt", image) == 2
+    complaints = capsys.readouterr().err
+    assert "--report goes with one image, not with 2" in complaints
+    assert "none.txt: no such file" in complaints
 
 
 def test_a_broken_image_is_named_and_the_others_are_still_localized(
-    run, artifacts, tmp_path, capsys
+    run, localize, tmp_path, capsys
 ):
     good = run.sets.records("demo-mimic").split("test")["path"].iloc[0]
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(Path(good).read_bytes()[:900])
-    status = main(
-        [
-            "localize",
-            "--checkpoint",
-            str(artifacts / "smoke"),
-            "--out",
-            str(tmp_path / "out"),
-            str(broken),
-            good,
-        ]
-    )
-    said = capsys.readouterr().err
-    assert status == 2 and "broken.jpg" in said and "Traceback" not in said
+    assert localize(broken, good) == 2
+    complaint = capsys.readouterr().err
+    assert "broken.jpg" in complaint and "Traceback" not in complaint
     assert set(pd.read_csv(tmp_path / "out" / "attributes.csv")["image"]) == {good}
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "--preset", "smok"], "unknown preset 'smok'"),
-        (["train", "--preset", "public"], "needs the folder"),
-        (["train", "--preset", "public", "--data", "nowhere"], "nowhere: no such folder"),
-        (["train", "--seed", "-1"], "whole number from 0"),
-        (["localize", "--checkpoint", "nowhere", "--out", "x", "y.png"], "no checkpoint here"),
-        (["reproduce", "--preset", "public", "--data", "nowhere"], "nowhere: no such folder"),
+        (["--preset", "smok"], "unknown preset 'smok'"),
+        (["--preset", "public"], "needs the folder"),
+        (["--preset", "public", "--data", "nowhere"], "nowhere: no such folder"),
+        (["--seed", "-1"], "whole number from 0"),
     ],
 )
-def test_bad_input_is_one_line_and_a_status(arguments, message, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    extra = [] if arguments[0] == "localize" else ["--artifacts", str(tmp_path)]
-    assert main([*arguments, *extra]) == 2
-    said = capsys.readouterr().err.strip()
-    assert message in said and "\n" not in said
+def test_a_run_that_cannot_be_opened_says_why(arguments, message, tmp_path, capsys):
+    assert main(["train", *arguments, "--artifacts", str(tmp_path)]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_an_empty_data_folder_says_what_it_looked_for(tmp_path):
@@ -412,38 +276,40 @@ def test_an_empty_data_folder_says_what_it_looked_for(tmp_path):
         open_run("public", str(tmp_path), artifacts=str(tmp_path / "a")).sets.records("rsna")
 
 
-def test_data_check_counts_and_quarantines(artifacts, tmp_path, capsys):
-    assert main(["data", "check", "--preset", "smoke", "--artifacts", str(artifacts)]) == 0
-    said = capsys.readouterr().out
-    assert "mimic" in said and "0 in quarantine" in said
+def test_data_check_counts_and_quarantines(smoke, capsys):
+    assert main(["data", "check", "--preset", "smoke", "--artifacts", str(smoke)]) == 0
+    counts = capsys.readouterr().out
+    assert "mimic" in counts and "0 in quarantine" in counts
 
 
-def test_the_explorer_shows_a_run_without_a_kernel_and_reads_an_image_as_the_command_does(
-    run, artifacts, tmp_path
-):
+# The explorer --------------------------------------------------------------------------------
+
+
+def test_the_explorer_reads_an_image_as_the_command_does(run, smoke, tmp_path):
     name, rows = studies.examples(run)
-    found = studies.gather(run, name, rows)
-    assert len(found) == 6 and all(len(s.truth) and s.words for s in found)
-    assert all(s.report[w.start : w.end].lower() == w.label for s in found for w in s.words)
-    masses = [item.mass.sum() for s in found for item in (*s.words, *s.phrases, *s.attributes)]
+    shown = studies.gather(run, name, rows)
+    assert len(shown) == 6 and all(len(s.truth) and s.words for s in shown)
+    assert all(s.report[w.start : w.end].lower() == w.label for s in shown for w in s.words)
+    masses = [item.mass.sum() for s in shown for item in (*s.words, *s.phrases, *s.attributes)]
     assert np.allclose(masses, 1, atol=1e-4)
-    assert len(wordview.html(found, studies.starts(run))) < 3e6
+    assert len(wordview.html(shown, studies.starts(run))) < 3e6
     path = tmp_path / "own.png"
     shutil.copy(run.sets.records(name).images["path"].iloc[rows[0]], path)
-    shown = explorer.explore(run, found)
-    shown.load("own.png", path.read_bytes())
-    boxes, _ = Localizer.load(artifacts / "smoke")(path)
-    assert "Loaded own.png" in shown.message.value
-    assert shown.view.studies[-1]["reading"]["boxes"] == boxes.to_numpy().round(3).tolist()
+    explorer = widget.explore(run, shown)
+    explorer.load("own.png", path.read_bytes())
+    boxes, _ = Localizer.load(smoke / "smoke")(path)
+    assert "Loaded own.png" in explorer.message.value
+    assert explorer.view.studies[-1]["reading"]["boxes"] == boxes.to_numpy().round(3).tolist()
 
 
-def test_what_is_declared_credentialed_is_neither_an_example_nor_in_a_page(run, monkeypatch):
-    monkeypatch.setattr(run.sets.records(run.sets.pairs), "access", "credentialed")
+def test_a_credentialed_study_is_neither_an_example_nor_in_a_page(run, monkeypatch):
+    pairs = run.sets.pairs
+    monkeypatch.setattr(run.sets.records(pairs), "access", "credentialed")
     name, _ = studies.examples(run)
-    assert name not in ("", run.sets.pairs)
-    hidden = studies.gather(run, run.sets.pairs, [int(run.sets.rows(run.sets.pairs, "test")[0])])
-    assert not any(s.shown for s in hidden)
+    assert name not in ("", pairs)
+    hidden = studies.gather(run, pairs, [int(run.sets.rows(pairs, "test")[0])])
+    assert not any(study.shown for study in hidden)
     with pytest.raises(PnlocError, match="no page may show this study"):
         wordview.html(hidden, studies.starts(run))
-    data, metadata = explorer.explore(run, hidden)._repr_mimebundle_()
+    data, metadata = widget.explore(run, hidden)._repr_mimebundle_()
     assert "text/html" not in data and metadata["pnloc"] == "credentialed"
