@@ -52,7 +52,7 @@ html: $(BOOK_DONE)
 
 $(BOOK_DONE): $(ENV_DONE) $(SOURCES)
 	@rm -f $@
-	PYTHONPATH=. $(VENV)/bin/jupyter-book build book -W -n --keep-going --all
+	$(VENV)/bin/jupyter-book build book -W -n --keep-going --all
 	@touch $@
 
 # Refuses a book that shows or stores anything credentialed, and names page and cell.
@@ -60,7 +60,7 @@ publish: book
 	@$(PY) -m book._ext.check publish 'artifacts/$(PRESET)'
 
 pdf: html
-	PYTHONPATH=. $(VENV)/bin/jupyter-book build book --builder singlehtml --quiet --all
+	$(VENV)/bin/jupyter-book build book --builder singlehtml --quiet --all
 	@CHROMIUM='$(CHROMIUM)' $(PY) -m book._ext.check pdf
 
 test: env

@@ -1,14 +1,11 @@
-"""The built book: complete, small, described, and free of anything from elsewhere or credentialed; and what Sphinx does for it."""
+"""The built book: complete, small, described, free of anything external or credentialed; what made a page."""
 
-import base64
-import hashlib
 import json
 
 import nbformat
 import pytest
 
 from book._ext import check as site
-from book._ext import pnloc_sphinx as extension
 from book._ext import publish as publishing
 from pnloc import access
 from pnloc.errors import PnlocError
@@ -19,14 +16,13 @@ ALT = 'alt="A radiograph with one box."'
 
 @pytest.fixture
 def built(tmp_path):
-    """Writes a book of one page with some HTML in it; returns its folder and its table of contents."""
+    """Writes a book of one page with some HTML; returns its folder and its table of contents."""
 
     def write(inside="", head=""):
         (tmp_path / "html" / "_images").mkdir(parents=True, exist_ok=True)
         (tmp_path / "html" / "_images" / "a.png").write_bytes(b"0" * 1000)
-        (tmp_path / "html" / "intro.html").write_text(
-            f"<html><head>{head}</head><article>{TEXT}{inside}</article></html>"
-        )
+        page = f"<html><head>{head}</head><article>{TEXT}{inside}</article></html>"
+        (tmp_path / "html" / "intro.html").write_text(page)
         (tmp_path / "_toc.yml").write_text("root: intro\n")
         return tmp_path / "html", tmp_path / "_toc.yml"
 
@@ -34,45 +30,20 @@ def built(tmp_path):
 
 
 def test_a_page_with_described_pictures_links_and_its_own_scripts_is_good(built):
-    links = (
-        '<a href="https://example.org/x.js">x</a><script src="_static/a.js"></script><img src="data:image/png;base64,0" '
-        + ALT
-        + ">"
-    )
     folder, contents = built(
-        f'<img src="_images/a.png" {ALT}>{links}<script type="application/json">"https://a.org/b.js"</script>'
+        f'<img src="_images/a.png" {ALT}><a href="https://example.org/x.js">x</a>'
+        f'<script src="_static/a.js"></script><img src="data:image/png;base64,0" {ALT}>'
+        '<script type="application/json">"https://a.org/b.js"</script>'
     )
     assert site.check(folder, contents) == folder / "intro.html"
 
 
-def test_a_link_to_a_page_or_a_section_that_is_not_there_is_named(built):
-    good = '<h2 id="one">1</h2><a href="#one"></a><a href="intro.html#one"></a><a href="#"></a><a href="mailto:x"></a>'
-    site.check(*built(good))
-    for link in ("gone.html", "#two", "intro.html#two"):
-        with pytest.raises(PnlocError, match=f"intro.html: links to {link}, which is not there"):
-            site.check(*built(f'{good}<a href="{link}"></a>'))
-
-
 @pytest.mark.parametrize(
-    "alt", ["", 'alt=""', 'alt="figure"', 'alt="_images/6101192cd716c4af98c0.png"']
+    "alt", ["", 'alt=""', 'alt="figure"', 'alt="_images/6101192cd716c4af.png"']
 )
 def test_a_picture_without_a_text_is_named(built, alt):
-    with pytest.raises(
-        PnlocError, match=r"intro.html: figure 1 \(a.png\) has no text for those who cannot see it"
-    ):
+    with pytest.raises(PnlocError, match=r"intro.html: figure 1 \(a.png\) has no alternative text"):
         site.check(*built(f'<img src="_images/a.png" {alt}>'))
-
-
-def test_a_text_that_is_empty_and_so_shown_as_an_object_is_refused(built):
-    with pytest.raises(
-        PnlocError, match="intro.html: the page shows an empty text as the name of its class"
-    ):
-        site.check(*built("<pre>&lt;IPython.core.display.Markdown object&gt;</pre>"))
-
-
-def test_a_picture_that_is_not_there_is_named(built):
-    with pytest.raises(PnlocError, match="figure 1 .* is missing"):
-        site.check(*built(f'<img src="_images/gone.png" {ALT}>'))
 
 
 def test_a_page_counts_with_its_pictures(built):
@@ -90,37 +61,35 @@ def test_a_page_counts_with_its_pictures(built):
         '<link rel="stylesheet" href="https://example.org/a.css">',
         '<link rel="preconnect" href="https://fonts.example.org">',
         f'<img src="http://example.org/a.png" {ALT}>',
+        f'<img src="_images/a.png" srcset="https://example.org/a.png 2x" {ALT}>',
         '<script>const URL = "https://example.org/lib/index.js"</script>',
         '<script type="module">import("https://example.org/lib/index.mjs")</script>',
         "<style>@import 'https://example.org/a.css';</style>",
         '<p style="background: url(https://example.org/a.png)"></p>',
     ],
 )
-def test_whatever_comes_from_elsewhere_is_refused(built, head):
+def test_whatever_is_external_is_refused(built, head):
     with pytest.raises(PnlocError, match=r"intro.html: loads .*example.org.*needs no network"):
         site.check(*built(head=head))
 
 
-def test_a_style_sheet_that_loads_a_font_from_elsewhere_is_refused(built):
+def test_a_style_sheet_that_loads_an_external_font_is_refused(built):
     folder, contents = built()
-    (folder / "theme.css").write_text(
-        "@font-face { src: url('https://fonts.example.org/a.woff2') }"
-    )
+    font = "@font-face { src: url('https://fonts.example.org/a.woff2') }"
+    (folder / "theme.css").write_text(font)
     with pytest.raises(PnlocError, match="theme.css: loads https://fonts.example.org/a.woff2"):
         site.check(folder, contents)
 
 
 def notebook(path, **output):
-    made = nbformat.v4.new_notebook(
-        cells=[nbformat.v4.new_markdown_cell("# One"), nbformat.v4.new_code_cell("x")]
-    )
-    made.cells[1].outputs = [nbformat.v4.new_output("display_data", **output)]
+    cells = [nbformat.v4.new_markdown_cell("# One"), nbformat.v4.new_code_cell("x")]
+    cells[1].outputs = [nbformat.v4.new_output("display_data", **output)]
     path.parent.mkdir(parents=True, exist_ok=True)
-    nbformat.write(made, path)
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
 
 
 @pytest.mark.parametrize("place", ["_sources/pages/01_a.ipynb", "_downloads/0f/01_a.ipynb"])
-def test_sources_and_downloads_of_a_built_book_are_looked_at_too(built, place):
+def test_sources_and_downloads_of_a_built_book_are_checked_too(built, place):
     folder, _ = built()
     notebook(folder / place, data={"text/plain": "1"})
     site.check_access(folder)
@@ -130,9 +99,7 @@ def test_sources_and_downloads_of_a_built_book_are_looked_at_too(built, place):
 
 
 def test_a_built_page_with_a_marked_element_is_refused(built):
-    with pytest.raises(
-        PnlocError, match="intro.html: shows an element that is marked as credentialed"
-    ):
+    with pytest.raises(PnlocError, match="intro.html: shows a credentialed element"):
         site.check_access(built(f"<div {access.MARK}>a report</div>")[0])
 
 
@@ -140,10 +107,7 @@ def test_a_pdf_without_a_browser_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(site, "MAC", tmp_path / "none")
     monkeypatch.delenv("CHROMIUM", raising=False)
-    with pytest.raises(
-        PnlocError,
-        match="needs Chromium or Chrome, and neither is here; install one .* make pdf CHROMIUM=path",
-    ):
+    with pytest.raises(PnlocError, match="needs Chromium or Chrome; .* make pdf CHROMIUM=path"):
         site.browser()
     monkeypatch.setenv("CHROMIUM", "nowhere")
     with pytest.raises(PnlocError, match="CHROMIUM=nowhere: no such program"):
@@ -160,89 +124,56 @@ def test_a_browser_that_prints_nothing_is_an_error_with_its_last_words(tmp_path,
         site.pdf(tmp_path / "index.html", tmp_path / "book.pdf")
 
 
-# What Sphinx does -----------------------------------------------------------------------------------------
+# What made a page -----------------------------------------------------------------------------------
+
+VERSIONS = {"torch": "2.6.0", "scipy": "1"}
+MADE = {"pnloc": "0.1.0", "python": "3.12.1", "commit": "0123456789abcdef+", "packages": VERSIONS}
 
 
-def test_alternative_texts_are_found_by_the_bytes_of_the_figure(tmp_path):
-    data = b"\x89PNG one"
-    encoded = base64.b64encode(data).decode()
-    notebook(
-        tmp_path / "a.ipynb", data={"image/png": encoded}, metadata={"image/png": {"alt": "A map."}}
-    )
-    assert extension.alternatives(tmp_path / "a.ipynb") == {
-        hashlib.sha256(data).hexdigest(): "A map."
-    }
-    notebook(tmp_path / "a.ipynb", data={"image/png": encoded})
-    assert extension.alternatives(tmp_path / "a.ipynb") == {}
-
-
-# What made a page -----------------------------------------------------------------------------------------
-
-MADE = {
-    "pnloc": "0.1.0",
-    "python": "3.12.1",
-    "commit": "0123456789abcdef+",
-    "packages": {"torch": "2.6.0", "scipy": "1"},
-}
-
-
-def page(tmp_path, made=None, duration=7.4):
-    notebook(
-        tmp_path / "run" / "pages" / "01_a.ipynb",
-        data={"text/markdown": "[6: What text adds](06_b.ipynb#What-text-adds)"},
-    )
-    path = tmp_path / "run" / "pages" / "01_a.ipynb"
-    read = nbformat.read(path, as_version=4)
-    read.metadata.papermill = {"duration": duration, "parameters": {"PRESET": "smoke", "SEED": 3}}
-    read.metadata.pnloc = {"made": made} if made else {}
-    nbformat.write(read, path)
-    (tmp_path / "notebooks").mkdir(exist_ok=True)
-    (tmp_path / "notebooks" / "01_a.ipynb").write_text("{}")
-    publishing.publish(
-        tmp_path / "run" / "pages", tmp_path / "book" / "pages", tmp_path / "notebooks"
-    )
-    return json.loads((tmp_path / "book" / "pages" / "01_a.ipynb").read_text(encoding="utf-8"))
-
-
-def test_a_page_says_what_made_it_under_its_title(tmp_path, monkeypatch):
+@pytest.fixture
+def page(tmp_path, monkeypatch):
+    """Publishes a page, of which the metadata or the run's run.json say what made it; its cells."""
     monkeypatch.setattr(publishing, "repository", lambda: "")
-    lines = "".join(page(tmp_path, MADE)["cells"][0]["source"]).splitlines()
+
+    def publish(made=None):
+        path, target = tmp_path / "run" / "pages" / "01_a.ipynb", tmp_path / "book" / "pages"
+        link = "[6: What text adds](06_b.ipynb#What-text-adds)"
+        notebook(path, data={"text/markdown": link})
+        own = nbformat.read(path, as_version=4)
+        own.metadata.papermill = {"duration": 7.4, "parameters": {"PRESET": "smoke", "SEED": 3}}
+        own.metadata.pnloc = {"made": made} if made else {}
+        nbformat.write(own, path)
+        (tmp_path / "notebooks").mkdir(exist_ok=True)
+        (tmp_path / "notebooks" / "01_a.ipynb").write_text("{}")
+        publishing.publish(path.parent, target, tmp_path / "notebooks")
+        return json.loads((target / "01_a.ipynb").read_text(encoding="utf-8"))["cells"]
+
+    return publish
+
+
+def test_a_page_says_what_made_it_under_its_title_and_links_to_pages(page):
+    title, code = page(MADE)
+    lines = "".join(title["source"]).splitlines()
     assert lines[0] == "# One" and lines[2] == "::::{container} page-facts"
-    assert (
-        lines[3]
-        == "{download}`source notebook <../../notebooks/01_a.ipynb>` · {download}`as it was run <01_a.ipynb>`"
-    )
+    assert "`source notebook <../../notebooks/01_a.ipynb>`" in lines[3]
     assert lines[5] == "took **7 s** · preset **smoke** · seed **3** · commit `0123456789+`"
     assert lines[7] == "pnloc 0.1.0, Python 3.12.1, torch 2.6.0"
+    link = "".join(code["outputs"][0]["data"]["text/markdown"])
+    assert link == "[6: What text adds](06_b.html#what-text-adds)"
 
 
-def test_an_older_page_takes_versions_from_its_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(publishing, "repository", lambda: "")
+def test_an_older_page_takes_versions_from_its_run(tmp_path, page):
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "run.json").write_text(
-        json.dumps({"preset": "demo", "seed": 0, "environments": {"x": MADE}})
-    )
-    source = "".join(page(tmp_path)["cells"][0]["source"])
-    assert (
-        "commit `0123456789+`" in source
-        and "preset **smoke**" in source
-        and "torch 2.6.0" in source
-    )
+    record = {"preset": "demo", "seed": 0, "environments": {"x": MADE}}
+    (tmp_path / "run" / "run.json").write_text(json.dumps(record))
+    source = "".join(page()[0]["source"])
+    assert all(t in source for t in ("commit `0123456789+`", "preset **smoke**", "torch 2.6.0"))
 
 
-def test_a_link_to_a_section_of_a_notebook_leads_to_its_page(tmp_path, monkeypatch):
-    monkeypatch.setattr(publishing, "repository", lambda: "")
-    told = page(tmp_path, MADE)["cells"][1]["outputs"][0]["data"]["text/markdown"]
-    assert "".join(told) == "[6: What text adds](06_b.html#what-text-adds)"
-
-
-def test_a_public_repository_gives_links_to_binder_and_colab(monkeypatch, tmp_path):
+def test_a_public_repository_gives_links_to_binder_and_colab(monkeypatch):
     monkeypatch.setenv("GITHUB_REPOSITORY", "someone/pnloc")
     source, binder, colab = publishing.hosted("01_a.ipynb")
-    assert (
-        source
-        == "[in the repository](https://github.com/someone/pnloc/blob/main/notebooks/01_a.ipynb)"
-    )
+    assert "(https://github.com/someone/pnloc/blob/main/notebooks/01_a.ipynb)" in source
     assert "mybinder.org/v2/gh/someone/pnloc/main?urlpath=lab/tree/notebooks/01_a.ipynb" in binder
     assert "colab.research.google.com/github/someone/pnloc/blob/main/notebooks/01_a.ipynb" in colab
     monkeypatch.delenv("GITHUB_REPOSITORY")

@@ -1,4 +1,7 @@
-"""From notebooks to pages: papermill runs notebooks/NN.ipynb into a folder of pages. What becomes of them: book._ext.publish, book._ext.check."""
+"""From notebooks to pages: papermill runs notebooks/NN.ipynb into a folder of pages.
+
+What becomes of the pages: book._ext.publish, book._ext.check.
+"""
 
 import os
 import re
@@ -9,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pnloc.errors import PnlocError
 from pnloc.files import atomic, digest
@@ -18,38 +20,42 @@ from pnloc.view.notebook import check
 
 try:
     import nbformat
+    import papermill
+    from ipykernel.kernelspec import get_kernel_dict
+    from jupyter_client.kernelspec import KernelSpec
+    from jupyter_client.manager import AsyncKernelManager
     from jupyter_core.utils import run_sync
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
 except ModuleNotFoundError as error:
     raise PnlocError(
         f"running notebooks needs {error.name}: pip install 'pnloc[notebooks]', or make env"
     ) from None
 
-if TYPE_CHECKING:
-    from jupyter_client.manager import AsyncKernelManager
-
 ROOT = Path(__file__).parents[2]
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 AHEAD = "__import__('pnloc.view.notebook')"  # what a kernel does while it waits for its notebook
+SOURCES = (".py", ".js", ".css", ".html", ".toml", ".csv", ".mplstyle")
 
 
 def execute(
     notebooks: Path, pages: Path, parameters: dict[str, object], published: Path | None = None
 ) -> list[str]:
-    """Run every notebook of a folder, in the order of their names, into `pages`; return the names that really ran.
+    """Run the notebooks of a folder, by name, into `pages`; return the names of those that ran.
 
-    A page is skipped where it is newer than nothing that made it: its notebook, the notebooks before it, the
-    package, the tables kept in `book/results`, the parameters, the entries of the data folder. It is written only when its notebook ends well; where one
-    fails, its old page goes too (also from `published`), and PnlocError names notebook, cell and cause in one line.
+    A notebook is skipped where nothing that its page depends on has changed: it and the notebooks
+    before it, the package, the tables in `book/results`, the parameters, the entries of the data
+    folder. A page is written only when its notebook ends well; where one fails, its old page goes
+    too (also from `published`), and PnlocError names notebook, cell and cause in one line.
     """
     sources = sorted(notebooks.glob("*.ipynb"))
     if not sources:
         raise PnlocError(
-            f"{notebooks}: no notebook here; they come with the repository: clone it, and make env there"
+            f"{notebooks}: no notebooks here; clone the repository, and make env there"
         )
     check_parameters(sources, parameters)
     pages.mkdir(parents=True, exist_ok=True)
-    for stale in [p for p in pages.glob("*.ipynb") if p.name not in {s.name for s in sources}]:
-        stale.unlink()
+    for stale in {p.name for p in pages.glob("*.ipynb")} - {s.name for s in sources}:
+        (pages / stale).unlink()
     key, keys = digest(parameters, package_digest(), listing(str(parameters.get("DATA", "")))), {}
     for source in sources:
         key = keys[source] = digest(key, source.read_text(encoding="utf-8"))
@@ -57,102 +63,84 @@ def execute(
     width = max(len(s.stem) for s in sources)
     with _Kernels(changed) as kernels:
         for source in sources:
-            page = pages / source.name
+            page, name = pages / source.name, f"{source.stem:<{width}}"
             if source not in changed:
-                print(f"{source.stem:<{width}}  unchanged", flush=True)
+                print(f"{name}  unchanged", flush=True)
                 continue
             started = time.perf_counter()
-            print(f"{source.stem:<{width}}  running", flush=True)
+            print(f"{name}  running", flush=True)
             try:
-                with kernels.of(source) as kernel:
+                with kernels.next() as kernel:
                     _run(source, page, parameters, keys[source], kernel)
             except BaseException:
-                for old in [page, *([published / source.name] if published else [])]:
-                    old.unlink(missing_ok=True)
+                for folder in filter(None, (pages, published)):
+                    (folder / source.name).unlink(missing_ok=True)
                 raise
-            print(f"{source.stem:<{width}}  {time.perf_counter() - started:.1f} s", flush=True)
+            print(f"{name}  {time.perf_counter() - started:.1f} s", flush=True)
     return [source.stem for source in changed]
 
 
 def check_parameters(sources: list[Path], parameters: dict[str, object]) -> None:
-    """Raise PnlocError for a parameter that a notebook does not have (papermill only logs it) or of a wrong type."""
-    import papermill
-
+    """Raise PnlocError for a parameter of the wrong type, or that a notebook does not have."""
     check(parameters)
     for source in sources:
         try:
             known = papermill.inspect_notebook(str(source))
         except (ValueError, nbformat.reader.NotJSONError) as error:
-            raise PnlocError(
-                f"{source.name}: not a notebook that papermill can run ({_one_line(str(error))})"
-            ) from None
+            reason = _one_line(str(error))
+            raise PnlocError(f"{source.name}: papermill cannot run it ({reason})") from None
         for name in [name for name in parameters if name not in known]:
-            raise PnlocError(
-                f"{source.name}: has no parameter {name}; it has {', '.join(known) or 'none'}"
-            )
+            names = ", ".join(known) or "none"
+            raise PnlocError(f"{source.name}: has no parameter {name}; it has {names}")
 
 
 def package_digest() -> str:
-    """Digest of the package's sources and of the kept tables that a notebook can reach, and of the versions of what computes."""
-    files = sorted(
-        p
-        for p in (ROOT / "pnloc").rglob("*.*")
-        if p.suffix in (".py", ".js", ".css", ".html", ".toml", ".csv", ".mplstyle")
-    )
-    return digest(
-        [p.read_text(encoding="utf-8") for p in files if p.name not in ("cli.py", "__main__.py")],
-        [p.read_text(encoding="utf-8") for p in sorted((ROOT / "book" / "results").rglob("*.*"))],
-        [version(p) for p in ("torch", "torchvision", "numpy", "pandas")],
-    )
+    """Digest of the package, of the kept tables and of the versions of what computes."""
+    files = [p for p in (ROOT / "pnloc").rglob("*.*") if p.suffix in SOURCES]
+    files = [p for p in files if p.name not in ("cli.py", "__main__.py")]
+    files += (ROOT / "book" / "results").rglob("*.*")
+    texts = [p.read_text(encoding="utf-8") for p in sorted(files)]
+    return digest(texts, [version(p) for p in ("torch", "torchvision", "numpy", "pandas")])
 
 
 def listing(folder: str) -> list:
-    """Names, sizes and times of the entries of a folder and of its folders; empty where none is named."""
+    """Names, sizes and times of the entries of a folder and of its folders; empty for ''."""
     entries = sorted([*Path(folder).glob("*"), *Path(folder).glob("*/*")]) if folder else []
-    return [
-        [str(p.relative_to(folder)), p.stat().st_size, p.stat().st_mtime_ns]
-        for p in entries
-        if p.exists()
-    ]
+    states = [(str(p.relative_to(folder)), p.stat()) for p in entries if p.exists()]
+    return [[name, state.st_size, state.st_mtime_ns] for name, state in states]
 
 
 def _run(
-    source: Path, page: Path, parameters: dict[str, object], key: str, kernel: "AsyncKernelManager"
+    source: Path, page: Path, parameters: dict[str, object], key: str, kernel: AsyncKernelManager
 ) -> None:
     """Run one notebook into its page."""
-    import papermill
-    from nbclient.exceptions import CellTimeoutError, DeadKernelError
-
+    options = {"kernel_name": "python3", "progress_bar": sys.stderr.isatty(), "km": kernel}
     try:
         with atomic(page) as temporary:
             done = papermill.execute_notebook(
-                str(source),
-                None,
-                parameters=parameters,
-                kernel_name="python3",
-                cwd=str(source.parent),
-                progress_bar=sys.stderr.isatty(),
-                km=kernel,
+                str(source), None, parameters=parameters, cwd=str(source.parent), **options
             )
-            done.metadata["pnloc"] = {
-                **done.metadata.get("pnloc", {}),
-                "key": key,
-                "made": environment(),
-            }
+            facts = {"key": key, "made": environment()}
+            done.metadata["pnloc"] = {**done.metadata.get("pnloc", {}), **facts}
             nbformat.write(done, temporary)
     except papermill.PapermillExecutionError as error:
         raise PnlocError(f"{source.name}: {cause(error)}") from None
     except (DeadKernelError, CellTimeoutError, RuntimeError) as error:
-        raise PnlocError(
-            f"{source.name}: the kernel did not finish ({_one_line(str(error)) or type(error).__name__})"
-        ) from None
+        reason = _one_line(str(error)) or type(error).__name__
+        raise PnlocError(f"{source.name}: the kernel did not finish ({reason})") from None
+
+
+class _ThisPython(AsyncKernelManager):
+    """A kernel of this very Python, whatever kernels the machine has."""
+
+    kernel_spec = KernelSpec(**get_kernel_dict())
 
 
 class _Kernels:
-    """Kernels for some notebooks, one after the other; the next one starts, and imports what takes long, while one is at work.
+    """Kernels for notebooks, in order; the next one starts, and imports, while one works.
 
-    They are spoken to through sockets in a folder of their own: a port that was free when the kernel was given it can be taken before
-    the kernel opens it.
+    They are reached through sockets in a folder of their own: a free port could be taken by another
+    program before the kernel opens it.
     """
 
     def __init__(self, sources: list[Path]) -> None:
@@ -168,8 +156,8 @@ class _Kernels:
         self.sockets.cleanup()
 
     @contextmanager
-    def of(self, source: Path) -> Iterator["AsyncKernelManager"]:
-        """The kernel of a notebook, which must be the next one; it ends with the block."""
+    def next(self) -> Iterator[AsyncKernelManager]:
+        """The kernel of the next notebook; it ends with the block."""
         while self.waiting and len(self.ready) < 2:
             self.ready.append(self._start(self.waiting.pop(0)))
         try:
@@ -177,35 +165,21 @@ class _Kernels:
         finally:
             run_sync(self.ready.pop(0).shutdown_kernel)(now=True)
 
-    def _start(self, source: Path) -> "AsyncKernelManager":
-        """A kernel of this very Python with this very package, whatever kernels the machine has."""
-        from ipykernel.kernelspec import get_kernel_dict
-        from jupyter_client.kernelspec import KernelSpec
-        from jupyter_client.manager import AsyncKernelManager
-
-        class OwnKernel(AsyncKernelManager):
-            @property
-            def kernel_spec(self) -> KernelSpec:
-                spec = KernelSpec(**get_kernel_dict())
-                spec.argv = [sys.executable, *spec.argv[1:], "--IPKernelApp.log_level=40"]
-                if "pnloc.view.notebook" in source.read_text(encoding="utf-8"):
-                    spec.argv.append(f"--IPKernelApp.exec_lines={AHEAD}")
-                paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-                spec.env = {"PYTHONHASHSEED": "0", "PYTHONPATH": os.pathsep.join(paths)}
-                return spec
-
-        own = (
-            {}
-            if os.name == "nt"
-            else {"transport": "ipc", "ip": f"{self.sockets.name}/{source.stem}"}
-        )
-        kernel = OwnKernel(**own)
-        run_sync(kernel.start_kernel)(cwd=str(source.parent))
+    def _start(self, source: Path) -> AsyncKernelManager:
+        sockets = {"transport": "ipc", "ip": f"{self.sockets.name}/{source.stem}"}
+        kernel = _ThisPython(**(sockets if os.name != "nt" else {}))
+        arguments = ["--IPKernelApp.log_level=40"]
+        if "pnloc.view.notebook" in source.read_text(encoding="utf-8"):
+            arguments.append(f"--IPKernelApp.exec_lines={AHEAD}")
+        path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+        environ = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONPATH": path}
+        start = run_sync(kernel.start_kernel)
+        start(cwd=str(source.parent), env=environ, extra_arguments=arguments)
         return kernel
 
 
 def cause(error: Exception) -> str:
-    """One line for papermill's error: the cell and what it raised; the message alone for a PnlocError."""
+    """papermill's error in a line: the cell and what it raised; a PnlocError's message alone."""
     message = _one_line(str(error.evalue))
     if error.ename == "PnlocError":
         return message
