@@ -12,7 +12,7 @@ from scipy.special import logit
 from pnloc.images import Letterbox
 from pnloc.localizer import Choice
 from pnloc.regions import Regions
-from pnloc.run.severity import ensemble, inputs, readouts
+from pnloc.run.severity import ensemble, readouts
 
 
 def test_the_detected_area_is_that_of_the_chosen_boxes_times_the_best_score():
@@ -44,7 +44,7 @@ def test_a_centre_crop_is_the_largest_central_square_of_the_file(tmp_path):
     paths = [str(tmp_path / "wide.png"), str(tmp_path / "high.png")]
     Image.fromarray(picture).save(paths[0])
     Image.fromarray(picture.T).save(paths[1])
-    crops = inputs.centre_crops(paths, 24)
+    crops = ensemble.centre_crops(paths, 24)
     assert crops.shape == (2, 24, 24) and crops.dtype == np.uint8 and (crops == 150).all()
 
 
@@ -52,19 +52,18 @@ def test_a_combination_is_the_mean_of_read_outs_on_one_scale():
     names = list(readouts.COMBINED["combined"])
     table = pd.DataFrame(np.random.default_rng(0).random((50, len(names))), columns=names)
     table *= [1, 100, 0.01, 5, 3]
-    combination = readouts.combine(table)
-    combined, alike = combination(table), (table - table.mean()) / table.std(ddof=0)
+    combined, alike = readouts.combine(table, table), (table - table.mean()) / table.std(ddof=0)
     for name, parts in readouts.COMBINED.items():
         assert combined[name].to_numpy() == pytest.approx(alike[list(parts)].mean(axis=1))
     # Other images are put on the scale of these, whatever they are themselves.
-    other = combination(table.iloc[:2] + table.std(ddof=0))
+    other = readouts.combine(table.iloc[:2] + table.std(ddof=0), table)
     assert other["combined"].to_numpy() == pytest.approx(combined["combined"].iloc[:2] + 1)
 
 
 def test_read_outs_that_do_not_vary_add_nothing_to_a_combination():
     table = pd.DataFrame(0.3, index=range(4), columns=list(readouts.COMBINED["combined"]))
     table["detector: image"] = [0.1, 0.2, 0.3, 0.4]
-    combined = readouts.combine(table)(table)["combined"].to_numpy()
+    combined = readouts.combine(table, table)["combined"].to_numpy()
     assert np.isfinite(combined).all() and (np.diff(combined) > 0).all()
 
 

@@ -44,8 +44,9 @@ class Chest:
             np.save(folder / f"{field.name}.npy", getattr(self, field.name))
 
     @classmethod
+    @lru_cache(1)
     def load(cls, folder: Path) -> "Chest":
-        """Map what `save` wrote."""
+        """Map the files of `save`."""
         return cls(*(np.load(folder / f"{f.name}.npy", mmap_mode="r") for f in fields(cls)))
 
 

@@ -4,7 +4,6 @@ import shutil
 import tempfile
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -125,33 +124,22 @@ def make_shot(variant: Variant, task: Task, seed: int) -> Shot:
     return Shot(name, number, person, pool, picture, side, case, boxes, text, view, sex, age)
 
 
-@lru_cache(1)
-def _chest(folder: str) -> anatomy.Chest:
-    return anatomy.Chest.load(Path(folder))
-
-
-def _portable(task: Task, seed: int) -> bool:
-    """Whether an image is a portable AP view."""
-    name, number, *_ = task
-    rng = np.random.default_rng([seed, 109, SETS.index(name), number])
-    return bool(rng.random() < getattr(RATES, name).portable)
-
-
-def _work(tasks: list[Task], seed: int, side: int, chest: str, folder: str) -> list[Shot]:
+def _work(tasks: list[Task], seed: int, side: int, chest: Path, folder: Path) -> list[Shot]:
     """Write all images of one variant, projected once as AP and once as PA where needed.
 
     Gives the shots without their pictures.
     """
     projected, shots = {}, []
     for task in tasks:
-        name, _, number, _ = task
-        portable = _portable(task, seed)
+        name, image, number, _ = task
+        rng = np.random.default_rng([seed, 109, SETS.index(name), image])
+        portable = bool(rng.random() < getattr(RATES, name).portable)
         if portable not in projected:
             rng = np.random.default_rng([seed, 113, number])
-            projected[portable] = anatomy.project(_chest(chest), rng, side, portable)
+            projected[portable] = anatomy.project(anatomy.Chest.load(chest), rng, side, portable)
         variant = projected[portable]
         shot = make_shot(variant, task, seed)
-        layouts.save_image(Path(folder), shot)
+        layouts.save_image(folder, shot)
         shots.append(replace(shot, picture=np.zeros((0, 0), np.uint8)))
     return shots
 
@@ -181,9 +169,7 @@ def generate(
             ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool,
             bar(total=len(tasks), desc="generate", unit="image", shown=progress) as drawn,
         ):
-            waiting = [
-                pool.submit(_work, t, seed, size.side, str(chest), str(home)) for t in by_variant
-            ]
+            waiting = [pool.submit(_work, t, seed, size.side, chest, home) for t in by_variant]
             for done in as_completed(waiting):
                 shots += done.result()
                 drawn.update(len(done.result()))

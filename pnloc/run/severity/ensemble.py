@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image, ImageOps
 from scipy.special import logit
 
 from pnloc.files import load_module, load_tensors, save_module, save_tensors
-from pnloc.images import Letterbox
+from pnloc.images import Letterbox, read_gray
 from pnloc.localizer import Choice, normalized_scores, pick
 from pnloc.parallel import device
 from pnloc.regions import Regions, extract
@@ -25,6 +26,8 @@ from pnloc.run.severity import lungs
 
 if TYPE_CHECKING:
     from pnloc.detector import Detector
+
+PADDED, CROPPED = "padded", "centre crop"  # an image as a square: ours, and as Cohen et al. 2020
 
 
 @lru_cache(None)
@@ -141,3 +144,30 @@ def detected_area(regions: Regions, choice: Choice, side: int) -> np.ndarray:
     picked = pick(regions, normalized_scores(regions), choice)
     areas = [np.prod(boxes[:, 2:] - boxes[:, :2], axis=1).sum() / side**2 for boxes, _ in picked]
     return np.array(areas) * regions.scores.numpy().max(1, initial=0.0)
+
+
+def centre_crops(paths: list[str], side: int) -> np.ndarray:
+    """The largest central square of each image file, uint8 [N, side, side]."""
+    squares = np.zeros((len(paths), side, side), np.uint8)
+    for square, path in zip(squares, paths, strict=True):
+        picture = Image.fromarray(read_gray(path, near=2 * side))
+        cropped = ImageOps.fit(picture, (min(picture.size),) * 2)
+        square[:] = cropped.resize((side, side), Image.Resampling.BOX)
+    return squares
+
+
+def views_by_input(
+    run: Run, name: str, rows: np.ndarray, choice: Choice
+) -> dict[str, tuple[View, lungs.Lungs, np.ndarray]]:
+    """Rows of a set through the run's own detector, padded and cropped.
+
+    Each with the lungs, and the share [N] of its square that is picture.
+    """
+    images, pixels = run.sets.records(name).images.iloc[rows], run.sets.pixels(name)[rows]
+    shares = np.array([share(box) for box in run.sets.letterboxes(images)])
+    crops = centre_crops(images["path"], pixels.shape[-1])
+    squares = {PADDED: (pixels, shares), CROPPED: (crops, np.ones(len(rows)))}
+    return {
+        way: (view(run, [run.detector], shown, choice, False), find_lungs(run, shown), part)
+        for way, (shown, part) in squares.items()
+    }

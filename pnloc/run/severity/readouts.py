@@ -5,7 +5,6 @@ score. The read-out of the method is chosen on validation patients of the detect
 opacities are boxed: the truth there is the share of the lungs that the boxes cover.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -116,24 +115,16 @@ def of_view(view: View, here: Lungs, picture: np.ndarray) -> dict[str, np.ndarra
 # Combined and chosen where boxes are known --------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Combination:
-    """The mean of read-outs, each standardized by `mean` and `deviation`; no weight is fitted."""
+def combine(table: pd.DataFrame, scale: pd.DataFrame) -> pd.DataFrame:
+    """A table of read-outs with the COMBINED ones.
 
-    mean: pd.Series
-    deviation: pd.Series
-
-    def __call__(self, table: pd.DataFrame) -> pd.DataFrame:
-        """A table [N] of read-outs with the COMBINED ones."""
-        alike = (table[self.mean.index] - self.mean) / self.deviation
-        means = {name: alike[list(parts)].mean(axis=1) for name, parts in COMBINED.items()}
-        return table.assign(**means)
-
-
-def combine(table: pd.DataFrame) -> Combination:
-    """The combination that standardizes by the read-outs of these images."""
-    parts = table[list(dict.fromkeys(p for parts in COMBINED.values() for p in parts))]
-    return Combination(parts.mean(), parts.std(ddof=0).clip(lower=1e-9))
+    Each is the mean of read-outs, standardized by those of the images of `scale`; no weight is
+    fitted.
+    """
+    names = list(dict.fromkeys(name for parts in COMBINED.values() for name in parts))
+    mean, deviation = scale[names].mean(), scale[names].std(ddof=0).clip(lower=1e-9)
+    alike = (table[names] - mean) / deviation
+    return table.assign(**{name: alike[[*parts]].mean(axis=1) for name, parts in COMBINED.items()})
 
 
 def validated(run: Run, choices: dict[str, Choice]) -> tuple[pd.DataFrame, np.ndarray]:
@@ -147,7 +138,7 @@ def validated(run: Run, choices: dict[str, Choice]) -> tuple[pd.DataFrame, np.nd
     truth = run.sets.true_boxes(name)
     boxed = [truth[i] / run.preset.detector.side for i in rows]
     here = ensemble.find_lungs(run, run.sets.pixels(name)[rows])
-    return combine(table)(table), here.covered(boxed)
+    return combine(table, table), here.covered(boxed)
 
 
 def models(run: Run, name: str) -> list[str]:
@@ -173,13 +164,12 @@ def saved(run: Run, name: str, rows: np.ndarray, choices: dict[str, Choice]) -> 
     return pd.read_parquet(folder / "values.parquet").set_index("image")
 
 
-def comparison(run: Run, choices: dict[str, Choice]) -> pd.DataFrame:
-    """How read-outs follow the truth of the validation images.
+def comparison(table: pd.DataFrame, truth: np.ndarray) -> pd.DataFrame:
+    """How read-outs follow the truth of the validation images, both from `validated`.
 
     Table readout, pearson, spearman (with the boxed share of the lungs), auc (of a box's
     presence), n, positives, chosen: that of OURS with the highest sum of both correlations.
     """
-    table, truth = validated(run, choices)
     one, rows = np.ones((1, len(truth))), []
     positives = int((truth > 0).sum())
     for readout in (*READOUTS, *TRIVIAL, ONE):
@@ -194,8 +184,8 @@ def comparison(run: Run, choices: dict[str, Choice]) -> pd.DataFrame:
     return compared.assign(chosen=compared.index == sums.fillna(-np.inf).idxmax())
 
 
-def scored(run: Run, name: str, choices: dict[str, Choice]) -> pd.DataFrame:
-    """Read-outs of the scored images of a set.
+def scored(run: Run, name: str, choices: dict[str, Choice], scale: pd.DataFrame) -> pd.DataFrame:
+    """Read-outs of the scored images of a set, combined on the scale of those of `validated`.
 
     One row each: image, patient, view, width, height, its scores, and every read-out.
     """
@@ -203,8 +193,7 @@ def scored(run: Run, name: str, choices: dict[str, Choice]) -> pd.DataFrame:
     facts = records.images[["image", "patient", "view", "width", "height"]]
     table = records.scores.merge(facts.assign(patient=persons(run, name)), on="image")
     rows = pd.Index(records.images["image"]).get_indexer(table["image"])
-    combination = combine(validated(run, choices)[0])
-    return table.join(combination(saved(run, name, rows, choices)), on="image")
+    return table.join(combine(saved(run, name, rows, choices), scale), on="image")
 
 
 def persons(run: Run, name: str) -> pd.Series:

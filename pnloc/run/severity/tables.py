@@ -15,7 +15,7 @@ from pnloc.localizer import Choice
 from pnloc.run import members
 from pnloc.run.predictions import choose
 from pnloc.run.run import Run
-from pnloc.run.severity import ensemble, inputs, lungs, readouts
+from pnloc.run.severity import ensemble, lungs, readouts
 from pnloc.run.severity.readouts import ONE, READOUTS, SINGLE, TRIVIAL, ZONED
 
 SCORES = ("geographic_extent", "opacity", "brixia")
@@ -155,14 +155,16 @@ def confounders(run: Run, tables: Tables, chosen: str) -> pd.DataFrame:
     return _table(parts, columns)
 
 
-def by_input(run: Run, tables: Tables, choices: dict[str, Choice]) -> pd.DataFrame:
+def by_input(
+    run: Run, tables: Tables, choice: Choice, validated: tuple[pd.DataFrame, np.ndarray]
+) -> pd.DataFrame:
     """`severity_inputs.csv`: dataset, input, readout, score, statistic, value, low, high, n.
 
     Zero-shot, one detector; 'same' is the rank correlation with the read-out of the padded square.
     The validation images of the detector's set have the boxed share of their lungs as a score.
     """
     home = members.home(run)
-    table, truth = readouts.validated(run, choices)
+    table, truth = validated
     patients = run.sets.records(home).images.set_index("image")["patient"]
     rows = table.assign(**{BOXED: truth}, patient=patients.reindex(table.index))
     measured = [(home, BOXED, rows)] if rows["patient"].nunique() > 1 else []
@@ -172,10 +174,10 @@ def by_input(run: Run, tables: Tables, choices: dict[str, Choice]) -> pd.DataFra
     for name, score, rows in measured:
         patients = _patients(run, rows, FEWER)
         places = pd.Index(run.sets.records(name).images["image"]).get_indexer(rows.index)
-        views = inputs.views(run, name, places, choices["detector"])
+        views = ensemble.views_by_input(run, name, places, choice)
         ways = {w: pd.DataFrame(readouts.of_view(*v), rows.index) for w, v in views.items()}
         for (way, values), readout in product(ways.items(), IMAGE_READOUTS):
-            same = severity.zero_shot(values[readout], ways[inputs.PADDED][readout], patients)
+            same = severity.zero_shot(values[readout], ways[ensemble.PADDED][readout], patients)
             same = at(same, statistic="spearman").assign(statistic="same")
             both = [severity.zero_shot(values[readout], rows[score], patients), same]
             parts += [t.assign(dataset=name, input=way, readout=readout, score=score) for t in both]
@@ -292,8 +294,9 @@ def severity_table(run: Run) -> pd.DataFrame:
 
     def make() -> Tables:
         choices = {method: choose(run, method)[0] for method in readouts.CHOICES}
-        tables = {name: readouts.scored(run, name, choices) for name in severity_sets(run)}
-        choice = readouts.comparison(run, choices)
+        validated = readouts.validated(run, choices)
+        tables = {n: readouts.scored(run, n, choices, validated[0]) for n in severity_sets(run)}
+        choice = readouts.comparison(*validated)
         chosen = choice.loc[choice["chosen"], "readout"].item()
         return {
             **{f"{name}--severity": table for name, table in tables.items()},
@@ -302,7 +305,7 @@ def severity_table(run: Run) -> pd.DataFrame:
             "severity_zones": zones(run, tables),
             "severity_text": text_on_zones(run, tables),
             "severity_confounders": confounders(run, tables, chosen),
-            "severity_inputs": by_input(run, tables, choices),
+            "severity_inputs": by_input(run, tables, choices["detector"], validated),
             "severity_lungs": lung_finder(run, tables),
             "severity": associations(run, tables),
         }
