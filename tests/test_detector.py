@@ -1,4 +1,4 @@
-"""Detector and regions: masks and moved boxes by hand, shapes, padding, and learning a bright square."""
+"""Detector and regions: masks and boxes by hand, shapes, padding, learning a bright square."""
 
 from dataclasses import replace
 
@@ -36,19 +36,13 @@ def squares():
 @pytest.fixture(scope="module")
 def trained(squares, tmp_path_factory):
     images, boxes = squares
-    keep = [*range(8, 48), *range(52, 64)]
-    return train_detector(
-        images[keep],
-        [boxes[i] for i in keep],
-        SMALL,
-        seed=0,
-        folder=tmp_path_factory.mktemp("d"),
-        fingerprint="t",
-    )[0]
+    rows, folder = [*range(8, 48), *range(52, 64)], tmp_path_factory.mktemp("d")
+    own = [boxes[i] for i in rows]
+    return train_detector(images[rows], own, SMALL, seed=0, folder=folder, fingerprint="t")[0]
 
 
 def test_union_mask_by_hand():
-    # A box over the left half of a 4-pixel picture, on a 2 x 2 grid; the second box covers half of the lower right cell.
+    # The left half of a 4-pixel picture on a 2 x 2 grid, and half of the lower right cell.
     mask = union_mask(torch.tensor([[0.0, 0, 2, 4], [2, 2, 3, 4]]), side=4, cells=2)
     assert mask.tolist() == [[1.0, 0.0], [1.0, 0.5]]
     assert union_mask(torch.zeros(0, 4), 4, 2).sum() == 0
@@ -58,9 +52,8 @@ def test_normalize_leaves_padding_out_and_survives_a_flat_image():
     image = torch.zeros(1, 1, 4, 4)
     image[..., :2] = torch.tensor([10.0, 20.0])
     inside = normalize(image)[..., :2]
-    assert inside.mean() == pytest.approx(0, abs=1e-6) and inside.std(
-        correction=0
-    ) == pytest.approx(1, abs=1e-5)
+    assert inside.mean() == pytest.approx(0, abs=1e-6)
+    assert inside.std(correction=0) == pytest.approx(1, abs=1e-5)
     assert normalize(torch.full((1, 1, 4, 4), 7.0)).abs().max() == 0
     assert torch.isfinite(normalize(torch.zeros(1, 1, 4, 4))).all()
 
@@ -101,10 +94,8 @@ def test_a_black_image_gives_finite_regions(trained):
 def test_mask_mean_and_components_by_hand():
     mask = np.zeros((4, 4))
     mask[:2, :2] = 1.0
-    assert mask_mean(
-        mask, [[0, 0, 4, 4], [0, 0, 8, 4], [8, 8, 16, 16], [3, 3, 3, 9]], side=16
-    ) == pytest.approx([1, 1, 0, 0])
-    assert mask_mean(mask, [[4, 0, 12, 4]], side=16) == pytest.approx([0.5])
+    boxes = [[0, 0, 4, 4], [0, 0, 8, 4], [8, 8, 16, 16], [3, 3, 3, 9], [4, 0, 12, 4]]
+    assert mask_mean(mask, boxes, side=16) == pytest.approx([1, 1, 0, 0, 0.5])
     found = components(mask, side=16, levels=(0.5,))
     assert len(found) == 1 and iou(found, [[0, 0, 8, 8]])[0, 0] > 0.7
     assert components(np.zeros((4, 4)), side=16).shape == (0, 4)
@@ -155,7 +146,7 @@ def test_heat_maps_are_those_of_following_gradients_all_the_way_and_leave_the_mo
 
 
 def test_cam_is_where_the_linear_layer_finds_its_evidence(trained, squares):
-    """CAM averaged over the picture, and the layer's bias, are the logit: so it is no other map than the one that the class is read from."""
+    """CAM averaged over the picture, plus the layer's bias, is the logit of the class."""
     model, pictures = Classifier(trained).eval(), torch.from_numpy(squares[0][:2])[:, None]
     with torch.no_grad():
         raw = torch.einsum(
@@ -179,14 +170,9 @@ def test_findings_count_where_they_are_known():
     truth[0, 0], logits[0, 0] = 1, 2.0
     normal = np.log1p(np.exp(-2))
     assert finding_loss(logits, truth).item() == pytest.approx(normal, abs=1e-6)
-    truth[1, 3], logits[1, 3], truth[0, 5] = (
-        0,
-        1.0,
-        1,
-    )  # log(1 + e) and log 2, of which the mean counts twice
-    assert finding_loss(logits, truth).item() == pytest.approx(
-        normal + np.log1p(np.e) + np.log(2), abs=1e-6
-    )
+    truth[1, 3], logits[1, 3], truth[0, 5] = 0, 1.0, 1  # log(1 + e), log 2: twice their mean
+    others = np.log1p(np.e) + np.log(2)
+    assert finding_loss(logits, truth).item() == pytest.approx(normal + others, abs=1e-6)
 
 
 def test_a_detector_learns_findings_where_it_is_asked_to(squares, tmp_path):
@@ -194,20 +180,13 @@ def test_a_detector_learns_findings_where_it_is_asked_to(squares, tmp_path):
     asked = replace(SMALL, finding_weight=1.0, epochs=8)
     known = np.full((len(images), len(FINDINGS)), np.nan, dtype=np.float32)
     known[:, 0] = [len(b) == 0 for b in boxes]
+    place = {"seed": 0, "folder": tmp_path, "fingerprint": "t"}
     with pytest.raises(PnlocError, match="there are none"):
-        train_detector(images, boxes, asked, seed=0, folder=tmp_path / "none", fingerprint="t")
-    model, history = train_detector(
-        images, boxes, asked, findings=known, seed=0, folder=tmp_path, fingerprint="t"
-    )
+        train_detector(images, boxes, asked, **place)
+    model, history = train_detector(images, boxes, asked, findings=known, **place)
     assert history["findings"].iloc[-1] < 0.7 * history["findings"].iloc[0]
     plain, without = train_detector(
-        images,
-        boxes,
-        replace(SMALL, epochs=1),
-        findings=known,
-        seed=0,
-        folder=tmp_path / "plain",
-        fingerprint="t",
+        images, boxes, replace(SMALL, epochs=1), findings=known, **place
     )
     assert plain.finding_head is None and "findings" not in without
     extra = {n for n in model.state_dict() if n not in plain.state_dict()}

@@ -1,72 +1,53 @@
-"""The GPU: its numbers are the CPU's within tolerance; and, where there is none, nothing mixes its memory with the CPU's.
+"""On a GPU the numbers are the CPU's; without one, fake tensors show that no devices mix.
 
-The second kind needs no GPU: fake tensors compute shapes and devices alone, and an operation between two devices fails as it would.
+Fake tensors compute shapes and devices alone, and an operation between two devices fails.
 """
 
 from contextlib import nullcontext
+from dataclasses import fields
 
 import numpy as np
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from pnloc import detector as detection
 from pnloc import losses, parallel
 from pnloc.config import DetectorConfig, ModelConfig, RegionConfig
 from pnloc.detector import Detector, union_mask
-from pnloc.localizer import image_attention
 from pnloc.model import Batch, CrossAttention
-from pnloc.regions import Regions, extract
-from pnloc.reports.words import WordVectors
-from pnloc.training import train_detector, train_localizer
+from pnloc.regions import extract
+from pnloc.training import train_detector
 
-TINY = DetectorConfig(
-    side=64,
-    width=8,
-    pyramid=8,
-    anchor_sizes=((12.0, 16.0), (24.0, 32.0)),
-    batch=6,
-    rate=1e-4,
-    epochs=1,
-)
-gpu = pytest.mark.skipif(
-    not torch.cuda.is_available(), reason="no CUDA device here: GPU and CPU cannot be compared"
-)
+SIZES = {"anchor_sizes": ((12.0, 16.0), (24.0, 32.0)), "batch": 6, "rate": 1e-4, "epochs": 1}
+TINY = DetectorConfig(side=64, width=8, pyramid=8, **SIZES)
+CONFIG = ModelConfig(width=8, dropout=0.0)
+gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device to compare with")
 
 
-def batch(where: str, studies: int = 4) -> Batch:
-    rng = torch.Generator().manual_seed(0)
-    parts = (
-        torch.randn(studies, 5, 21, generator=rng),
-        torch.rand(studies, 5, generator=rng).log(),
-        torch.ones(studies, 5, dtype=torch.bool),
-        torch.rand(studies, 5, 2, generator=rng),
-        torch.randint(-1, 9, (studies, 6), generator=rng),
-        torch.randint(0, 2, (studies, 2, 6), generator=rng).float(),
-        torch.randint(0, 2, (studies, 3), generator=rng).float(),
-        torch.rand(studies, 3, generator=rng),
+def batch() -> Batch:
+    return Batch(
+        torch.randn(4, 5, 21),
+        torch.rand(4, 5).log(),
+        torch.ones(4, 5, dtype=torch.bool),
+        torch.rand(4, 5, 2),
+        torch.randint(0, 9, (4, 6)),
+        torch.randint(0, 2, (4, 2, 6)).float(),
+        torch.randint(0, 2, (4, 3)).float(),
+        torch.rand(4, 3),
     )
-    return Batch(*(part.to(where) for part in parts))
 
 
 def attention() -> CrossAttention:
-    torch.manual_seed(0)
-    model = CrossAttention(
-        21, torch.randn(9, 7), torch.randn(3, 7), ModelConfig(width=8, dropout=0.0)
-    )
-    torch.nn.init.normal_(model.classifier)
-    return model
+    return CrossAttention(21, torch.randn(9, 7), torch.randn(3, 7), CONFIG)
 
 
 def images(count: int = 12) -> tuple[np.ndarray, list[np.ndarray]]:
-    rng = np.random.default_rng(0)
-    boxes = [
-        np.array([[10.0, 12, 34, 40]]) if row % 2 else np.zeros((0, 4)) for row in range(count)
-    ]
-    return rng.integers(1, 255, (count, 64, 64), dtype=np.uint8), boxes
+    rng, box = np.random.default_rng(0), np.array([[10.0, 12, 34, 40]])
+    pixels = rng.integers(1, 255, (count, 64, 64), dtype=np.uint8)
+    return pixels, [box[: row % 2] for row in range(count)]
 
 
-# Without a GPU --------------------------------------------------------------------------------------------
+# Without a GPU
 
 
 def test_the_detector_mixes_no_devices():
@@ -85,27 +66,13 @@ def test_the_mask_target_lies_where_the_boxes_lie(boxes):
 
 def test_the_attention_mixes_no_devices():
     with FakeTensorMode(), torch.device("cuda"):
-        model = CrossAttention(21, torch.empty(9, 7), torch.empty(3, 7), ModelConfig(width=8))
-        empty = Batch(
-            torch.empty(4, 5, 21),
-            torch.empty(4, 5),
-            torch.ones(4, 5, dtype=torch.bool),
-            torch.empty(4, 5, 2),
-            torch.zeros(4, 6, dtype=torch.int64),
-            torch.ones(4, 2, 6),
-            torch.empty(4, 3),
-            torch.empty(4, 3),
-        )
-        beta, logits = model.image_only(empty)
-        alpha = model.text_attention(empty)
-        terms = [losses.attributes(logits, empty.labels, empty.weights)]
-        gamma, likelihood = model.phrase_attention(empty)
-        terms.append(losses.grounding(likelihood, empty.phrases))
-        terms.append(losses.distillation(gamma, beta, empty.phrases, empty.labels))
-        assert {tensor.device.type for tensor in (beta, logits, alpha, gamma, *terms)} == {"cuda"}
+        model, own = attention(), batch()
+        terms = losses.total(model, own, CONFIG, text=True)
+        results = [*model.image_only(own), model.match(own), *terms.values()]
+        assert {tensor.device.type for tensor in results} == {"cuda"}
 
 
-# With one -------------------------------------------------------------------------------------------------
+# With one
 
 
 @pytest.fixture
@@ -113,26 +80,28 @@ def both(monkeypatch):
     """Run something on the CPU and on the GPU, in float32 on both."""
     monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    monkeypatch.setattr(detection, "autocast", lambda where: nullcontext())
-    monkeypatch.setattr("pnloc.regions.autocast", lambda where: nullcontext())
+    for module in ("training", "regions"):
+        monkeypatch.setattr(f"pnloc.{module}.autocast", lambda where: nullcontext())
 
     def results(work):
-        found = []
-        for where in ("cpu", "cuda"):
-            monkeypatch.setattr(parallel, "device", lambda where=where: torch.device(where))
-            found.append(work(where))
-        return found
+        values = []
+        for name in ("cpu", "cuda"):
+            where = torch.device(name)
+            for module in ("parallel", "training"):
+                monkeypatch.setattr(f"pnloc.{module}.device", lambda where=where: where)
+            values.append(work(name))
+        return values
 
     return results
 
 
 @gpu
 def test_a_detector_trained_on_the_gpu_has_the_losses_of_the_cpu(both, tmp_path):
-    cpu, cuda = both(
-        lambda where: train_detector(
-            *images(), TINY, seed=0, folder=tmp_path / where, fingerprint="g"
-        )[1]
-    )
+    def history(where):
+        place = {"folder": tmp_path / where, "fingerprint": "g"}
+        return train_detector(*images(), TINY, seed=0, **place)[1]
+
+    cpu, cuda = both(history)
     assert np.allclose(cpu, cuda, atol=1e-3)
 
 
@@ -147,71 +116,33 @@ def test_regions_from_the_gpu_are_those_of_the_cpu(both):
 
 
 @gpu
-def test_the_terms_of_the_attention_are_those_of_the_cpu(both):
+def test_terms_and_gradients_of_the_attention_are_those_of_the_cpu(both):
+    torch.manual_seed(0)
+    model, own = attention(), batch()
+
     def terms(where):
-        found = losses.total(
-            attention().to(where), batch(where), ModelConfig(width=8, dropout=0.0), True
-        )
-        return {name: float(value.detach()) for name, value in found.items()}
+        moved = Batch(*(getattr(own, f.name).to(where) for f in fields(Batch)))
+        model.to(where).zero_grad()
+        values = losses.total(model, moved, CONFIG, True)
+        sum(values.values()).backward()
+        gradients = [p.grad.norm().item() for p in model.parameters() if p.grad is not None]
+        return [value.item() for value in values.values()] + gradients
 
     cpu, cuda = both(terms)
     assert cuda == pytest.approx(cpu, abs=1e-4)
 
 
 @gpu
-def test_an_attention_trained_on_the_gpu_says_what_that_of_the_cpu_says(both, tmp_path):
-    rng = np.random.default_rng(0)
-    regions = Regions(
-        torch.rand(40, 5, 4),
-        torch.rand(40, 5),
-        torch.ones(40, 5, dtype=torch.bool),
-        torch.from_numpy(rng.normal(size=(40, 5, 21))).half(),
-        torch.zeros(40, 2, 2).half(),
-        torch.zeros(40),
-    )
-    vectors = WordVectors(["", "left", "pneumonia"], rng.normal(size=(3, 6)).astype(np.float32))
-    labels = (rng.uniform(size=(40, 2)) < 0.5).astype(np.float32)
-    words, phrases = rng.integers(-1, 3, (40, 4)), rng.integers(0, 2, (40, 2, 6)).astype(np.float32)
-
-    def train(where):
-        model, history = train_localizer(
-            regions,
-            words,
-            phrases,
-            labels,
-            np.ones_like(labels),
-            vectors,
-            ("pneumonia", "side:left"),
-            ModelConfig(width=8, epochs=3, batch=8, dropout=0.0),
-            text=True,
-            seed=0,
-            folder=tmp_path / where,
-            fingerprint="g",
-        )
-        return history, image_attention(model, regions)
-
-    (history, (beta, attributes)), (other, (gamma, others)) = both(train)
-    assert np.allclose(history, other, atol=1e-3)
-    assert np.allclose(beta, gamma, atol=1e-2) and np.allclose(attributes, others, atol=1e-2)
-
-
-@gpu
-def test_bfloat16_on_the_gpu_is_close_to_float32(tmp_path):
-    """The loss before any step, as it is trained: three digits are what bfloat16 has."""
-    found = []
-    for precise in (True, False):
-        torch.manual_seed(0)
-        model = Detector(TINY).cuda()
-        pixels, boxes = images()
-        targets = [
-            {
-                "boxes": torch.from_numpy(b).float().cuda(),
-                "labels": torch.zeros(len(b), dtype=torch.int64).cuda(),
-            }
-            for b in boxes
-        ]
-        with nullcontext() if precise else detection.autocast(torch.device("cuda")):
-            found.append(
-                sum(model.losses(torch.from_numpy(pixels)[:, None].cuda(), targets).values()).item()
-            )
-    assert found[1] == pytest.approx(found[0], rel=0.03)
+def test_bfloat16_on_the_gpu_is_close_to_float32():
+    """The loss before any step; bfloat16 has three digits."""
+    torch.manual_seed(0)
+    (pixels, boxes), model, totals = images(), Detector(TINY).cuda(), []
+    targets = [
+        {"boxes": torch.from_numpy(b).float().cuda(), "labels": torch.zeros(len(b)).long().cuda()}
+        for b in boxes
+    ]
+    for context in (nullcontext(), parallel.autocast(torch.device("cuda"))):
+        with context:
+            terms = model.losses(torch.from_numpy(pixels)[:, None].cuda(), targets)
+        totals.append(sum(terms.values()).item())
+    assert totals[1] == pytest.approx(totals[0], rel=0.03)

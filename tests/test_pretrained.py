@@ -1,4 +1,4 @@
-"""Published weights: their names and shapes fit, grey images are seen as colour ones were, and what is missing is said."""
+"""Published weights: names and shapes fit, grey images give what colour ones did, errors advise."""
 
 from urllib.error import URLError
 
@@ -6,87 +6,76 @@ import pytest
 import torch
 from torchvision.models import ResNet18_Weights, resnet18
 
-from pnloc import detector as pretrained
 from pnloc.config import preset
-from pnloc.detector import NarrowResNet
+from pnloc.detector import WIDTH, NarrowResNet, imagenet, start
 from pnloc.errors import PnlocError
+
+NAME = ResNet18_Weights.IMAGENET1K_V1.url.rsplit("/", 1)[1]
 
 
 @pytest.fixture
-def hub(tmp_path, monkeypatch):
-    """A folder of torch's hub that holds a ResNet-18 of random weights under the name of the published ones, and that network."""
+def file(tmp_path, monkeypatch):
+    """Where torch's hub keeps the published ResNet-18."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    torch.manual_seed(0)
-    network = resnet18().eval()
     folder = tmp_path / "hub" / "checkpoints"
     folder.mkdir(parents=True)
-    torch.save(network.state_dict(), folder / ResNet18_Weights.IMAGENET1K_V1.url.rsplit("/", 1)[1])
-    return network
+    return folder / NAME
 
 
-def test_the_backbone_computes_what_torchvisions_network_computes_of_a_grey_image(hub):
-    body = NarrowResNet(64).eval()
-    pretrained.start(body, "imagenet")
+def test_the_backbone_computes_what_torchvisions_network_computes_of_a_grey_image(file):
+    torch.manual_seed(0)
+    net, body = resnet18().eval(), NarrowResNet(64).eval()
+    torch.save(net.state_dict(), file)
+    start(body, "imagenet")
     grey = torch.rand(2, 1, 64, 64)
     with torch.no_grad():
-        x = hub.layer1(hub.maxpool(hub.relu(hub.bn1(hub.conv1(grey.expand(-1, 3, -1, -1))))))
-        eighth = hub.layer2(x)
-        last = hub.layer4(hub.layer3(eighth))
-        ours = body(grey)
+        x = net.layer1(net.maxpool(net.relu(net.bn1(net.conv1(grey.expand(-1, 3, -1, -1))))))
+        eighth = net.layer2(x)
+        ours, last = body(grey), net.layer4(net.layer3(eighth))
     torch.testing.assert_close(ours["8"], eighth, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(ours["32"], last, rtol=1e-4, atol=1e-5)
 
 
-def test_random_weights_stay_as_they_are():
-    body = NarrowResNet(8)
+def test_what_a_detector_starts_from():
+    body = NarrowResNet(32)
     before = {k: v.clone() for k, v in body.state_dict().items()}
-    pretrained.start(body, "random")
+    start(body, "random")
     assert all(torch.equal(before[k], v) for k, v in body.state_dict().items())
-
-
-def test_a_narrow_network_and_an_unknown_name_are_refused(hub):
     with pytest.raises(PnlocError, match="width 64, not 32"):
-        pretrained.start(NarrowResNet(32), "imagenet")
+        start(body, "imagenet")
     with pytest.raises(PnlocError, match="'random' or 'imagenet' weights, not 'xray'"):
-        pretrained.start(NarrowResNet(64), "xray")
+        start(body, "xray")
+    for name in ("smoke", "demo", "public", "mimic"):
+        config = preset(name).detector
+        assert config.start == "random" or config.width == WIDTH
 
 
-def test_without_a_network_the_error_says_what_to_put_where(tmp_path, monkeypatch):
+def test_without_a_network_the_error_says_what_to_put_where(file, monkeypatch):
     def unreachable(*_, **__):
         raise URLError("no route")
 
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
-    with pytest.raises(
-        PnlocError, match=r"cannot be downloaded .*no route.*resnet18-\w+.pth into .*start='random'"
-    ):
-        pretrained.imagenet()
+    advice = rf"cannot be downloaded .*no route.*{NAME} into .*start='random'"
+    with pytest.raises(PnlocError, match=advice):
+        imagenet()
 
 
-@pytest.mark.parametrize("content", [b"<html>not found</html>", b""])
-def test_a_file_that_is_no_checkpoint_is_named(hub, tmp_path, content):
-    path = next((tmp_path / "hub" / "checkpoints").iterdir())
-    path.write_bytes(content)
-    with pytest.raises(
-        PnlocError, match=rf"{path.name}: not the weights of a ResNet-18 .*delete it"
-    ):
-        pretrained.imagenet()
+class Evil:
+    """What a pickle that runs code unpickles to."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (self.path, "w"))
 
 
-def test_a_file_that_would_run_code_is_not_read(hub, tmp_path):
-    class Evil:
-        def __reduce__(self):
-            return (open, (str(tmp_path / "ran"), "w"))
-
-    path = next((tmp_path / "hub" / "checkpoints").iterdir())
-    torch.save({"conv1.weight": Evil()}, path)
-    with pytest.raises(PnlocError, match="not the weights"):
-        pretrained.imagenet()
-    assert not (tmp_path / "ran").exists(), "reading the file ran what it said"
-
-
-def test_only_presets_of_the_right_width_ask_for_them():
-    for name in ("smoke", "demo", "public", "mimic"):
-        config = preset(name).detector
-        assert config.start == "random" or config.width == pretrained.WIDTH
-    assert preset("mimic").detector.start == "imagenet"
+@pytest.mark.parametrize("content", [b"<html>not found</html>", b"", Evil])
+def test_a_file_that_is_no_checkpoint_is_named_and_runs_no_code(file, tmp_path, content):
+    if content is Evil:
+        torch.save({"conv1.weight": Evil(str(tmp_path / "ran"))}, file)
+    else:
+        file.write_bytes(content)
+    with pytest.raises(PnlocError, match=rf"{NAME}: not the weights of a ResNet-18 .*delete it"):
+        imagenet()
+    assert not (tmp_path / "ran").exists()
