@@ -105,17 +105,17 @@ def run() -> pd.DataFrame:
     """Seconds for 2,000 samples; the slow sides are timed on fewer and scaled up."""
     found, truth, owners, negatives = scene()
     cases = metrics.cases(found, truth, negatives)
-    index = bootstrap.patient_index([c.image for c in cases], owners)
-    values = np.array([list(metrics.per_image(c).values()) for c in cases if len(c.true)])
-    boxed = index[: len(values)]
-    _, boxed = np.unique(boxed, return_inverse=True)
+    patients = [owners[case.image] for case in cases]
+    boxed = [case for case in cases if len(case.true)]  # they come first
+    values = np.array([list(metrics.per_image(case).values()) for case in boxed])
 
     def vectorised() -> None:
-        sums = bootstrap.by_patient(values, boxed)
-        _ = bootstrap.weights(len(sums), RESAMPLES, 0) @ sums
+        draws = bootstrap.Patients(patients[: len(boxed)], RESAMPLES, 0)
+        _ = draws.drawn @ draws.sums(*values.T)
 
-    drawn = bootstrap.weights(index.max() + 1, RESAMPLES, 0)[:, index]
-    loop = best_of(lambda: looped(values, boxed, LOOPED), 3) * RESAMPLES / LOOPED
+    drawn = bootstrap.Patients(patients, RESAMPLES, 0).weights
+    index = bootstrap.Patients(patients[: len(boxed)], RESAMPLES, 0).index
+    loop = best_of(lambda: looped(values, index, LOOPED), 3) * RESAMPLES / LOOPED
     coco = best_of(lambda: [by_pycocotools(cases) for _ in range(JUDGED)], 3) * RESAMPLES / JUDGED
     ours = best_of(vectorised, 5)
     precision = best_of(lambda: detection.average_precision(cases, drawn), 3)

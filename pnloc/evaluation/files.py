@@ -76,8 +76,8 @@ def evaluate(
     seed: int = 0,
 ) -> tuple[pd.DataFrame, list[str]]:
     """The table of pnloc.evaluation.localization.localization from files, and remarks."""
-    table, (known, remarks) = read_predictions(predictions), read_truth(truth, patients)
-    inside = table["image"].isin(known.patients.keys())
+    table, (target, remarks) = read_predictions(predictions), read_truth(truth, patients)
+    inside = table["image"].isin(target.patients.keys())
     if not inside.all():
         others = table.loc[~inside, "image"]
         first = f"(the first: '{others.iloc[0]}')"
@@ -89,7 +89,7 @@ def evaluate(
             f"{predictions}: {len(others)} boxes lie on {others.nunique()} images that {truth} "
             f"does not name and are left out {first}"
         )
-    return localization(table[inside], known, resamples, seed), remarks
+    return localization(table[inside], target, resamples, seed), remarks
 
 
 def _refuse(

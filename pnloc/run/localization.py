@@ -109,11 +109,11 @@ def _localization(run: Run) -> pd.DataFrame:
 def _differences(run: Run, method: str = "text-attention") -> pd.DataFrame:
     parts = []
     for one in measured(run):
-        saved = one.predictions
-        pairs = [(method, m) for m in saved if m != method and not m.endswith("-raw")]
-        pairs += [("report-given", "detector")] if "report-given" in saved else []
+        boxes = one.predictions
+        pairs = [(method, m) for m in boxes if m != method and not m.endswith("-raw")]
+        pairs += [("report-given", "detector")] if "report-given" in boxes else []
         for a, b in pairs:
-            table = metrics.differences(saved[a], saved[b], one.truth, **draws(run))
+            table = metrics.differences(boxes[a], boxes[b], one.truth, **draws(run))
             parts.append(table.assign(dataset=one.name, method=a, against=b))
     table = pd.concat(parts, ignore_index=True)
     return table.assign(p_holm=table.groupby(["dataset", "metric"])["p"].transform(holm))
@@ -165,7 +165,7 @@ def failures(run: Run) -> pd.DataFrame:
     """
     parts = []
     for one in measured(run):
-        true = described(run, one.name, one.truth.boxes.sort_values("image", kind="stable"))
+        true = with_traits(run, one.name, one.truth.boxes.sort_values("image", kind="stable"))
         for method in (m for m in one.predictions if m in FAILING):
             found = hits(one.predictions[method], true)
             table = shares(true.assign(found=found), one.truth.patients, **draws(run))
@@ -174,7 +174,7 @@ def failures(run: Run) -> pd.DataFrame:
     return _written(run, "failures", pd.concat(parts, ignore_index=True), columns)
 
 
-def described(run: Run, name: str, boxes: pd.DataFrame) -> pd.DataFrame:
+def with_traits(run: Run, name: str, boxes: pd.DataFrame) -> pd.DataFrame:
     """True boxes of a set (image, x1, y1, x2, y2) with their size and what the generator tells.
 
     Sizes are thirds of the boxes by their share of the image. Of a generated set: zone, lobe, kind
