@@ -104,27 +104,6 @@ def patients_of(images: Sequence[str], patients: Mapping[str, str]) -> list[str]
     return [patients[image] for image in images]
 
 
-def of_images(patients: Sequence[str], resamples: int, seed: int) -> np.ndarray:
-    """How often each image counts in each bootstrap sample of the patients [n]: int [resamples, n]."""
-    index = np.unique(np.asarray(patients), return_inverse=True)[1]
-    return weights(index.max() + 1, resamples, seed)[:, index]
-
-
-def patient_index(images: Sequence[str], patients: Mapping[str, str]) -> np.ndarray:
-    """For each image the number of its patient, int [len(images)], counted from 0 in the order of their names."""
-    unknown = [image for image in images if image not in patients]
-    if unknown:
-        raise PnlocError(f"image '{unknown[0]}' has no patient")
-    return np.unique([patients[image] for image in images], return_inverse=True)[1]
-
-
-def by_patient(values: np.ndarray, index: np.ndarray) -> np.ndarray:
-    """Sums over the images of each patient: values [images, columns], index [images] -> [patients, columns]."""
-    sums = np.zeros((index.max() + 1, values.shape[1]))
-    np.add.at(sums, index, values)
-    return sums
-
-
 def p_value(drawn: np.ndarray) -> float:
     """Two-sided p value of 'no difference' from bootstrapped differences [B].
 

@@ -1,31 +1,38 @@
-"""The detector alone, cross-validated by patient: every image of its set is measured, by a detector that has not seen its patient.
+"""Further detectors, of folds of patients or other seeds, and the detector cross-validated by them.
 
-One held-out part of a small set has few boxes, and its figures hang on which these are. Here all boxes count. What a line must choose (how many
-boxes, from which level on) is chosen for each fold on the other folds' images, each seen by the detector of its own fold.
+The first fold holds the images that the run's own detector was not trained on; the training
+images are split among the other folds, each with a detector trained on all images but its own. So
+every image of the detector's set is measured by a detector that has not seen its patient: one
+held-out part of a small set has few boxes, and its figures hang on which these are. What a method
+must choose is chosen for each fold on the other folds' images. On other sets, where no detector
+has seen any patient, all are averaged (pnloc.run.severity.ensemble).
 """
 
 from collections.abc import Sequence
+from functools import lru_cache, partial
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from sklearn.model_selection import StratifiedGroupKFold
 
 from pnloc.baselines import heatmaps, priors
-from pnloc.boxes import union_iou
-from pnloc.evaluation import bootstrap
+from pnloc.boxes import fixed_pair, union_iou
+from pnloc.detector import Detector
 from pnloc.evaluation import localization as metrics
-from pnloc.files import read_csv, write_table
+from pnloc.evaluation.bootstrap import NAN, Patients
+from pnloc.files import read_csv
 from pnloc.localizer import MOST, SHARES, Boxes, Choice, normalized_scores, pick
-from pnloc.run import members
-from pnloc.run.cache import lay_out
+from pnloc.regions import Regions, concatenate, extract
+from pnloc.run.cache import Trained
 from pnloc.run.evidence import Images, scaled
-from pnloc.run.predictions import BOX_TABLE, boxes_table
+from pnloc.run.predictions import boxes_table
 from pnloc.run.run import Run
 
 BLIND = ("fixed-boxes", "heat-map")
 METHODS = (*BLIND, "detector-top", "detector", "detector-mask")
-COLUMNS = ["dataset", "method", "metric", "threshold", "value", "low", "high", "n"]
+COLUMNS = ["dataset", "method", "metric", "threshold", *metrics.ESTIMATE]
 SHOWN = {
     "miou": "union IoU",
     "acc@0.3": "acc, T .3",
@@ -36,156 +43,173 @@ SHOWN = {
 }
 
 
+def home(run: Run) -> str:
+    """Title of the set whose boxes train the detectors."""
+    return run.title(run.preset.roles.detector)
+
+
+@lru_cache(None)
+def folds(run: Run) -> np.ndarray:
+    """The fold [N], from 0 on, of each image of the detector's set.
+
+    Patients are whole; all folds but the first have about as many images with a box.
+    """
+    name = home(run)
+    boxed = np.array([len(boxes) > 0 for boxes in run.sets.true_boxes(name)])
+    patients = run.sets.records(name).images["patient"].to_numpy()
+    training, fold = run.sets.rows(name, "train"), np.zeros(len(boxed), dtype=int)
+    split = StratifiedGroupKFold(run.preset.folds - 1, shuffle=True, random_state=run.seed)
+    parts = split.split(training, boxed[training], patients[training])
+    for number, (_, rows) in enumerate(parts, start=1):
+        fold[training[rows]] = number
+    return fold
+
+
+def plan(run: Run, number: int) -> tuple[str, np.ndarray, int]:
+    """Stage, training rows and seed of the detector of that number, from 1 on.
+
+    It is that of a fold while there are any, then of another seed.
+    """
+    seed = run.seed + 1000 * number
+    if number < run.preset.folds:
+        return f"detector-fold-{number}", np.flatnonzero(folds(run) != number), seed
+    return f"detector-member-{number}", run.sets.rows(home(run), "train"), seed
+
+
+def member_stage(run: Run, number: int) -> Trained:
+    """The detector of that number, from 0, the run's own, on."""
+    return run.train_detector(*plan(run, number)) if number else run.detector_stage
+
+
+@lru_cache(None)
+def further(run: Run) -> list[Detector]:
+    """The detectors that are averaged with the run's own."""
+    return [member_stage(run, number).load() for number in range(1, run.preset.severity.detectors)]
+
+
+def fold_keys(run: Run) -> list[str]:
+    """Fingerprints of the detectors of all folds."""
+    return [member_stage(run, number).key for number in range(run.preset.folds)]
+
+
+def unseen_regions(run: Run) -> Regions:
+    """Regions of every image of the detector's set, by the detector of its own fold."""
+    name, fold, config = home(run), folds(run), run.preset.regions
+
+    def make(folder: Path, _: str) -> None:
+        pixels = run.sets.pixels(name)
+        detectors = [member_stage(run, number).load() for number in range(run.preset.folds)]
+        parts = [extract(d, pixels[fold == k], config) for k, d in enumerate(detectors)]
+        order = np.argsort(np.argsort(fold, kind="stable"))
+        concatenate(parts).rows(order).save(folder / "regions.safetensors")
+
+    folder, _ = run.cache.stage("regions-folds", fold_keys(run), config, make=make, code=(extract,))
+    return Regions.load(folder / "regions.safetensors")
+
+
 def chosen(
     ways: Sequence[list[np.ndarray]], truth: list[np.ndarray], fold: np.ndarray
 ) -> np.ndarray:
-    """Of several ways to give boxes to N images, for each image the number [N] of the one with the best mean union IoU on the other folds' boxed images.
+    """For each of N images the number [N] of the way with the best union IoU on the other folds.
 
-    ways: boxes [n, 4] per image, for each way; truth: true boxes per image; fold [N]. Of equal ways the first; without boxed images
-    elsewhere, too.
+    ways: boxes [n, 4] per image, for each way; truth: true boxes per image; fold [N]. The mean is
+    over images with a box. Of equal ways the first; so, too, without such images elsewhere.
     """
-    boxed = np.array([len(t) > 0 for t in truth])
-    values = np.array(
-        [
-            [union_iou(b, t) if len(t) else 0.0 for b, t in zip(way, truth, strict=True)]
-            for way in ways
-        ]
-    )
+    boxed = np.array([len(true) > 0 for true in truth])
+    pairs = [zip(way, truth, strict=True) for way in ways]
+    values = np.array([[union_iou(b, t) if len(t) else 0.0 for b, t in way] for way in pairs])
     best = {k: int(np.argmax(values[:, boxed & (fold != k)].sum(1))) for k in np.unique(fold)}
     return np.array([best[k] for k in fold], dtype=int)
 
 
-def found(run: Run) -> dict[str, Boxes]:
-    """Boxes and scores of every method for every image of the detector's set, in pixels of the square input."""
-    name = members.home(run)
-    regions, fold, truth = (
-        members.unseen_regions(run),
-        members.folds(run),
-        run.sets.true_boxes(name),
-    )
-    likely, mass = regions.image.numpy(), normalized_scores(regions)
-    maps = heatmaps.mask_maps(regions, run.preset.detector.side)
+def predictions(run: Run) -> dict[str, Boxes]:
+    """Boxes and scores of every method for every image of the detector's set, in input pixels."""
+    truth, fold, regions = run.sets.true_boxes(home(run)), folds(run), unseen_regions(run)
+    scores, maps = normalized_scores(regions), heatmaps.mask_maps(regions, run.preset.detector.side)
+    grid = [Choice(share, most) for share, most in product(SHARES, MOST)]
     ways = {
-        "detector-top": [pick(regions, mass, Choice(1.0, 1))],
-        "detector": [
-            pick(regions, mass, Choice(share, most)) for share, most in product(SHARES, MOST)
-        ],
+        "detector-top": [pick(regions, scores, Choice(1.0, 1))],
+        "detector": [pick(regions, scores, choice) for choice in grid],
         "detector-mask": [boxes for _, boxes in heatmaps.every_choice(maps, "")],
     }
-    lines = _blind(run, name, fold, truth)
-    for line, made in ways.items():
-        boxes = [[b for b, _ in way] for way in made]
-        best = chosen(boxes, truth, fold)
-        own = [made[k][row] for row, k in enumerate(best)]
-        lines[line] = scaled(own, likely)
-    return lines
+    result = _blind(run, truth, fold)
+    for method, tried in ways.items():
+        best = chosen([[boxes for boxes, _ in way] for way in tried], truth, fold)
+        own = [tried[k][row] for row, k in enumerate(best)]
+        result[method] = scaled(own, regions.image.numpy())
+    return result
 
 
-def _blind(run: Run, name: str, fold: np.ndarray, truth: list[np.ndarray]) -> dict[str, Boxes]:
-    """Boxes that no image is read for, from the boxes of the other folds."""
-    images = run.sets.records(name).images
-    whole = images[["width", "height", "width", "height"]].to_numpy(float)
-    relative = [
-        t.inverse(b) / s for t, b, s in zip(run.sets.letterboxes(images), truth, whole, strict=True)
-    ]
-    lines: dict[str, Boxes] = {line: [None] * len(images) for line in BLIND}
+def _blind(run: Run, truth: list[np.ndarray], fold: np.ndarray) -> dict[str, Boxes]:
+    """Boxes guessed without the image, from the boxes of the other folds."""
+    images = run.sets.records(home(run)).images
+    sides = images[["width", "height", "width", "height"]].to_numpy(float)
+    triples = zip(run.sets.letterboxes(images), truth, sides, strict=True)
+    relative = [letterbox.inverse(boxes) / side for letterbox, boxes, side in triples]
+    result: dict[str, Boxes] = {method: [None] * len(images) for method in BLIND}
     for k in np.unique(fold):
         rows, others = np.flatnonzero(fold == k), np.flatnonzero(fold != k)
         boxes = np.concatenate([relative[i] for i in others])
         heat = priors.heat_map(boxes)
         ways = [heatmaps.boxes_of(heat, c)[0] / len(heat) for c in heatmaps.candidates("")]
         boxed = [i for i in others if len(truth[i])]
-        values = [np.mean([union_iou(way, relative[i]) for i in boxed]) for way in ways]
-        for line, guess in (
-            ("fixed-boxes", priors.fixed_pair(boxes)),
-            ("heat-map", ways[int(np.argmax(values))]),
-        ):
-            for row, placed in zip(rows, Images(run, name, rows).place(guess), strict=True):
-                lines[line][row] = (placed, np.ones(len(placed)))
-    return lines
+        unions = [np.mean([union_iou(way, relative[i]) for i in boxed]) for way in ways]
+        guesses = (fixed_pair(boxes), ways[int(np.argmax(unions))])
+        for method, guess in zip(BLIND, guesses, strict=True):
+            placed = Images(run, home(run), rows).place(guess)
+            for row, own in zip(rows, placed, strict=True):
+                result[method][row] = (own, np.ones(len(own)))
+    return result
 
 
 def tables(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """`tables/detector_folds.csv`: dataset, method, metric, threshold, value, low, high, n (pnloc.evaluation.localization.localization; 'boxes', how many are
-    predicted per image with a true box; 'auc' of the image-level head for the presence of one); and `detector_folds_differences.csv`: dataset,
-    method, against, metric, value, low, high, n, p, not corrected.
+    """Two tables of the cross-validated detector; empty where the preset has no folds.
 
-    The boxes stand in `predictions/<set>-folds--<method>.csv`, with the truth beside them. Both are empty where the preset has no folds.
+    `tables/detector_folds.csv`: dataset, method, metric, threshold, value, low, high, n. Metrics
+    are those of pnloc.evaluation.localization; 'boxes', predicted boxes per image with a true
+    box; 'auc' of the image-level score for the presence of one.
+    `tables/detector_folds_differences.csv`: dataset, method, against, metric, value, low, high,
+    n, p (not corrected). The boxes stand in `predictions/<set>-folds--<method>.csv`, with the
+    truth beside them.
     """
     if not run.preset.folds:
-        return pd.DataFrame(columns=COLUMNS), pd.DataFrame(
-            columns=[*COLUMNS[:2], "against", *COLUMNS[2:]]
-        )
+        gaps = pd.DataFrame(columns=[*COLUMNS[:2], "against", *COLUMNS[2:]])
+        return pd.DataFrame(columns=COLUMNS), gaps
 
-    def make(folder: Path, _: str) -> None:
-        for name, table in _made(run).items():
-            write_table(folder / f"{name}.csv", table)
+    def make() -> dict[str, pd.DataFrame]:
+        return _tables(run)
 
-    inputs = (members.fold_keys(run), run.preset.regions, run.preset.resamples, run.seed)
-    folder, _ = run.cache.stage("folds", *inputs, make=make)
-    lay_out(folder, run.root)
-    ends = ("", "_differences")
-    return tuple(
-        read_csv(folder / f"detector_folds{end}.csv", float_precision="round_trip") for end in ends
-    )
+    inputs = (fold_keys(run), run.preset.regions, run.preset.resamples, run.seed)
+    folder = run.cache.tables("folds", *inputs, make=make)
+    names = ("detector_folds", "detector_folds_differences")
+    return tuple(read_csv(folder / f"{name}.csv", float_precision="round_trip") for name in names)
 
 
-def _made(run: Run) -> dict[str, pd.DataFrame]:
-    name, records = members.home(run), run.sets.records(members.home(run))
+def _tables(run: Run) -> dict[str, pd.DataFrame]:
+    name, options = home(run), {"resamples": run.preset.resamples, "seed": run.seed}
+    records, boxed = run.sets.records(name), [len(b) > 0 for b in run.sets.true_boxes(name)]
     images, rows = records.images, np.arange(len(records.images))
-    patients = dict(zip(images["image"], images["patient"], strict=True))
-    truth = records.boxes[["image", *BOX_TABLE[1:5]]]
-    without = images.loc[~images["image"].isin(truth["image"]), "image"]
-    known = metrics.Truth(truth, patients, without)
-    options = {"resamples": run.preset.resamples, "seed": run.seed}
-    saved = {method: boxes_table(run, name, rows, boxes) for method, boxes in found(run).items()}
-    parts = [_image_level(run)]
-    for method, predictions in saved.items():
-        table = metrics.localization(predictions, known, **options)
-        parts.append(pd.concat([table, _counts(run, predictions)]).assign(method=method))
-    pairs = product([m for m in METHODS if m not in BLIND], BLIND)
+    patients, boxed = images.set_index("image")["patient"], np.array(boxed)
+    boxes, negatives = records.boxes[["image", *metrics.CORNERS]], patients.index[~boxed]
+    truth = metrics.Truth(boxes, patients.to_dict(), negatives)
+    draws, of_boxed = (Patients(part, **options) for part in (patients, patients[boxed]))
+    auc = draws.of(partial(metrics.auc, boxed, unseen_regions(run).image.numpy()))
+    parts = [pd.DataFrame([("detector", "auc", NAN, *auc)], columns=COLUMNS[1:])]
+    saved = {m: boxes_table(run, name, rows, found) for m, found in predictions(run).items()}
+    for method, table in saved.items():
+        counts = table["image"].value_counts().reindex(patients.index[boxed], fill_value=0)
+        count = [("boxes", NAN, *of_boxed.mean(counts.to_numpy()))]
+        count = pd.DataFrame(count, columns=COLUMNS[2:])
+        measured = metrics.localization(table, truth, **options)
+        parts.append(pd.concat([measured, count]).assign(method=method))
     gaps = [
-        metrics.differences(saved[a], saved[b], known, **options).assign(method=a, against=b)
-        for a, b in pairs
+        metrics.differences(saved[a], saved[b], truth, **options).assign(method=a, against=b)
+        for a, b in product([m for m in METHODS if m not in BLIND], BLIND)
     ]
-    file = pd.concat([truth, pd.DataFrame({"image": without})], ignore_index=True)
-    whole = pd.concat(parts, ignore_index=True).assign(dataset=name)[COLUMNS]
+    file = pd.concat([boxes, pd.DataFrame({"image": negatives})], ignore_index=True)
     return {
-        "detector_folds": whole,
+        "detector_folds": pd.concat(parts, ignore_index=True).assign(dataset=name)[COLUMNS],
         "detector_folds_differences": pd.concat(gaps, ignore_index=True).assign(dataset=name),
         f"{name}-folds--truth": file.assign(patient=file["image"].map(patients)),
         **{f"{name}-folds--{method}": table for method, table in saved.items()},
     }
-
-
-def _drawn(run: Run, rows: np.ndarray) -> np.ndarray:
-    """Weights [1 + B, n] of some images: ones, then bootstrapped over their patients."""
-    patients = run.sets.records(members.home(run)).images["patient"].to_numpy()[rows]
-    drawn = bootstrap.of_images(patients, run.preset.resamples, run.seed)
-    return np.concatenate([np.ones((1, len(rows)), dtype=drawn.dtype), drawn])
-
-
-def _counts(run: Run, predictions: pd.DataFrame) -> pd.DataFrame:
-    """Predicted boxes per image with a true box."""
-    name = members.home(run)
-    rows = np.flatnonzero([len(b) > 0 for b in run.sets.true_boxes(name)])
-    counts = (
-        predictions["image"]
-        .value_counts()
-        .reindex(run.sets.records(name).images["image"].iloc[rows], fill_value=0)
-    )
-    drawn = _drawn(run, rows)
-    values = drawn @ counts.to_numpy() / drawn.sum(1)
-    return pd.DataFrame(
-        [("boxes", np.nan, values[0], *bootstrap.interval(values[1:]), len(rows))],
-        columns=COLUMNS[2:],
-    )
-
-
-def _image_level(run: Run) -> pd.DataFrame:
-    present = np.array([len(b) > 0 for b in run.sets.true_boxes(members.home(run))])
-    values = metrics.auc(
-        present, members.unseen_regions(run).image.numpy(), _drawn(run, np.arange(len(present)))
-    )
-    row = ("detector", "auc", np.nan, values[0], *bootstrap.interval(values[1:]), len(present))
-    return pd.DataFrame([row], columns=COLUMNS[1:])

@@ -20,7 +20,7 @@ from pnloc.images import Letterbox, read_gray
 from pnloc.localizer import Choice, normalized_scores, pick
 from pnloc.parallel import device
 from pnloc.regions import Regions, extract
-from pnloc.run import members
+from pnloc.run import folds
 from pnloc.run.run import Run
 from pnloc.run.severity import lungs
 
@@ -32,8 +32,8 @@ PADDED, CROPPED = "padded", "centre crop"  # an image as a square: ours, and as 
 
 @lru_cache(None)
 def detectors(run: Run) -> "list[Detector]":
-    """The run's detector and, where the preset asks for more, further ones (pnloc.run.members)."""
-    return [run.detector, *members.further(run)]
+    """The run's detector and, where the preset asks for more, further ones (pnloc.run.folds)."""
+    return [run.detector, *folds.further(run)]
 
 
 def lungs_stage(run: Run) -> tuple[Path, str]:
@@ -121,7 +121,7 @@ def unseen_view(run: Run, name: str, rows: np.ndarray, choice: Choice) -> View:
     Of the detectors' own set, rows must be none that the run's own detector was trained on; where
     others have learned from them, it stands alone.
     """
-    alone = run.preset.folds and name == members.home(run)
+    alone = run.preset.folds and name == folds.home(run)
     ensemble = [run.detector] if alone else detectors(run)
     return view(run, ensemble, run.sets.pixels(name)[rows], choice)
 

@@ -16,7 +16,7 @@ from pnloc.boxes import fixed_pair
 from pnloc.data import duplicates, readers
 from pnloc.evaluation import severity
 from pnloc.localizer import Choice, image_attention, pick
-from pnloc.run import members
+from pnloc.run import folds
 from pnloc.run.run import Run
 from pnloc.run.sets import NAMES
 from pnloc.run.severity import ensemble, lungs
@@ -57,7 +57,7 @@ def values(run: Run, name: str, rows: np.ndarray, choices: dict[str, Choice]) ->
     view = ensemble.unseen_view(run, name, rows, choices["detector"])
     columns = of_view(view, here, picture) | attended(run, name, rows, choices, here)
     columns[ONE] = log_odds(view.image[0])
-    trained = run.sets.records(members.home(run))
+    trained = run.sets.records(folds.home(run))
     prior = fixed_pair(priors.training_boxes(trained.images, trained.boxes))
     pairs = [b.boxes(prior * [b.width, b.height, b.width, b.height]) / side for b in boxes]
     equalized = np.stack([severity.equalized(p) for p in pixels])
@@ -132,7 +132,7 @@ def validated(run: Run, choices: dict[str, Choice]) -> tuple[pd.DataFrame, np.nd
 
     They are images of the detector's set that were in no training and are in no severity set.
     """
-    name = members.home(run)
+    name = folds.home(run)
     rows = run.sets.rows(name, *run.preset.severity.chosen_on)
     table = saved(run, name, rows, choices)
     truth = run.sets.true_boxes(name)
@@ -145,7 +145,7 @@ def models(run: Run, name: str) -> list[str]:
     """Fingerprints of all that read-outs of a set depend on, but for the choices."""
     further = range(1, run.preset.severity.detectors)
     return [
-        *(members.member_stage(run, number)[1] for number in further),
+        *(folds.member_stage(run, number)[1] for number in further),
         run.regions_stage(name)[1],
         *(run.localizer_stage(text)[1] for text in (True, False)),
         run.classifier_stage[1],

@@ -12,7 +12,7 @@ from pnloc.evaluation import severity
 from pnloc.evaluation.bootstrap import Patients
 from pnloc.files import read_csv
 from pnloc.localizer import Choice
-from pnloc.run import members
+from pnloc.run import folds
 from pnloc.run.predictions import choose
 from pnloc.run.run import Run
 from pnloc.run.severity import ensemble, lungs, readouts
@@ -163,7 +163,7 @@ def by_input(
     Zero-shot, one detector; 'same' is the rank correlation with the read-out of the padded square.
     The validation images of the detector's set have the boxed share of their lungs as a score.
     """
-    home = members.home(run)
+    home = folds.home(run)
     table, truth = validated
     patients = run.sets.records(home).images.set_index("image")["patient"]
     rows = table.assign(**{BOXED: truth}, patient=patients.reindex(table.index))
@@ -310,7 +310,7 @@ def severity_table(run: Run) -> pd.DataFrame:
             "severity": associations(run, tables),
         }
 
-    upstream = [readouts.models(run, name) for name in (members.home(run), *severity_sets(run))]
+    upstream = [readouts.models(run, name) for name in (folds.home(run), *severity_sets(run))]
     settings = (run.preset.severity, run.preset.resamples, run.seed)
     folder = run.cache.tables("severity", upstream, *settings, make=make)
     return read_csv(folder / "severity.csv", float_precision="round_trip")
