@@ -100,22 +100,3 @@ def fuse(
     weights = (iou(boxes[rows], boxes) >= overlap) * np.asarray(scores, dtype=np.float64)
     total = weights.sum(1, keepdims=True)
     return np.where(total > 0, weights @ boxes / np.where(total > 0, total, 1), boxes[rows])
-
-
-def fixed_pair(boxes: np.ndarray) -> np.ndarray:
-    """Two boxes [2, 4] that need no image: the median box of each half of the picture.
-
-    boxes [N, 4] are training boxes relative to their image (0 to 1). A half without a box mirrors
-    the other.
-    """
-    boxes = as_boxes(boxes)
-    left = boxes[(boxes[:, 0] + boxes[:, 2]) / 2 < 0.5]
-    right = boxes[(boxes[:, 0] + boxes[:, 2]) / 2 >= 0.5]
-    if len(left) == 0 and len(right) == 0:
-        return np.zeros((0, 4))
-    halves = [np.median(half, axis=0) if len(half) else None for half in (left, right)]
-    for here, other in ((0, 1), (1, 0)):
-        if halves[here] is None:
-            x1, y1, x2, y2 = halves[other]
-            halves[here] = np.array([1 - x2, y1, 1 - x1, y2])
-    return np.stack(halves)

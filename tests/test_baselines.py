@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from pnloc.baselines import heatmaps, priors
 from pnloc.baselines.heatmaps import HeatChoice, boxes_of
-from pnloc.boxes import area, fixed_pair
+from pnloc.baselines.priors import fixed_pair
+from pnloc.boxes import area
 from pnloc.reports.phrases import asserted_places, padded
 
 # Per side three boxes, one above the other; the right lung is on the left of the picture.

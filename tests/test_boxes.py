@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from pnloc import boxes as b
+from pnloc.baselines.priors import fixed_pair
 
 NONE = np.zeros((0, 4))
 
@@ -69,10 +70,10 @@ def test_select_keeps_good_boxes_that_do_not_repeat():
 
 def test_fixed_pair_is_the_median_of_each_half_and_mirrors_an_empty_one():
     left = [[0.1, 0.2, 0.3, 0.6], [0.1, 0.4, 0.3, 0.8], [0.2, 0.3, 0.4, 0.7]]
-    pair = b.fixed_pair(np.array(left))
+    pair = fixed_pair(np.array(left))
     assert pair[0] == pytest.approx([0.1, 0.3, 0.3, 0.7])
     assert pair[1] == pytest.approx([0.7, 0.3, 0.9, 0.7])
-    assert b.fixed_pair(NONE).shape == (0, 4)
+    assert fixed_pair(NONE).shape == (0, 4)
 
 
 def test_a_fused_box_is_the_mean_of_those_that_overlap_it_by_score():

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from pnloc.baselines.heatmaps import coverage
-from pnloc.boxes import area, as_boxes, fixed_pair, iou
+from pnloc.boxes import area, as_boxes, iou
 from pnloc.model import PLACES
 from pnloc.regions import Regions
 
@@ -57,7 +57,7 @@ def place_boxes(training: np.ndarray) -> np.ndarray:
 
     It is the median of the training boxes whose centre lies on that side, and in that third of
     the height of `whole_lungs`; the right lung is on the left of the picture. A place without
-    boxes takes its third of the box of its side (`pnloc.boxes.fixed_pair`). NaN without any boxes.
+    boxes takes its third of the box of its side (`fixed_pair`). NaN without any boxes.
     """
     training = as_boxes(training)
     if len(training) == 0:
@@ -105,3 +105,22 @@ def best_proposals(regions: Regions, truth: list[np.ndarray]) -> list[np.ndarray
         some = len(true) and len(own)
         boxes.append(own[np.unique(iou(true, own).argmax(1))] if some else np.zeros((0, 4)))
     return boxes
+
+
+def fixed_pair(boxes: np.ndarray) -> np.ndarray:
+    """Two boxes [2, 4] that need no image: the median box of each half of the picture.
+
+    boxes [N, 4] are training boxes relative to their image (0 to 1). A half without a box mirrors
+    the other.
+    """
+    boxes = as_boxes(boxes)
+    left = boxes[(boxes[:, 0] + boxes[:, 2]) / 2 < 0.5]
+    right = boxes[(boxes[:, 0] + boxes[:, 2]) / 2 >= 0.5]
+    if len(left) == 0 and len(right) == 0:
+        return np.zeros((0, 4))
+    halves = [np.median(half, axis=0) if len(half) else None for half in (left, right)]
+    for here, other in ((0, 1), (1, 0)):
+        if halves[here] is None:
+            x1, y1, x2, y2 = halves[other]
+            halves[here] = np.array([1 - x2, y1, 1 - x1, y2])
+    return np.stack(halves)

@@ -29,8 +29,8 @@ from pnloc import localizer, parallel
 from pnloc.baselines import grounding, heatmaps, priors, supervised, weak
 from pnloc.baselines.classifier import Classifier
 from pnloc.baselines.grounding import Align2Ground, ContrastiveGrounding
+from pnloc.baselines.priors import fixed_pair
 from pnloc.baselines.supervised import FasterRegions
-from pnloc.boxes import fixed_pair
 from pnloc.config import BASELINES, FROM_BOXES
 from pnloc.detector import Detector
 from pnloc.errors import PnlocError

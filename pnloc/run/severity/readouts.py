@@ -12,7 +12,7 @@ import pandas as pd
 from sklearn.metrics import roc_auc_score
 
 from pnloc.baselines import heatmaps, priors
-from pnloc.boxes import fixed_pair
+from pnloc.baselines.priors import fixed_pair
 from pnloc.data import duplicates, readers
 from pnloc.evaluation import severity
 from pnloc.localizer import Choice, image_attention, pick
