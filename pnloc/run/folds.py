@@ -18,7 +18,8 @@ import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 
 from pnloc.baselines import heatmaps, priors
-from pnloc.boxes import fixed_pair, union_iou
+from pnloc.baselines.priors import fixed_pair
+from pnloc.boxes import union_iou
 from pnloc.detector import Detector
 from pnloc.evaluation import localization as metrics
 from pnloc.evaluation.bootstrap import NAN, Patients
