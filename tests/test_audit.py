@@ -1,4 +1,4 @@
-"""data check: every set is read, counted and compared; what it ends with, what it prints, what it writes."""
+"""data check: every set is read, counted and compared; its status, output and files."""
 
 import json
 from pathlib import Path
@@ -6,15 +6,32 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from PIL import Image
-from test_damaged import RSNA, noise, sound_covid, sound_mimic, sound_nih, sound_rsna
-from test_datasets import COVID_HEADER, NIH_ENTRIES, RSNA_LABELS, entry, study, write
+from trees import (
+    COVID,
+    COVID_HEADER,
+    DATA,
+    NIH,
+    NIH_ENTRIES,
+    RSNA,
+    RSNA_HEADER,
+    RSNA_LABELS,
+    draw,
+    entry,
+    sound_covid,
+    sound_mimic,
+    sound_nih,
+    sound_rsna,
+    study,
+    table,
+    write,
+)
 
 from pnloc.cli import main
-from pnloc.data import rsna
-from pnloc.data.readers import FOLDERS
 from pnloc.data.records import FATES, assign_splits
+from pnloc.run.run import open_run
 
-DATA = Path(__file__).parents[2] / "shared" / "data"
+RSNA_IMAGES = f"{RSNA}/stage_2_train_images"
+MAPPING = f"{RSNA}/nih-of-rsna.csv"
 
 
 @pytest.fixture
@@ -24,259 +41,171 @@ def data(tmp_path) -> Path:
     sound_rsna(root)
     sound_nih(root)
     sound_covid(root)
-    patients = [f"{n:08d}_000.png" for n in (101, 102, 103, 104)]  # not those of sound_nih
-    rows = [f"{image},{nih}" for image, nih in zip("abcd", patients, strict=True)]
-    write(root / RSNA / "nih-of-rsna.csv", "\n".join(["patientId,nih_image", *rows, ""]))
+    rows = [f"{name},{n:08d}_000.png" for n, name in enumerate("abcd", 101)]  # not sound_nih's
+    table(root / MAPPING, "patientId,nih_image", rows)
     return root
 
 
-def check(data: Path, tmp_path: Path, *options: str, preset: str = "public") -> int:
-    return main(
-        [
-            "data",
-            "check",
-            "--preset",
-            preset,
-            "--data",
-            str(data),
-            "--artifacts",
-            str(tmp_path / "a"),
-            *options,
-        ]
-    )
+@pytest.fixture
+def check(data, tmp_path, capsys):
+    """Runs the command and gives its status and what it prints, parsed with --json."""
+
+    def run(*options: str, folder: Path = data, preset: str = "public") -> tuple:
+        where = ["--data", str(folder), "--artifacts", str(tmp_path / "a")]
+        status = main(["data", "check", "--preset", preset, *where, *options])
+        text = capsys.readouterr().out
+        return status, json.loads(text) if "--json" in options else text
+
+    return run
 
 
-def told(data: Path, tmp_path: Path, capsys, *options: str, preset: str = "public") -> dict:
-    status = check(data, tmp_path, "--json", *options, preset=preset)
-    out = json.loads(capsys.readouterr().out)
-    assert out["status"] == status
-    return out
+def split_of(patient: str) -> str:
+    return assign_splits(pd.Series([patient]), "rsna")[0]
 
 
-def test_sound_sets_end_with_0_and_every_row_is_accounted_for(data, tmp_path, capsys):
-    out = told(data, tmp_path, capsys)
-    assert (
-        out["status"] == 0
-        and out["quarantine"] == []
-        and out["unusable"] == {}
-        and out["same_content"] == []
-    )
+def test_sound_sets_end_with_0_and_every_row_is_accounted_for(check, tmp_path):
+    status, out = check("--json")
+    assert (status, out["status"], out["quarantine"], out["same_content"]) == (0, 0, [], [])
     assert set(out["sets"]) == {"rsna", "chestxray8", "covid19", "openi"}
     assert out["sets"]["openi"]["rows"]["reports"]["used"] == 3955
-    for found in out["sets"].values():
-        for counts in found["rows"].values():
+    for records in out["sets"].values():
+        for counts in records["rows"].values():
             assert counts["rows"] == sum(counts[fate] for fate in FATES)
     split = out["sets"]["rsna"]["splits"]["all"]
-    assert [split[k] for k in ("used", "patients", "positive", "with boxes", "boxes")] == [
-        4,
-        4,
-        2,
-        2,
-        3,
-    ]
+    names = ("used", "patients", "positive", "with boxes", "boxes")
+    assert [split[name] for name in names] == [4, 4, 2, 2, 3]
     assert len(out["sets"]["rsna"]["split_digest"]) == 16
     assert len(pd.read_csv(tmp_path / "a" / "public" / "quarantine.csv")) == 0
 
 
-def test_what_is_in_quarantine_ends_with_1_and_is_in_the_table(data, tmp_path, capsys):
-    (data / RSNA / "stage_2_train_images" / "b.jpg").write_bytes(b"\xff\xd8\xff")
-    assert check(data, tmp_path) == 1
-    table = pd.read_csv(tmp_path / "a" / "public" / "quarantine.csv")
-    assert table.columns.tolist() == ["set", "file", "row", "reason"]
-    assert [(row.set, Path(row.file).name) for row in table.itertuples()] == [("rsna", "b.jpg")]
-    assert "1 in quarantine" in capsys.readouterr().out
-
-
-def test_pixels_that_are_cut_are_found_by_decoding_and_a_quick_check_says_that_it_did_not_look(
-    data, tmp_path, capsys
-):
-    path = data / RSNA / "stage_2_train_images" / "a.png"
+def test_cut_pixels_end_with_1_and_a_quick_check_says_that_it_did_not_look(data, check, tmp_path):
+    path = data / RSNA_IMAGES / "a.png"
     path.write_bytes(path.read_bytes()[:-300])
-    out = told(data, tmp_path, capsys)
-    assert out["status"] == 1 and out["sets"]["rsna"]["rows"]["images"]["quarantined"] == 1
-    assert out["sets"]["rsna"]["rows"]["boxes"] == {
-        "rows": 3,
-        "used": 1,
-        "missing": 0,
-        "excluded": 0,
-        "quarantined": 2,
-    }
-    quick = told(data, tmp_path, capsys, "--quick")
-    assert quick["status"] == 0
-    assert any("no image was decoded" in remark for remark in quick["remarks"])
+    status, out = check("--json")
+    rows = out["sets"]["rsna"]["rows"]
+    assert status == 1 and rows["images"]["quarantined"] == 1
+    assert (rows["boxes"]["used"], rows["boxes"]["quarantined"]) == (1, 2)
+    quarantine = pd.read_csv(tmp_path / "a" / "public" / "quarantine.csv")
+    assert quarantine.columns.tolist() == ["set", "file", "row", "reason"]
+    assert quarantine[["set", "file"]].to_numpy().tolist() == [["rsna", str(path)]]
+    assert "1 in quarantine" in check()[1]
+    status, out = check("--json", "--quick")
+    assert status == 0 and any("no image was decoded" in remark for remark in out["remarks"])
 
 
-def test_a_set_that_cannot_be_used_ends_with_2_and_the_others_are_still_reported(
-    data, tmp_path, capsys
-):
-    (data / FOLDERS["chestxray8"] / NIH_ENTRIES).write_text("nothing")
-    assert check(data, tmp_path) == 2
-    said = capsys.readouterr().out
-    assert "chestxray8: UNUSABLE: " in said and NIH_ENTRIES in said
-    assert "rsna" in said and "covid19" in said
+def test_a_set_that_cannot_be_used_ends_with_2_and_the_others_are_still_reported(data, check):
+    (data / NIH / NIH_ENTRIES).write_text("nothing")
+    status, text = check("--quick")
+    assert status == 2 and "chestxray8: UNUSABLE: " in text and NIH_ENTRIES in text
+    assert "rsna" in text and "covid19" in text
 
 
-def test_a_set_of_the_preset_that_is_not_there_is_unusable_and_one_beyond_the_preset_is_read_too(
-    data, tmp_path, capsys
-):
-    out = told(data, tmp_path, capsys, preset="mimic")
-    assert out["status"] == 2 and "mimic-cxr-jpg" in out["unusable"]["mimic"]
+def test_a_missing_set_of_the_preset_is_unusable_and_one_beyond_it_is_read_too(data, check):
+    status, out = check("--json", "--quick", preset="mimic")
+    assert status == 2 and "mimic-cxr-jpg" in out["unusable"]["mimic"]
     assert {"rsna", "chestxray8", "covid19"} == set(out["sets"])
     sound_mimic(data)
-    assert "mimic" in told(data, tmp_path, capsys)["sets"]
+    assert "mimic" in check("--json", "--quick")[1]["sets"]
 
 
-def test_training_images_of_a_test_patient_of_another_set_are_counted_and_left_out(
-    data, tmp_path, capsys
+def test_training_images_of_a_test_patient_of_another_set_are_counted(data, check):
+    shared = next(n for n in range(1, 99) if split_of(f"nih:{n}") == "train")
+    name, entries = f"{shared:08d}_009.png", data / NIH / NIH_ENTRIES
+    entries.write_text(f"{entries.read_text()}{entry(name, 'Mass', shared)}\n")
+    draw(data / NIH / "images" / name, seed=77)
+    write(data / NIH / "test_list.txt", f"{name}\n00000002_000.png\n")
+    mapping = data / MAPPING
+    mapping.write_text(mapping.read_text().replace("00000101_000.png", f"{shared:08d}_000.png"))
+    status, out = check("--json")
+    assert status == 0 and out["sets"]["rsna"]["dropped_for_leak"] == 1
+    text = "rsna: 1 training or validation images are of test patients"
+    assert any(remark.startswith(text) for remark in out["remarks"])
+
+
+def test_without_a_mapping_a_test_image_in_training_is_recognised_and_ends_with_3(
+    data, check, tmp_path
 ):
-    shared = next(
-        n for n in range(1, 99) if assign_splits(pd.Series([f"nih:{n}"]), "rsna")[0] == "train"
-    )
-    (data / FOLDERS["chestxray8"] / NIH_ENTRIES).write_text(
-        (data / FOLDERS["chestxray8"] / NIH_ENTRIES).read_text()
-        + entry(f"{shared:08d}_009.png", "Mass", shared)
-        + "\n"
-    )
-    Image.fromarray(noise(77)).save(
-        data / FOLDERS["chestxray8"] / "images" / f"{shared:08d}_009.png"
-    )
-    write(
-        data / FOLDERS["chestxray8"] / "test_list.txt", f"{shared:08d}_009.png\n00000002_000.png\n"
-    )
-    path = data / RSNA / "nih-of-rsna.csv"
-    path.write_text(path.read_text().replace("00000101_000.png", f"{shared:08d}_000.png"))
-    out = told(data, tmp_path, capsys)
-    assert out["status"] == 0
-    assert out["sets"]["rsna"]["dropped_for_leak"] == 1
-    assert any(
-        remark.startswith("rsna: 1 training or validation images are of test patients")
-        for remark in out["remarks"]
-    )
-
-
-def test_the_official_mapping_and_the_csv_name_the_same_patients(data):
-    rows = pd.read_csv(data / RSNA / "nih-of-rsna.csv")
-    by_csv = rsna.read(data / RSNA).images
-    entries = [
-        {
-            "subset_img_id": r.patientId,
-            "img_id": r.nih_image,
-            "orig_labels": ["Pneumonia"],
-            "StudyInstanceUID": "1.2.3",
-        }
-        for r in rows.itertuples()
-    ]
-    (data / RSNA / "nih-of-rsna.csv").unlink()
-    write(data / RSNA / rsna.MAPPING, json.dumps(entries))
-    assert rsna.read(data / RSNA).images.equals(by_csv)
-
-
-def test_without_a_mapping_the_check_says_that_a_leak_cannot_be_excluded(data, tmp_path, capsys):
-    (data / RSNA / "nih-of-rsna.csv").unlink()
-    assert check(data, tmp_path) == 0
-    assert "cannot be excluded" in capsys.readouterr().out
-
-
-def test_without_a_mapping_a_test_image_in_training_is_found_by_content_and_ends_with_3(
-    data, tmp_path, capsys
-):
-    (data / RSNA / "nih-of-rsna.csv").unlink()
-    name = next(n for n in "abcd" if assign_splits(pd.Series([f"rsna:{n}"]), "rsna")[0] != "test")
-    path = next((data / RSNA / "stage_2_train_images").glob(f"{name}.*"))
-    nih = Image.open(data / FOLDERS["chestxray8"] / "images" / "00000002_000.png")
+    (data / MAPPING).unlink()
+    status, text = check("--quick")
+    assert status == 0 and "cannot be excluded" in text
+    name = next(n for n in "abcd" if split_of(f"rsna:{n}") != "test")
+    path = next((data / RSNA_IMAGES).glob(f"{name}.*"))
     path.unlink()
-    nih.resize((96, 96), Image.Resampling.BICUBIC).save(path.with_suffix(".jpg"), quality=85)
-    out = told(data, tmp_path, capsys)
-    assert out["status"] == 3
+    nih = Image.open(data / NIH / "images" / "00000002_000.png")
+    anew = nih.resize((96, 96), Image.Resampling.BICUBIC)
+    anew.save(path.with_suffix(".jpg"), quality=85)
+    status, out = check("--json")
     (pair,) = out["same_content"]
-    assert pair["leak"] and {pair["image_a"], pair["image_b"]} == {name, "00000002_000.png"}
-    assert check(data, tmp_path) == 3
-    assert "LEAK" in capsys.readouterr().out
+    assert status == 3 and pair["leak"]
+    assert {pair["image_a"], pair["image_b"]} == {name, "00000002_000.png"}
+    assert "LEAK" in check()[1]
     assert len(pd.read_csv(tmp_path / "a" / "public" / "same-content.csv")) == 1
 
 
-def test_a_copy_under_another_patient_of_the_same_set_leaks_too(data, tmp_path, capsys):
-    folder = data / FOLDERS["covid19"]
-    write(
-        folder / "metadata.csv", "\n".join([COVID_HEADER, study("a.png", 1), study("d.png", 9), ""])
-    )
-    (folder / "images" / "d.png").write_bytes((folder / "images" / "a.png").read_bytes())
-    out = told(data, tmp_path, capsys)
-    assert out["status"] == 3
-    assert [p["leak"] for p in out["same_content"]] == [True]
+def test_a_copy_under_another_patient_leaks_and_all_images_of_that_patient_are_left_out(
+    data, check, tmp_path
+):
+    rows = [study("a.png", 1), study("d.png", 9), study("e.png", 9), study("f.png", 10)]
+    table(data / COVID / "metadata.csv", COVID_HEADER, rows)
+    images = data / COVID / "images"
+    (images / "d.png").write_bytes((images / "a.png").read_bytes())
+    for seed, name in enumerate("ef", 90):
+        draw(images / f"{name}.png", seed=seed)
+    status, out = check("--json")
+    assert status == 3 and [pair["leak"] for pair in out["same_content"]] == [True]
+    sets = open_run("public", str(data), artifacts=str(tmp_path / "a")).sets
+    records = sets.records("covid19")
+    assert records.images["image"].tolist() == ["a.png", "f.png"]
+    assert records.counts["dropped_as_duplicate"] == 2
+    assert sets.pixels("covid19").shape[0] == 2
 
 
 def test_the_digest_of_the_splits_changes_with_a_split_and_not_with_the_folder(
-    data, tmp_path, capsys
+    data, check, tmp_path
 ):
-    first = told(data, tmp_path, capsys)["sets"]["rsna"]["split_digest"]
+    def digest(folder: Path) -> str:
+        return check("--json", "--quick", folder=folder)[1]["sets"]["rsna"]["split_digest"]
+
+    first = digest(data)
     moved = data.rename(tmp_path / "elsewhere")
-    assert told(moved, tmp_path, capsys)["sets"]["rsna"]["split_digest"] == first
-    path = moved / RSNA / "nih-of-rsna.csv"
-    path.write_text(
-        "\n".join(
-            f"{line},{s}"
-            for line, s in zip(path.read_text().split(), ("split", *["test"] * 4), strict=True)
-        )
-    )
-    assert told(moved, tmp_path, capsys)["sets"]["rsna"]["split_digest"] != first
+    assert digest(moved) == first
+    lines = (moved / MAPPING).read_text().split()
+    table(moved / MAPPING, f"{lines[0]},split", [f"{line},test" for line in lines[1:]])
+    assert digest(moved) != first
 
 
-def test_links_are_followed_and_a_loop_ends(data, tmp_path, capsys):
-    images = data / RSNA / "stage_2_train_images"
+def test_links_are_followed_and_a_loop_ends_and_labels_may_name_nothing(data, check, tmp_path):
+    images = data / RSNA_IMAGES
     images.rename(tmp_path / "another-disk")
     images.symlink_to(tmp_path / "another-disk")
     (tmp_path / "another-disk" / "loop").symlink_to(images)
-    assert told(data, tmp_path, capsys)["sets"]["rsna"]["rows"]["images"]["used"] == 4
-
-
-def test_training_leaves_out_every_image_of_a_patient_of_whom_one_is_a_test_image_under_another_name(
-    data, tmp_path
-):
-    from pnloc.run.run import open_run
-
-    folder = data / FOLDERS["covid19"]
-    rows = [study("a.png", 1), study("d.png", 9), study("e.png", 9), study("f.png", 10)]
-    write(folder / "metadata.csv", "\n".join([COVID_HEADER, *rows, ""]))
-    (folder / "images" / "d.png").write_bytes((folder / "images" / "a.png").read_bytes())
-    for n, name in enumerate("ef", 90):
-        Image.fromarray(noise(n)).save(folder / "images" / f"{name}.png")
-    run = open_run("public", str(data), artifacts=str(tmp_path / "a"))
-    records = run.sets.records("covid19")
-    assert records.images["image"].tolist() == ["a.png", "f.png"]
-    assert records.counts["dropped_as_duplicate"] == 2
-    assert run.sets.pixels("covid19").shape[0] == 2
-
-
-def test_the_real_data_that_is_here(tmp_path, capsys):
-    if not all((DATA / FOLDERS[name]).is_dir() for name in ("rsna", "chestxray8", "covid19")):
-        pytest.skip("not all public sets in ../shared/data beside the repository")
-    out = told(DATA, tmp_path, capsys)
-    rsna_found, nih, covid = (out["sets"][n] for n in ("rsna", "chestxray8", "covid19"))
-    split = rsna_found["splits"]["all"]
-    assert [split[k] for k in ("used", "positive", "boxes")] == [1035, 266, 417]
-    assert [nih["splits"]["all"][k] for k in ("used", "with boxes")] == [84, 24]
-    assert covid["rows"]["severity scores"] == {
-        "rows": 94,
-        "used": 94,
-        "missing": 0,
-        "excluded": 0,
-        "quarantined": 0,
-    }
-    assert out["sets"]["openi"]["rows"]["reports"]["used"] == 3955
-    assert {Path(q["file"]).name for q in out["quarantine"]} == {
-        "metadata.csv"
-    }  # rows of files that stood before
-    # Four radiographs of one case report are filed under two patients; a fifth and a sixth pair likewise.
-    assert out["status"] == 1 and sum(p["leak"] for p in out["same_content"]) == 6
-    assert all(p["set_a"] == p["set_b"] == "covid19" for p in out["same_content"] if p["leak"])
-    assert (rsna_found["dropped_for_leak"], nih["dropped_for_leak"]) == (15, 1)
-
-
-def test_rsna_labels_that_name_nothing_leave_a_set_without_images_and_not_a_traceback(
-    data, tmp_path, capsys
-):
-    write(data / RSNA / RSNA_LABELS, "patientId,x,y,width,height,Target\n")
-    out = told(data, tmp_path, capsys)
+    assert check("--json", "--quick")[1]["sets"]["rsna"]["rows"]["images"]["used"] == 4
+    table(data / RSNA / RSNA_LABELS, RSNA_HEADER, [])
+    out = check("--json")[1]
     assert out["sets"]["rsna"]["splits"]["all"]["used"] == 0
     assert any("4 image files are named by no row" in remark for remark in out["remarks"])
+
+
+def test_the_real_data_that_is_here(check):
+    if not all((DATA / name).is_dir() for name in (RSNA, NIH, COVID)):
+        pytest.skip("not all public sets in ../shared/data beside the repository")
+    status, out = check("--json", folder=DATA)
+    real, nih, covid = (out["sets"][name] for name in ("rsna", "chestxray8", "covid19"))
+    split = real["splits"]["all"]
+    assert [split[name] for name in ("used", "positive", "boxes")] == [1214, 338, 530]
+    assert [nih["splits"]["all"][name] for name in ("used", "with boxes")] == [84, 24]
+    assert covid["rows"]["severity scores"]["used"] == 94
+    # Rows of files that stood before.
+    assert {Path(row["file"]).name for row in out["quarantine"]} == {"metadata.csv"}
+    # Four radiographs of one case report have two patients' names; so have two further pairs.
+    leaks = [pair for pair in out["same_content"] if pair["leak"]]
+    assert status == 1 and len(leaks) == 6
+    assert all(pair["set_a"] == pair["set_b"] == "covid19" for pair in leaks)
+    assert real["dropped_for_leak"] > 0 and nih["dropped_for_leak"] > 0
+    # Across sets: exactly the RSNA images of which the mapping names an NIH image that is here.
+    names = pd.read_csv(DATA / MAPPING).set_index("patientId")["nih_image"]
+    here = {path.name for path in (DATA / NIH).glob("images*/*")}
+    across = [pair for pair in out["same_content"] if pair["set_a"] != pair["set_b"]]
+    known = set(names[names.isin(here)].items())
+    assert known == {(pair["image_a"], pair["image_b"]) for pair in across}
+    assert max(pair["bits"] for pair in across) <= 8  # the next pair differs by more than 40

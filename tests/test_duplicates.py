@@ -1,7 +1,6 @@
 """The same image under two names: found when saved anew, not when only alike; exact, and quick enough for large sets."""
 
 from io import BytesIO
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,11 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pnloc.data import duplicates
-from pnloc.data import readers as datasets
 from pnloc.data.duplicates import BITS, SIDE, copies, hashes, pairs, thumbnail, thumbnails
 from pnloc.images import Letterbox
-
-DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
 def picture(seed: int, width: int = 300, height: int = 260) -> Image.Image:
@@ -115,22 +111,3 @@ def test_thumbnails_of_files_that_cannot_be_decoded_are_black_and_explained(tmp_
     found, bad = thumbnails(images)
     assert found.shape == (2, SIDE, SIDE) and found[0].std() > 0 and found[1].max() == 0
     assert list(bad) == ["b"]
-
-
-def test_the_rsna_image_that_is_an_nih_image_is_found_among_the_real_ones_and_nothing_that_is_only_alike():
-    names = ("rsna", "chestxray8")
-    if not all((DATA / datasets.FOLDERS[name]).is_dir() for name in names):
-        pytest.skip("no RSNA and ChestX-ray8 in ../shared/data beside the repository")
-    records = datasets.read_all(DATA, list(names))
-    images = pd.concat([records[n].images.assign(set=n) for n in names], ignore_index=True)
-    mapping = pd.read_csv(DATA / datasets.FOLDERS["rsna"] / "nih-of-rsna.csv").set_index(
-        "patientId"
-    )["nih_image"]
-    known = {(i, mapping[i]) for i in records["rsna"].images["image"]} & {
-        (i, n) for i, n in mapping.items() if n in set(records["chestxray8"].images["image"])
-    }
-    found = pairs(thumbnails(images)[0])
-    assert known == {
-        (images["image"][a], images["image"][b]) for a, b in found[["a", "b"]].to_numpy()
-    }
-    assert (found["bits"] <= 8).all()  # the next pair of these sets differs by more than 40

@@ -132,7 +132,8 @@ class Ledger:
 
     def mark(self, rows: pd.Series | np.ndarray, fate: str) -> pd.Index:
         """Give those of some rows (boolean, by index) a fate that have none; their index."""
-        rows = pd.Series(rows, index=self.table.index).eq(True) & (self.fate == "used")
+        rows = pd.Series(rows, index=self.table.index).eq(True).to_numpy(bool)
+        rows = rows & (self.fate.to_numpy() == "used")
         self.fate[rows] = fate
         return self.table.index[rows]
 
