@@ -33,6 +33,11 @@ PLUMBING = frozenset(f"pnloc.{m}" for m in ("errors", "files", "access", "parall
 STAGES = frozenset(f"pnloc.run.{m}" for m in ("cache", "provenance", "run", "sets"))
 TIMING = ["stage", "seconds", "peak_mib"]
 
+Make = Callable[[Path, str], dict | None]  # of a stage's folder and fingerprint
+Code = tuple[str | Callable, ...]
+Build = Callable[[], nn.Module]
+Fit = Callable[[Path, str], tuple[nn.Module, pd.DataFrame]]
+
 
 @cache
 def imports(module: str) -> frozenset[str]:
@@ -107,7 +112,7 @@ class Trained(NamedTuple):
 
     folder: Path
     key: str
-    build: Callable[[], nn.Module]
+    build: Build
 
     def load(self) -> nn.Module:
         """The module with its trained weights, on this process's device, in evaluation mode."""
@@ -128,12 +133,7 @@ class Cache:
         self.ran: list[str] = []  # stages that this process made
 
     def stage(
-        self,
-        name: str,
-        *inputs: object,
-        make: Callable[[Path, str], dict | None],
-        code: tuple[str | Callable, ...] = (),
-        together: bool = False,
+        self, name: str, *inputs: object, make: Make, code: Code = (), together: bool = False
     ) -> tuple[Path, str]:
         """The folder of a stage and its fingerprint; `make(folder, fingerprint)` fills the folder.
 
@@ -181,26 +181,19 @@ class Cache:
         return folder
 
     def trained(
-        self,
-        name: str,
-        *inputs: object,
-        build: Callable[[], nn.Module],
-        fit: Callable[[Path, str], tuple[nn.Module, pd.DataFrame | None]],
-        code: tuple[str | Callable, ...],
-        together: bool = False,
+        self, name: str, *inputs: object, build: Build, fit: Fit, code: Code, together: bool = False
     ) -> Trained:
-        """A stage that trains a module; fit(folder, fingerprint) gives it and its history, if any.
+        """A stage that trains a module; fit(folder, fingerprint) gives the module and its history.
 
-        `build` gives the module with weights of no account, for the trained ones to be read into.
-        Other arguments as for `stage`.
+        `build` gives a module for the trained weights to be read into. Other arguments as for
+        `stage`.
         """
 
         def make(folder: Path, key: str) -> None:
             module, history = fit(folder, key)
             if parallel.main():
                 files.save_module(folder / "model.safetensors", module)
-                if history is not None:
-                    files.write_table(folder / "history.csv", history)
+                files.write_table(folder / "history.csv", history)
 
         sources = [inspect.getsource(function) for function in (build, fit)]
         folder, key = self.stage(name, *inputs, sources, make=make, code=code, together=together)

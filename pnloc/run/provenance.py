@@ -5,7 +5,7 @@ import os
 import platform
 import subprocess
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -15,17 +15,8 @@ import torch
 from pnloc import __version__, parallel
 from pnloc.files import digest
 
-PACKAGES = [
-    "torch",
-    "torchvision",
-    "accelerate",
-    "numpy",
-    "pandas",
-    "scipy",
-    "gensim",
-    "nltk",
-    "safetensors",
-]
+PACKAGES = ("torch", "torchvision", "accelerate", "safetensors", "numpy", "pandas", "scipy")
+PACKAGES += ("gensim", "nltk")
 ROOT = Path(__file__).parents[2]
 
 
@@ -53,7 +44,7 @@ def environment() -> dict[str, object]:
         "pnloc": __version__,
         "commit": commit(),
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: version(name) for name in PACKAGES},
         "platform": f"{platform.system()} {platform.machine()}",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
@@ -61,13 +52,6 @@ def environment() -> dict[str, object]:
         "threads": torch.get_num_threads(),
         "processes": parallel.count(),
     }
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def data_digest(pixels: np.ndarray, *tables: pd.DataFrame) -> str:

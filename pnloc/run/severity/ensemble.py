@@ -10,17 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps
 from scipy.special import logit
 
-from pnloc.files import load_module, load_tensors, save_module, save_tensors
+from pnloc.files import load_tensors, save_tensors
 from pnloc.images import Letterbox, read_gray
 from pnloc.localizer import Choice, normalized_scores, pick
-from pnloc.parallel import device
 from pnloc.regions import Regions, extract
 from pnloc.run import folds
+from pnloc.run.cache import Trained
 from pnloc.run.run import Run
 from pnloc.run.severity import lungs
 
@@ -36,28 +37,25 @@ def detectors(run: Run) -> "list[Detector]":
     return [run.detector, *folds.further(run)]
 
 
-def lungs_stage(run: Run) -> tuple[Path, str]:
-    """The lung finder, trained on generated radiographs, and where lungs lie in these."""
+def lungs_stage(run: Run) -> Trained:
+    """The training of the lung finder on generated radiographs; keeps where lungs lie in these."""
     config, seed = run.preset.severity, run.seed
 
-    def make(folder: Path, key: str) -> None:
+    def fit(folder: Path, key: str) -> tuple[lungs.LungNet, pd.DataFrame]:
         images, masks = lungs.generated(config.anatomies, seed)
-        net, _ = lungs.train_lungs(
-            images, masks, epochs=config.epochs, seed=seed, folder=folder, fingerprint=key
-        )
-        save_module(folder / "lungs.safetensors", net)
         boxes, _ = lungs.boxes(masks.astype(float), np.zeros((2, 4)))
         save_tensors(folder / "usual.safetensors", {"boxes": torch.from_numpy(boxes).float()})
+        place = {"folder": folder, "fingerprint": key, "seed": seed}
+        return lungs.train_lungs(images, masks, epochs=config.epochs, **place)
 
     inputs = (config.anatomies, config.epochs, seed)
-    return run.cache.stage("lungs", *inputs, make=make, code=(lungs.train_lungs,))
+    return run.cache.trained("lungs", *inputs, build=lungs.LungNet, fit=fit, code=(lungs.boxes,))
 
 
 @lru_cache(None)
 def lung_finder(run: Run) -> lungs.LungNet:
     """The lung finder of a run."""
-    net = load_module(lungs_stage(run)[0] / "lungs.safetensors", lungs.LungNet())
-    return net.to(device()).eval()
+    return lungs_stage(run).load()
 
 
 def find_lungs(run: Run, pixels: np.ndarray) -> lungs.Lungs:
