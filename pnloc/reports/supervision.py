@@ -14,7 +14,7 @@ NAMES = (PNEUMONIA, *ATTRIBUTES)
 def supervise(
     texts: list[str], own: np.ndarray, splitter: Splitter, vectors: WordVectors, most: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Words [N, W], labels [N, A] and weights [N, A] of N studies; A follows NAMES, W is at most `most`.
+    """Words [N, W], labels and weights [N, A] of N studies; A follows NAMES, W is at most `most`.
 
     texts: the reports, '' for none; own [N]: image labels, NaN for unknown. An opacity is present
     if the report asserts one; else the image label counts; else it is absent where a report

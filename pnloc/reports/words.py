@@ -23,7 +23,7 @@ UNKNOWN = "<unknown>"
 
 @dataclass(frozen=True)
 class WordVectors:
-    """V words and their vectors float32 [V, E] of mean length 1; row 0, all zero, is the unknown word."""
+    """V words and their vectors float32 [V, E], of mean length 1; row 0, all zero, is UNKNOWN."""
 
     words: list[str]
     vectors: np.ndarray
