@@ -45,12 +45,6 @@ def test_every_method_of_the_tables_has_its_own_title_and_every_drawn_one_its_ow
         assert len(set(looks.values())) == len(looks) and figures.TRUTH not in looks.values()
 
 
-def test_a_radiograph_is_shown_unchanged_on_a_fixed_grey_scale(ax):
-    image = np.full((4, 6), 100, dtype=np.uint8)
-    shown = figures.radiograph(image, ax).images[0]
-    assert np.array_equal(shown.get_array(), image) and shown.get_clim() == (0, 255)
-
-
 def test_boxes_are_frames_at_their_places_with_their_scores(ax):
     figures.boxes(BOXES, ax, figures.OURS, np.array([0.456, 1.0]))
     shown = [(p.get_x(), p.get_y(), p.get_width(), p.get_height()) for p in ax.patches]
@@ -109,25 +103,11 @@ def test_failures_are_shown_by_level_for_every_method(ax):
     assert [x for x, _ in points(ax)] == [0.5] * 3 + [0.6] * 3
 
 
-def test_losses_are_lines_over_epochs_counted_from_one(ax):
-    figures.history(pd.DataFrame({"epoch": [0, 1], "loss": [3.0, 2.0], "focal": [1.0, 0.5]}), ax)
-    assert lines(ax) == {"loss": [3, 2], "focal": [1, 0.5]}
-    assert ax.lines[0].get_xdata().tolist() == [1, 2]
-
-
 @pytest.mark.parametrize("validation", [[2.0, 1.0, 3.0], [NAN] * 3])
 def test_the_best_epoch_is_ringed_where_there_is_validation(ax, validation):
     table = pd.DataFrame({"epoch": [0, 1, 2], "loss": [3.0, 2, 1], "validation": validation})
     ring = figures.fitting(table, ax).lines[-1]
     assert list(ring.get_xdata()) == ([2] if np.isfinite(validation).all() else [])
-
-
-def test_a_scatter_shows_the_scored_images_and_their_line(ax):
-    table = pd.DataFrame({"area": [0.1, 0.2, 0.3, NAN], "extent": [1.0, 2.0, 3.0, 4.0]})
-    figures.severity_scatter(table, "area", "extent", ax, "geographic extent (0-8)")
-    assert points(ax) == [[0.1, 1], [0.2, 2], [0.3, 3]]
-    slope = np.diff(ax.lines[0].get_ydata()) / np.diff(ax.lines[0].get_xdata())
-    assert slope == pytest.approx(np.full(len(slope), 10))
 
 
 def test_a_zone_is_filled_inside_its_lung_only(ax):

@@ -94,11 +94,6 @@ def test_the_html_needs_nothing_from_elsewhere_and_holds_the_report_as_it_is():
     assert html.count("</script>") == 2, "no text of a report ends a script"
 
 
-def test_six_studies_of_the_usual_size_stay_well_below_three_megabytes():
-    words = [Item("word", np.full(20, 0.05))] * 48
-    assert len(wordview.html([study(20, s, words=words) for s in range(6)], STARTS)) < 1.5e6
-
-
 def test_studies_without_regions_report_or_heat_are_drawn_as_well():
     bare = study(0, report="", words=[], phrases=[], truth=np.zeros((0, 4)))
     values = embedded(wordview.html([replace(bare, heat=None)], STARTS))["studies"][0]
