@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from trees import (
-    BRIXIA_HEADER,
     COMMENTS,
     COVID,
     COVID_HEADER,
@@ -140,13 +139,6 @@ def test_rsna_patients_come_from_a_mapping_whose_odd_lines_are_quarantined(tmp_p
         (name, first + 2, "b: no NIH image or split in '?.png', ''"),
     ]
     assert records.notes[0].startswith("1 of 2 images have no known NIH patient")
-
-
-def test_rsna_without_mapping_counts_each_image_as_a_patient_and_says_so(tmp_path):
-    records = rsna.read(make_rsna(tmp_path, ["a,,,,,0", "b,,,,,0"]))
-    assert by_image(records, "patient") == {"a": "rsna:a", "b": "rsna:b"}
-    assert records.notes[0].startswith("2 of 2 images have no known NIH patient")
-    assert records.notes[0].endswith("cannot be excluded")
 
 
 def test_rsna_splits_of_the_mapping_hold(tmp_path):
@@ -297,22 +289,19 @@ def test_nih_rows_are_missing_doubled_malformed_or_unreadable_and_counted_as_suc
     assert np.isnan(records.images["age"]).tolist() == [True]
 
 
-def test_nih_malformed_boxes_are_quarantined_and_boxes_of_absent_images_noted(tmp_path):
-    rows = ["1,y,3,4", "1,2,0,4", "1030,2,3,4", *["1000,2,30,4"] * 2, "900,2,200,4"]
+def test_nih_boxes_out_of_place_are_quarantined_and_boxes_of_absent_images_noted(tmp_path):
+    rows = ["1030,2,3,4", *["1000,2,30,4"] * 2]
     boxes = [f"00000001_000.png,Pneumonia,{row}" for row in rows]
     boxes += ["00000001_000.png,Mass,1000,2,30,4", "elsewhere.png,Mass,1,2,3,4", ",Mass,9,2,20,4"]
     records = chestxray8.read(make_nih(tmp_path, THREE, boxes, side=1024))
     assert boxes_of(records, "00000001_000.png") == [[1000, 2, 1024, 6]] * 2
     assert records.boxes["label"].tolist() == ["Pneumonia", "Mass"]
     assert quarantined(records) == [
-        (NIH_BOXES, 10, "a box of no image"),
-        (NIH_BOXES, 2, "box of 00000001_000.png: coordinates are not numbers"),
-        (NIH_BOXES, 3, "box of 00000001_000.png: no area"),
-        (NIH_BOXES, 4, "box of 00000001_000.png: outside of its image"),
-        (NIH_BOXES, 7, "box of 00000001_000.png: reaches out of its image"),
-        (NIH_BOXES, 6, "box of 00000001_000.png: stands twice"),
+        (NIH_BOXES, 7, "a box of no image"),
+        (NIH_BOXES, 2, "box of 00000001_000.png: outside of its image"),
+        (NIH_BOXES, 4, "box of 00000001_000.png: stands twice"),
     ]
-    assert counts(records, "boxes") == [9, 2, 1, 0, 6]
+    assert counts(records, "boxes") == [6, 2, 1, 0, 3]
     assert records.notes == ["1 boxes belong to images that are not in this folder"]
 
 
@@ -383,16 +372,12 @@ def test_covid_ct_and_lateral_views_are_excluded_and_odd_rows_counted_as_what_th
     ]
 
 
-def test_covid_images_of_any_mode_and_bytes_that_are_not_utf8_are_read(tmp_path):
-    rows = [study(f"{mode}.png", notes="Röntgen") for mode in ("RGB", "RGBA", "L")]
-    folder = make_covid(tmp_path, [], images=[])
-    for mode in ("RGB", "RGBA", "L"):
-        draw(folder / "images" / f"{mode}.png", 40, 30, mode)
-    table(folder / "metadata.csv", COVID_HEADER, rows, encoding="latin-1")
-    records = covid19.read(folder)
-    assert set(records.reports["text"]) == {"R\ufffdntgen"}
-    squares = [load(path, 40)[0] for path in records.images["path"]]
-    assert all((square == squares[0]).all() for square in squares)
+def test_covid_bytes_that_are_not_utf8_do_not_stop_the_reader(tmp_path):
+    folder = make_covid(tmp_path, [])
+    table(
+        folder / "metadata.csv", COVID_HEADER, [study("a.png", notes="Röntgen")], encoding="cp1252"
+    )
+    assert covid19.read(folder).reports["text"].tolist() == ["R\ufffdntgen"]
 
 
 def test_covid_scores_are_read_past_comments_and_byte_order_mark_and_join_on_the_image(tmp_path):
@@ -765,16 +750,6 @@ def test_what_is_not_there_is_named(tmp_path, read):
         if name:
             write(home / name, content)
         home.mkdir(exist_ok=True)
-
-
-def test_scores_without_their_columns_are_named(tmp_path):
-    folder = make_covid(tmp_path / COVID, [study("a.png")])
-    path = write(folder / SEVERITY, COMMENTS + "filename,opacity_mean\n")
-    assert refused(covid19.read, folder).startswith(f"{path}: lacks the column(s) geographic_mean")
-    path.unlink()
-    path = write(tmp_path / "b" / "public-annotations.csv", "filename,S-A\n")
-    assert BRIXIA_HEADER.startswith("filename,S-A")
-    assert "csv: lacks the column(s) S-Global" in refused(covid19.read, folder, tmp_path / "b")
 
 
 def test_sets_without_a_single_image_file_or_row_still_add_up(tmp_path):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from pnloc.data.records import Records, assign_splits
-from pnloc.data.tables import XYWH, Ledger, Source, clean_boxes, column, numbers, years
+from pnloc.data.tables import XYWH, Ledger, Source, clean_boxes, column, numbers, rescaled, years
 
 WHERE = "get ChestX-ray8 from the NIH Clinical Center"
 OFFICIAL_SIDE = 1024
@@ -55,15 +55,15 @@ def read(folder: Path) -> Records:
     images["split"] = _splits(source.folder, images, box_ledger.table["image"])
     absent = int((box_ledger.fate == "missing").sum())
     source.note(absent, "boxes belong to images that are not in this folder")
-    return source.records(images, {"images": ledger.fate, "boxes": box_ledger.fate}, boxes)
+    return source.records(images, {"images": ledger.fate, "boxes": box_ledger.fate}, boxes=boxes)
 
 
 def _boxes(source: Source, images: pd.DataFrame) -> Ledger:
     """Boxes in pixels of the files."""
     ledger = source.ledger(source.need("BBox_List_2017.csv"), BOXES)
     table = ledger.table[list(BOXES)].rename(columns=BOXES)
-    factor = table["image"].map(images.set_index("image")["width"] / OFFICIAL_SIDE)
-    table[XYWH] = numbers(table[XYWH]).mul(factor.astype(float).fillna(1.0), axis=0)
+    scale = images.set_index("image")["width"] / OFFICIAL_SIDE
+    table[XYWH] = rescaled(table[XYWH], table["image"], scale)
     ledger.table = table.assign(text="", label=table["label"].fillna(""))
     return ledger
 

@@ -56,13 +56,13 @@ def read(folder: Path, brixia: Path | None = None) -> Records:
         age=years(column(table, "age")),
         label=_labels(table["finding"]),
     )
-    reports = images[["study"]].assign(text=text)
     scores, fates = _scores(source, brixia, ledger.fates("filename"))
     tested = images.loc[images["image"].isin(scores["image"]), "patient"]
     splits = assign_splits(images["patient"], "covid19", (0.85, 0.15, 0.0))
     images["split"] = splits.mask(images["patient"].isin(tested), "test")
-    reports = reports[reports["study"] != ""]
-    return source.records(images, {"images": ledger.fate, **fates}, None, reports, scores)
+    reports = images[["study"]].assign(text=text).query("study != ''")
+    fates = {"images": ledger.fate, **fates}
+    return source.records(images, fates, reports=reports, scores=scores)
 
 
 def sources(folder: Path) -> pd.DataFrame:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pnloc.data.records import REPORT_COLUMNS, SPLITS, Records
+from pnloc.data.records import BOX_COLUMNS, REPORT_COLUMNS, SPLITS, Records
 from pnloc.data.tables import PATH, XYWH, Ledger, Source, clean_boxes, column, form, numbers, walk
 from pnloc.files import read_json
 
@@ -82,7 +82,7 @@ def read(
     )
     fates = {"images": ledger.fate, "reports": texts.fate, "boxes": box_fates}
     fates |= {"labels": labels.fate, "splits": splits.fate}
-    return source.records(images, fates, boxes, texts.rows[REPORT_COLUMNS])
+    return source.records(images, fates, boxes=boxes, reports=texts.rows[REPORT_COLUMNS])
 
 
 def _table(source: Source, path: Path, columns: list[str]) -> Ledger:
@@ -140,7 +140,7 @@ def _reports(source: Source, tree: Path | None, images: pd.DataFrame) -> Ledger:
 
 def _boxes(
     source: Source, ms_cxr: Path, tam: Path, images: pd.DataFrame, fates: dict[str, str]
-) -> tuple[pd.DataFrame | None, pd.Series]:
+) -> tuple[pd.DataFrame, pd.Series]:
     """Boxes in pixels of the full-size image from both sources, and the fates of their rows."""
     parts, ledgers, boxed = [], [], {}
     for name in [name for name in MS_CXR if (ms_cxr / name).exists()][:1]:
@@ -154,7 +154,7 @@ def _boxes(
         tables = ", ".join(MS_CXR)
         text = f"no boxes: {ms_cxr.name}/ holds none of {tables}, and {tam.name}/ no *.json"
         source.notes.append(text)
-        return None, pd.Series(dtype=object)
+        return pd.DataFrame(columns=BOX_COLUMNS), pd.Series(dtype=object)
     return pd.concat(parts), pd.concat([ledger.fate for ledger in ledgers])
 
 

@@ -39,10 +39,11 @@ QUARANTINE_COLUMNS = ["file", "row", "reason"]
 SPLITS = ("train", "validate", "test")
 FATES = ("used", "missing", "excluded", "quarantined")  # of a row: exactly one
 COUNTED = ["rows", *FATES]
-# Table of Records -> column that is filled in each row of a kind -> that kind in `tally`.
+# Kind in `tally` -> a column that its rows fill, and the table of Records that has it.
 _KINDS = {
-    "boxes": {"image": "boxes"},
-    "scores": {"opacity": "severity scores", "brixia": "brixia scores"},
+    "boxes": ("image", "boxes"),
+    "severity scores": ("opacity", "scores"),
+    "brixia scores": ("brixia", "scores"),
 }
 
 
@@ -113,10 +114,9 @@ def drop_broken(records: Records, reasons: dict[str, str]) -> Records:
         return records
     clean, tally = records.only(~broken), {k: dict(v) for k, v in records.tally.items()}
     lost = {"images": int(broken.sum())}
-    for table, kinds in _KINDS.items():
-        for column, kind in kinds.items():
-            before, after = (getattr(r, table).reindex(columns=[column]) for r in (records, clean))
-            lost[kind] = int(before[column].count() - after[column].count())
+    for kind, (column, table) in _KINDS.items():
+        before, after = (getattr(r, table).get(column, pd.Series()) for r in (records, clean))
+        lost[kind] = int(before.count() - after.count())
     for kind, counts in {"images": clean.counts, **tally}.items():
         counts["used"] -= lost.get(kind, 0)
         counts["quarantined"] += lost.get(kind, 0)
@@ -153,16 +153,17 @@ def check(records: Records) -> pd.DataFrame:
         images = records.images if split == "all" else records.split(split)
         boxes = records.boxes[records.boxes["image"].isin(images["image"])]
         studies = reported if split == "all" else reported & set(images["study"])
-        row = {
-            "set": records.name,
-            "split": split,
-            "used": len(images),
-            "patients": images["patient"].nunique(),
-            "positive": int((images["label"] == 1).sum()),
-            "with report": int(images["study"].isin(reported).sum()),
-            "studies with report": len(studies),
-            "with boxes": boxes["image"].nunique(),
-            "boxes": len(boxes),
-        }
-        rows.append(row)
+        rows.append(
+            {
+                "set": records.name,
+                "split": split,
+                "used": len(images),
+                "patients": images["patient"].nunique(),
+                "positive": int((images["label"] == 1).sum()),
+                "with report": int(images["study"].isin(reported).sum()),
+                "studies with report": len(studies),
+                "with boxes": boxes["image"].nunique(),
+                "boxes": len(boxes),
+            }
+        )
     return pd.DataFrame(rows)

@@ -17,6 +17,7 @@ from pnloc.data.tables import (
     numbers,
     packaged,
     read_rows,
+    rescaled,
 )
 from pnloc.files import read_json
 
@@ -73,7 +74,7 @@ def read(folder: Path) -> Records:
     images["split"] = images["split"].where(own, assign_splits(images["patient"], "rsna"))
     if classes(source).empty:
         source.notes.append(f"no {CLASSES_CSV}: which images are normal is not known")
-    return source.records(images, {"images": ledger.fate, "boxes": box_ledger.fate}, boxes)
+    return source.records(images, {"images": ledger.fate, "boxes": box_ledger.fate}, boxes=boxes)
 
 
 def _patient(nih: str) -> str:
@@ -87,13 +88,10 @@ def _images(path: Path, labels: pd.DataFrame, source: Source) -> Ledger:
     name = labels["patientId"]
     ledger = Ledger(path, labels[~name.duplicated() | name.isna() | healthy], source.quarantine)
     ledger.reject_names("patientId")
-    odd = name[~labels["value"].isin([0, 1])]
-    ledger.reject(
-        ledger.table["patientId"].isin(odd),
-        "patientId '{patientId}' with a Target that is not 0 or 1",
-    )
-    both = _ambiguous(labels, "value")
-    ledger.reject(name.isin(both), "patientId '{patientId}' with Target 0 and 1")
+    odd = name.isin(name[~labels["value"].isin([0, 1])])
+    ledger.reject(odd, "patientId '{patientId}' with a Target that is not 0 or 1")
+    both = name.isin(_ambiguous(labels, "value"))
+    ledger.reject(both, "patientId '{patientId}' with Target 0 and 1")
     return ledger
 
 
@@ -106,12 +104,11 @@ def _ambiguous(rows: pd.DataFrame, key: str) -> pd.Index:
 def _boxes(labels: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
     """Rows with Target 1 or with a coordinate, as boxes in pixels of the image file."""
     rows = labels[(labels["value"] == 1) | labels[COORDINATES].notna().any(axis=1)]
-    scale = images.set_index("image")["width"] / OFFICIAL_SIDE
-    scale = scale.where(~images.set_index("image")["dicom"].astype(bool), 1.0)
-    factor = rows["patientId"].map(scale).astype(float).fillna(1.0)
-    boxes = numbers(rows[COORDINATES]).mul(factor, axis=0).set_axis(XYWH, axis=1)
+    files = images[~images["dicom"].astype(bool)].set_index("image")
+    boxes = rescaled(rows[COORDINATES], rows["patientId"], files["width"] / OFFICIAL_SIDE)
     problem = np.where(rows["value"] == 1, "", "its Target is not 1")
-    return boxes.assign(image=rows["patientId"], label="Lung Opacity", text="", problem=problem)
+    boxes = boxes.set_axis(XYWH, axis=1).assign(label="Lung Opacity", text="", problem=problem)
+    return boxes.assign(image=rows["patientId"])
 
 
 def _incomplete(ledger: Ledger, box_ledger: Ledger) -> set[str]:

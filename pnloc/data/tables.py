@@ -207,6 +207,11 @@ def years(values: pd.Series) -> pd.Series:
     return ages.where(ages <= OLDEST)
 
 
+def rescaled(values: pd.DataFrame, images: pd.Series, scale: pd.Series) -> pd.DataFrame:
+    """Coordinates as numbers, times the scale of each row's image (by name; 1 for any other)."""
+    return numbers(values).mul(images.map(scale).astype(float).fillna(1.0), axis=0)
+
+
 # Boxes and records ------------------------------------------------------------------------------
 
 
@@ -295,31 +300,29 @@ class Source:
         self.note(more, f"image files are named by no row of {table.name}")
 
     def records(
-        self,
-        images: pd.DataFrame,
-        fates: dict[str, pd.Series],
-        boxes: pd.DataFrame | None = None,
-        reports: pd.DataFrame | None = None,
-        scores: pd.DataFrame | None = None,
+        self, images: pd.DataFrame, fates: dict[str, pd.Series], **tables: pd.DataFrame
     ) -> Records:
-        """Records, sorted by image; `fates` holds those of every row by kind, 'images' first."""
+        """Records, sorted by image, with the `tables` (boxes, reports, scores) that the set has.
+
+        fates: those of all rows by kind, 'images' among them.
+        """
         images = images.assign(**{k: v for k, v in _UNKNOWN.items() if k not in images})
         images = images[IMAGE_COLUMNS].sort_values("image", kind="stable")
         tally = {
             kind: {"rows": len(rows), **{fate: int((rows == fate).sum()) for fate in FATES}}
             for kind, rows in fates.items()
         }
+        empty = {"boxes": BOX_COLUMNS, "reports": REPORT_COLUMNS, "scores": ["image"]}
+        tables = {name: pd.DataFrame(columns=columns) for name, columns in empty.items()} | tables
         return Records(
             self.name,
             self.access,
             _typed(images, label=float, age=float),
-            _typed(pd.DataFrame(columns=BOX_COLUMNS) if boxes is None else boxes),
-            _typed(pd.DataFrame(columns=REPORT_COLUMNS) if reports is None else reports),
-            self.quarantine.table(),
-            tally.pop("images"),
-            scores=_typed(pd.DataFrame(columns=["image"]) if scores is None else scores),
+            quarantine=self.quarantine.table(),
+            counts=tally.pop("images"),
             notes=self.notes,
             tally=tally,
+            **{name: _typed(table) for name, table in tables.items()},
         )
 
 
