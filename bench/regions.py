@@ -32,40 +32,24 @@ PRESET = preset("mimic")
 
 
 def run() -> pd.DataFrame:
-    """Bytes and memory against their bars, and the time of reading a batch against that of a training step."""
-    home = Path(__file__).parents[1] / "artifacts" / "bench"
+    """Bytes and memory against their bars; waiting for a batch against a training step."""
+    root = Path(__file__).parents[1]
+    home = root / "artifacts" / "bench"
     home.mkdir(parents=True, exist_ok=True)
     studies = int(STUDIES * min(1, shutil.disk_usage(home).free / ROOM))
     with tempfile.TemporaryDirectory(prefix="regions-", dir=home) as folder:
         write(folder, studies)
-        size = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
-        told = subprocess.run(
-            [sys.executable, "-m", "bench.regions", folder],
-            capture_output=True,
-            text=True,
-            check=True,
-            cwd=Path(__file__).parents[1],
-        )
-    found = json.loads(told.stdout.splitlines()[-1])
-    read = f"{found['rows']:,} rows in random order"
+        size = sum(p.stat().st_size for p in Path(folder).rglob("*") if p.is_file()) / 1e9
+        command = [sys.executable, "-m", "bench.regions", folder]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root)
+    facts = json.loads(done.stdout.splitlines()[-1])
+    peak, waited, whole = facts["peak_gib"], facts["waited"], facts["whole"]
+    reading = f"peak memory: {facts['rows']:,} rows in random order, {STEPS} steps"
+    waiting = "share of a training step spent waiting for rows from disk"
     rows = [
-        [f"regions of {studies:,} studies on disk", size / 1e9, 20.0, "GB", size / 1e9 / 20, 1.0],
-        [
-            f"peak memory: {read}, {STEPS} steps",
-            found["peak_gib"],
-            3.0,
-            "GiB",
-            found["peak_gib"] / 3,
-            1.0,
-        ],
-        [
-            "share of a training step spent waiting for rows from disk",
-            found["waited"],
-            found["whole"],
-            "s",
-            found["waited"] / found["whole"],
-            0.05,
-        ],
+        [f"regions of {studies:,} studies on disk", size, 20.0, "GB", size / 20, 1.0],
+        [reading, peak, 3.0, "GiB", peak / 3, 1.0],
+        [waiting, waited, whole, "s", waited / whole, 0.05],
     ]
     table = pd.DataFrame(rows, columns=COLUMNS[:-1])
     return table.assign(met=table["ratio"] <= table["bar"])
@@ -79,15 +63,15 @@ def write(folder: str, studies: int) -> None:
 
 def generated(count: int) -> Regions:
     """Random regions of `count` studies."""
-    side, found = PRESET.detector.side, PRESET.regions.count
+    side, regions = PRESET.detector.side, PRESET.regions.count
     rng = torch.Generator().manual_seed(0)
-    corners = torch.rand(count, found, 4, generator=rng) * side / 2
+    corners = torch.rand(count, regions, 4, generator=rng) * side / 2
     corners[..., 2:] += corners[..., :2]
     return Regions(
         corners,
-        torch.rand(count, found, generator=rng),
-        torch.ones(count, found, dtype=torch.bool),
-        torch.randn(count, found, feature_size(PRESET.detector.pyramid), generator=rng).half(),
+        torch.rand(count, regions, generator=rng),
+        torch.ones(count, regions, dtype=torch.bool),
+        torch.randn(count, regions, feature_size(PRESET.detector.pyramid), generator=rng).half(),
         torch.rand(count, side // 8, side // 8, generator=rng).half(),
         torch.rand(count, generator=rng),
     )

@@ -1,4 +1,4 @@
-"""Processes for tests: forked from one clean server that has imported torch and the package, so that each starts at once."""
+"""Processes for tests, forked from a server that has imported torch and the package."""
 
 import os
 import socket
@@ -21,7 +21,7 @@ CONTEXT.set_forkserver_preload(
 
 
 def start(work: Callable, *arguments: object, **environment: str):
-    """Start work(*arguments) in a process of one thread; `work` is a function at the top of a test module."""
+    """Start work(*arguments), a function at the top of a module, in a process of one thread."""
     process = CONTEXT.Process(target=_work, args=(work, arguments, environment))
     process.start()
     return process
@@ -38,7 +38,7 @@ def _work(work: Callable, arguments: tuple, environment: dict[str, str]) -> None
 def together(
     work: Callable, folder: Path, *arguments: object, count: int = 2, **environment: str
 ) -> None:
-    """Run work(folder, *arguments) in `count` processes that know of each other (gloo), as a launcher would start them.
+    """Run work(folder, *arguments) in `count` connected processes (gloo), as a launcher does.
 
     Fails with the message of the first one that failed.
     """

@@ -41,10 +41,11 @@ Fit = Callable[[Path, str], tuple[nn.Module, pd.DataFrame]]
 
 @cache
 def imports(module: str) -> frozenset[str]:
-    """`module` and the modules of this package that it imports, directly or not, anywhere in a file.
+    """`module` and the modules of this package that it imports, directly or not.
 
-    Left out are PLUMBING, which decides no number, and, beyond `module` itself, STAGES, whose
-    results enter by fingerprints of their own. Imports for type checkers alone do not count.
+    Imports count anywhere in a file, but for those for type checkers alone. Left out are PLUMBING,
+    which decides no number, and, beyond `module` itself, STAGES, whose results enter by
+    fingerprints of their own.
     """
     closure, waiting = set(), [module]
     while waiting:
@@ -102,7 +103,7 @@ def tree_digest(folder: Path) -> str:
 
 
 def lay_out(folder: Path, root: Path) -> None:
-    """Copy a stage's CSV files to `root`: `predictions/<set>--<method>.csv`, all others to `tables/`."""
+    """Copy a stage's CSV files: <set>--<method>.csv to `root`/predictions, others to /tables."""
     for path in folder.glob("*.csv"):
         files.copy(path, root / ("predictions" if "--" in path.name else "tables") / path.name)
 
@@ -200,7 +201,7 @@ class Cache:
         return Trained(folder, key, build)
 
     def _turn(self, name: str) -> AbstractContextManager:
-        """Inside the block no other run in this folder makes that stage; a killed process lets go."""
+        """Inside the block no other run here makes that stage; freed if the process dies."""
         path = self.root / ".locks" / f"{name}.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path)
@@ -212,7 +213,7 @@ class Cache:
             return lock.acquire()
 
     def _finish(self, name: str, folder: Path, entry: dict, started: float) -> None:
-        """Record a stage, declare it whole, and only then remove its checkpoints and older folders."""
+        """Record a stage, declare it whole, and then remove its checkpoints and older folders."""
         seconds = round(time.perf_counter() - started, 2)
         with self._turn("run.json"):
             self._time(name, seconds)

@@ -52,7 +52,7 @@ def build(folder: Path, count: int, make: Callable[[slice], Regions], length: in
 
 
 def _write(folder: Path, start: int, regions: Regions) -> None:
-    """Write a slice, through the files: where the disk is full, a write to a map kills the process."""
+    """Write a slice, through the files: on a full disk, a write to a map kills the process."""
     for name in NAMES:
         path = folder / f"{name}.npy"
         field = open_memmap(path, "r")

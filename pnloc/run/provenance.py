@@ -1,4 +1,4 @@
-"""What a run was made with: versions, machine, commit and a digest of its data. No host, no user."""
+"""What a run was made with: versions, machine, commit, a digest of its data; no host, no user."""
 
 import hashlib
 import os
@@ -38,7 +38,7 @@ def commit(root: Path = ROOT) -> str:
 
 @cache
 def environment() -> dict[str, object]:
-    """Versions of Python, this package and those its numbers depend on; machine, processes, commit."""
+    """Versions of Python, this package and those it depends on; machine, processes, commit."""
     device = parallel.device()
     return {
         "pnloc": __version__,

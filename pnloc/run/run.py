@@ -54,7 +54,7 @@ def open_run(preset_name: str, data: str = "", seed: int = 0, artifacts: str = "
 
 
 class Run:
-    """One run of one preset with one seed, in the folder `root`; `data` holds the real sets, if any."""
+    """One run of a preset with a seed, in the folder `root`; `data` holds the real sets, if any."""
 
     def __init__(self, configuration: Preset, data: Path | None, seed: int, root: Path) -> None:
         self.preset, self.data, self.seed, self.root = configuration, data, seed, root
@@ -84,13 +84,13 @@ class Run:
             boxes = [boxes[row] for row in rows]
             if not any(map(len, boxes)):
                 raise PnlocError(f"{name}: no training image has a box to train the detector on")
-            known = None if findings is None else findings[rows]
+            own = None if findings is None else findings[rows]
             place = {"folder": folder, "fingerprint": key, "seed": seed}
             images = self.sets.pixels(name)[rows]
-            return train_detector(images, boxes, config, findings=known, **place)
+            return train_detector(images, boxes, config, findings=own, **place)
 
-        known = "" if findings is None else digest(findings.tobytes().hex())
-        inputs = (config, self.sets.decoded(name)[1], known, rows.tolist(), seed)
+        labels = "" if findings is None else digest(findings.tobytes().hex())
+        inputs = (config, self.sets.decoded(name)[1], labels, rows.tolist(), seed)
         functions = {"build": build, "fit": fit, "code": (train_detector,)}
         return self.cache.trained(stage, *inputs, **functions, together=parallel.shared())
 
@@ -134,16 +134,15 @@ class Run:
             rows = self.sets.rows(name, "train")
             words, labels, weights = (column[rows] for column in self.sets.supervision(name))
             places = self.sets.phrases(name)[rows]
-            if name != self.sets.pairs:
-                words, places = words[:, :0], places[:, :0]
+            if name != self.sets.pairs:  # learnt from its image labels alone
+                words = np.full((len(rows), columns[0][0].shape[1]), -1)
+                places = np.zeros((len(rows), *columns[0][1].shape[1:]), dtype=np.float32)
             stores.append((self.regions(name), rows))
             columns.append((words, places, labels, weights))
-        words, places, labels, weights = zip(*columns, strict=True)
-        stacked = (_stack(words, -1), _stack(places, 0))
-        return feature_store.join(stores), *stacked, np.concatenate(labels), np.concatenate(weights)
+        return feature_store.join(stores), *map(np.concatenate, zip(*columns, strict=True))
 
     def localizer_stage(self, text: bool, seed: int | None = None) -> Trained:
-        """The training of the cross-attention with or without reports, with the run's seed or another."""
+        """Training of the cross-attention, with or without reports; the run's seed by default."""
         seed = self.seed if seed is None else seed
         stage = f"attention-{'text' if text else 'labels'}"
         stage += f"-seed{seed}" if seed != self.seed else ""
@@ -202,13 +201,3 @@ class Run:
         for text in (True, False):
             self.localizer_stage(text)
         _ = self.classifier_stage
-
-
-def _stack(arrays: tuple[np.ndarray, ...], filling: int) -> np.ndarray:
-    """Arrays [n, w, ...] of different widths w as one, padded with `filling`."""
-    width = max(array.shape[1] for array in arrays)
-    padded = []
-    for array in arrays:
-        pads = [(0, 0), (0, width - array.shape[1]), *[(0, 0)] * (array.ndim - 2)]
-        padded.append(np.pad(array, pads, constant_values=filling))
-    return np.concatenate(padded)

@@ -65,7 +65,7 @@ class Sets:
 
     @property
     def training(self) -> list[str]:
-        """The sets that train the localizer: the pairs, and one of image labels if the preset has it."""
+        """The sets that train the localizer: the pairs, in some presets one of image labels."""
         labels = self.preset.roles.labels
         return [self.pairs, *([self.preset.title(labels)] if labels else [])]
 
@@ -120,15 +120,14 @@ class Sets:
 
     @cached_property
     def test_thumbnails(self) -> np.ndarray:
-        """Thumbnails uint8 [N, 32, 32] of those test images: no training image may be one of them."""
+        """Thumbnails uint8 [N, 32, 32] of those images: no training image may be one of them."""
         names = self.measured
 
         def make(folder: Path, _: str) -> None:
-            tested = [(name, self._read(name).split("test")) for name in names]
-            parts = [
-                duplicates.thumbnails(images, f"look at the test images of {name}")[0]
-                for name, images in tested
-            ]
+            parts = []
+            for name in names:
+                images, task = self._read(name).split("test"), f"look at the test images of {name}"
+                parts.append(duplicates.thumbnails(images, task)[0])
             thumbnails = {"thumbnails": torch.from_numpy(np.concatenate(parts))}
             save_tensors(folder / "thumbnails.safetensors", thumbnails)
 
@@ -165,7 +164,7 @@ class Sets:
             return {"data": data}
 
         inputs = (name, side, self._trees(name), *tested)
-        code = (readers.read_all, decode.decode)
+        code = (readers.read_all, decode.decode, duplicates.drop_twins)
         folder, _ = self.cache.stage(f"decode-{name}", *inputs, make=make, code=code)
         return folder, digest(name, read_json(folder / "facts.json")["data"])
 
@@ -182,7 +181,7 @@ class Sets:
         return Records(**{fact: facts[fact] for fact in FACTS}, **tables)
 
     def pixels(self, name: str) -> np.ndarray:
-        """Images uint8 [N, S, S] of a set, padded to squares; a memory map, read where it is used."""
+        """Images uint8 [N, S, S] of a set, padded to squares: a memory map."""
         pixels = load_tensors(self.decoded(name)[0] / "pixels.safetensors")["pixels"].numpy()
         return access.tag(pixels, self.records(name).access)
 
@@ -206,7 +205,7 @@ class Sets:
         return [box.boxes(corners[rows.get(image, [])]) for image, box in images]
 
     def findings(self, name: str) -> np.ndarray | None:
-        """Findings [N, 15] (pnloc.data.rsna.findings) that the detector learns beside boxes; None: none."""
+        """Findings [N, 15] that the detector learns beside boxes (pnloc.data.rsna), if it does."""
         if not self.preset.detector.finding_weight:
             return None
         if self.preset.generated:
@@ -244,7 +243,7 @@ class Sets:
 
     @cached_property
     def words_stage(self) -> tuple[Path, str]:
-        """Word vectors and sentence model of the training reports and of the preset's open texts."""
+        """Word vectors and sentence model of the training reports and the preset's open texts."""
         config, corpus = self.preset.words, openi.place(self.data)
 
         def make(folder: Path, _: str) -> None:
@@ -276,7 +275,7 @@ class Sets:
     def supervision(
         self, name: str, change: Callable[[str], str] = str
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Words [N, W], labels [N, A] and weights [N, A] of a set, its reports read after `change`."""
+        """Words [N, W], labels [N, A], weights [N, A] of a set, its reports changed by `change`."""
         texts = [change(text) for text in self.texts(name)]
         own = self.records(name).images["label"].to_numpy(float)
         return supervise(texts, own, self.splitter, self.vectors, self.preset.words.most)
@@ -287,7 +286,7 @@ class Sets:
         return phrases.padded(places)
 
     def labelled(self, split: str) -> tuple[np.ndarray, np.ndarray]:
-        """Training sets' images uint8 [N, S, S] of a split with a label, and labels [N]: 1 pneumonia."""
+        """Images uint8 [N, S, S] of a split of the training sets; labels [N], 1 for pneumonia."""
         images, targets = [], []
         for name in self.training:
             _, labels, weights = self.supervision(name)
