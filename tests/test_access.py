@@ -53,15 +53,13 @@ def kind(shown: object, **data: str) -> str:
     return display.kind(shown, data)
 
 
-# Recognised -----------------------------------------------------------------------------------------------
+# Recognised
 
 
 def test_an_image_keeps_its_class_in_its_parts_and_what_is_computed_from_it():
     images = access.tag(np.zeros((3, 4, 4), np.uint8), "open")
-    assert {
-        access.of(part)
-        for part in (images[0], images[[0, 2]], images[images.sum((1, 2)) == 0], images[0] / 2)
-    } == {"open"}
+    parts = images[0], images[[0, 2]], images[images.sum((1, 2)) == 0], images[0] / 2
+    assert {access.of(part) for part in parts} == {"open"}
     assert access.of(access.tag("a report", "generated")) == "generated"
 
 
@@ -76,23 +74,17 @@ def test_what_has_no_class_of_its_own_is_credentialed_once_such_a_set_is_held_an
 
 def test_names_are_found_in_paths_before_suffixes_and_without_the_name_of_their_set():
     access.hold("mimic", IMAGES)
-    for text in (
-        "x/02aa804e-bde0afdd.jpg",
-        "<td>mimic:10000032</td>",
-        "patient 10000032, left",
-        "s50414267",
-    ):
-        assert access.named(text), text
+    texts = "x/02aa804e-bde0afdd.jpg", "<td>mimic:10000032</td>", "patient 10000032", "s50414267"
+    assert all(map(access.named, texts))
     assert access.named("1000003 and s5041426, 0.10000032 of 200 boxes") == ""
 
 
 def test_short_names_are_none_since_any_number_would_be_one():
-    assert access.identifiers(pd.DataFrame({"image": ["7"], "patient": ["mimic:12"]})) == {
-        "mimic:12"
-    }
+    images = pd.DataFrame({"image": ["7"], "patient": ["mimic:12"]})
+    assert access.identifiers(images) == {"mimic:12"}
 
 
-# Marked ---------------------------------------------------------------------------------------------------
+# Marked
 
 DRAWN = {
     "radiograph": figures.radiograph,
@@ -122,12 +114,10 @@ def test_open_images_and_maps_over_many_images_are_drawn_beside_credentialed_one
 def test_a_report_is_marked_in_its_html():
     assert access.MARK not in markup.report(REPORT)
     records("credentialed")
-    assert access.MARK in markup.report(REPORT) and access.MARK in markup.report(
-        access.tag(REPORT, "credentialed")
-    )
-    assert access.MARK not in markup.report(REPORT, kind="open") + markup.report(
-        access.tag(REPORT, "open")
-    )
+    for marked in (REPORT, access.tag(REPORT, "credentialed")):
+        assert access.MARK in markup.report(marked)
+    assert access.MARK not in markup.report(REPORT, kind="open")
+    assert access.MARK not in markup.report(access.tag(REPORT, "open"))
     assert kind(HTML(""), **{"text/html": markup.report(REPORT)}) == "credentialed"
 
 
@@ -147,11 +137,18 @@ def test_the_mark_reaches_the_metadata_of_the_output():
     assert formatter.format(figure(IMAGE))[1] == {"pnloc": "credentialed"}
 
 
-# Refused, from end to end ---------------------------------------------------------------------------------
+# Refused, from end to end
 
+HEAD = """from pnloc.view.notebook import start
+run = start(globals())
+import matplotlib.pyplot as plt
+from IPython.display import HTML
+from pnloc.view import figures, markup
+name = "mimic"
+"""
 SHOWING = {
     "drawn": "figures.radiograph(run.sets.pixels(name)[0], plt.figure().add_subplot()); plt.show()",
-    "told": "from IPython.display import HTML; HTML(markup.report(next(t for t in run.sets.texts(name) if t)))",
+    "told": "HTML(markup.report(next(t for t in run.sets.texts(name) if t)))",
     "listed": "run.sets.records(name).images[['image', 'sex', 'view']].head(2)",
     "printed": "print(run.sets.records(name).images['patient'].iloc[0])",
     "quoted": "print('Quoting:', next(t for t in run.sets.texts(name) if len(t) > 160)[20:160])",
@@ -162,53 +159,35 @@ COUNTED = (
 
 
 @pytest.fixture(scope="module")
-def credentialed(tmp_path_factory):
-    """A generated tree, two pairs of image and report small, that says nothing of having been generated: MIMIC's reader takes it for real."""
-    from pnloc.data import demo
+def executed(tmp_path_factory):
+    """The folder of a run whose notebook shows a credentialed set in every way.
 
-    root = tmp_path_factory.mktemp("credentialed")
-    demo.generate(
-        root / "data", demo.DemoSize(variants=3, rsna=12, mimic=12, chestxray8=6, covid=6), seed=0
-    )
-    (root / "data" / "rates.json").unlink()
-    assert (
-        datasets.mimic_cxr.read(root / "data" / datasets.FOLDERS["mimic"]).access == "credentialed"
-    )
-    return root
-
-
-@pytest.fixture(scope="module")
-def executed(credentialed):
-    """One notebook per way to show something, run as a book's notebooks are, on that tree; the folder of the run."""
+    The set is a small generated tree without the mark that it was generated.
+    """
     from book._ext import run as book
+    from pnloc.data import demo
     from pnloc.view.notebook import PARAMETERS_CELL
 
-    head = "from pnloc.view.notebook import start\nrun = start(globals())\nimport matplotlib.pyplot as plt\nfrom pnloc.view import figures, markup\nname = 'mimic'"
-    notebook = nbformat.v4.new_notebook(
-        metadata={
-            "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}
-        }
-    )
-    notebook.cells = [
-        nbformat.v4.new_code_cell(PARAMETERS_CELL, metadata={"tags": ["parameters"]}),
-        nbformat.v4.new_code_cell(head),
-    ]
-    notebook.cells += [nbformat.v4.new_code_cell(code) for code in (*SHOWING.values(), COUNTED)]
-    (credentialed / "notebooks").mkdir()
-    nbformat.write(notebook, credentialed / "notebooks" / "01_all.ipynb")
-    given = {
-        "PRESET": "mimic",
-        "DATA": str(credentialed / "data"),
-        "SEED": 0,
-        "ARTIFACTS": str(credentialed / "artifacts"),
-    }
-    run = credentialed / "artifacts" / "mimic"
-    book.execute(credentialed / "notebooks", run / "pages", given)
+    root = tmp_path_factory.mktemp("credentialed")
+    data, run = root / "data", root / "artifacts" / "mimic"
+    size = demo.DemoSize(variants=3, rsna=12, mimic=12, chestxray8=6, covid=6)
+    demo.generate(data, size, seed=0)
+    (data / "rates.json").unlink()
+    assert datasets.mimic_cxr.read(data / datasets.FOLDERS["mimic"]).access == "credentialed"
+    spec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    tags = {"tags": ["parameters"]}
+    cells = [nbformat.v4.new_code_cell(PARAMETERS_CELL, metadata=tags)]
+    cells += [nbformat.v4.new_code_cell(code) for code in (HEAD, *SHOWING.values(), COUNTED)]
+    notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": spec})
+    (root / "notebooks").mkdir()
+    nbformat.write(notebook, root / "notebooks" / "01_all.ipynb")
+    values = {"DATA": str(data), "SEED": 0, "ARTIFACTS": str(root / "artifacts")}
+    book.execute(root / "notebooks", run / "pages", {"PRESET": "mimic", **values})
     return run
 
 
 def only(executed: Path, tmp_path: Path, source: str, unmarked: bool = False) -> Path:
-    """The run with a page that has only the cell of some source; `unmarked`, as if nobody had marked it."""
+    """The run with a page of a single cell; `unmarked`, as if nobody had marked its output."""
     page = nbformat.read(executed / "pages" / "01_all.ipynb", as_version=4)
     page.cells = [c for c in page.cells if c.source == source]
     assert len(page.cells) == 1 and page.cells[0].outputs
@@ -227,9 +206,8 @@ def only(executed: Path, tmp_path: Path, source: str, unmarked: bool = False) ->
 @pytest.mark.parametrize("way", ["drawn", "told", "listed"])
 def test_a_page_that_shows_credentialed_data_is_refused_by_its_mark(executed, tmp_path, way):
     run = only(executed, tmp_path, SHOWING[way])
-    with pytest.raises(
-        PnlocError, match="01_one.ipynb, cell 1: its output is marked as credentialed"
-    ):
+    reason = "01_one.ipynb, cell 1: its output is marked as credentialed"
+    with pytest.raises(PnlocError, match=reason):
         publishing.publish(run / "pages", tmp_path / "book")
     assert not (tmp_path / "book").exists()
 

@@ -21,7 +21,7 @@ def test_boxes_without_area_overlap_nothing_and_give_no_nan():
 
 
 def test_union_iou_of_overlapping_boxes_counts_each_pixel_once():
-    # Truth covers 4x4 = 16; the two predictions cover columns 0-3 together, twice the middle ones: 12 of 16.
+    # Truth covers 4x4 = 16, both predictions together columns 0 to 3, so 12 of 16.
     assert b.union_iou([[0, 0, 2, 4], [1, 0, 3, 4]], [[0, 0, 4, 4]]) == pytest.approx(12 / 16)
     assert b.union_iou(NONE, [[0, 0, 4, 4]]) == 0
     assert b.union_iou(NONE, NONE) == 0
@@ -77,7 +77,7 @@ def test_fixed_pair_is_the_median_of_each_half_and_mirrors_an_empty_one():
 
 
 def test_a_fused_box_is_the_mean_of_those_that_overlap_it_by_score():
-    # The second box overlaps the first by 10 / 12; the third lies elsewhere. Weights 3 and 1: x from 0 to (3 * 10 + 12) / 4.
+    # The second box overlaps the first by 10 / 12; weights 3 and 1: x to (3 * 10 + 12) / 4.
     found = np.array([[0.0, 0, 10, 1], [0, 0, 12, 1], [50, 0, 60, 1]])
     assert b.fuse(found, [3.0, 1.0, 9.0], [0, 2]).tolist() == [[0, 0, 10.5, 1], [50, 0, 60, 1]]
     assert b.fuse(found, [0.0, 0.0, 0.0], [1]).tolist() == [[0, 0, 12, 1]], (

@@ -1,4 +1,4 @@
-"""What users rely on: commands with their flags, exit statuses, presets, notebooks, make targets, files and columns."""
+"""What users rely on: commands, flags, exit statuses, presets, notebooks, files, columns."""
 
 import re
 from pathlib import Path

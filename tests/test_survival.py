@@ -1,4 +1,4 @@
-"""Whatever ends a training, the last good state is there, and the run that goes on from it ends with the same bits."""
+"""Whatever ends a training leaves its last good state, from which it ends with the same bits."""
 
 import json
 import os
@@ -28,7 +28,7 @@ KILLS = 20
 
 
 def detector(folder):
-    """A small RetinaNet as the package trains it: channels last, batch normalization, bfloat16 where there is such."""
+    """A small RetinaNet as the package trains it: channels last, batch normalization, bfloat16."""
     from pnloc.training import train_detector
 
     rng = np.random.default_rng(1)
@@ -103,7 +103,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 
 def progress(folder) -> tuple[int, int]:
-    """Whole epochs and further steps of the checkpoint in a folder; (0, 0) where there is none yet."""
+    """Whole epochs and further steps of the checkpoint in a folder; (0, 0) without one."""
     if not (folder / STATE).exists():
         return 0, 0
     with safe_open(folder / STATE, "pt") as file:
@@ -143,7 +143,7 @@ def test_twenty_kills_at_random_moments_change_no_bit(tmp_path):
 
 
 def killed_in_a_write(work, folder, moment):
-    """Train, and be killed in the ninth checkpoint: with half of the file written, before it is moved, or after."""
+    """Train, and be killed in the ninth checkpoint: half written, before it is moved, or after."""
     train.EVERY = 0.0
     calls = []
 
