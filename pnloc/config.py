@@ -1,14 +1,18 @@
-"""Presets: every number that a run depends on, as frozen dataclasses. No I/O.
+"""Presets: every number that a run depends on, as frozen dataclasses; their values: presets.toml.
 
 `preset(name)` is the only way to get one. A stage takes all its numbers from here, so that a digest
 of these values tells whether it must run again.
 """
 
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+import tomllib
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from functools import cache
 from math import isfinite
+from pathlib import Path
 
 from pnloc.errors import PnlocError
 
+PRESETS = Path(__file__).with_name("presets.toml")
 # Baselines that are trained beside the image-label classifier, by what they learn from.
 FROM_LABELS = ("hide-and-seek", "attention-dropout", "patch-mil")
 FROM_PAIRS = ("contrastive-grounding", "align2ground")
@@ -103,35 +107,35 @@ class SeverityConfig:
 class Roles:
     """The data set in each role, by its name in pnloc.data.readers and in the tables."""
 
-    detector: str  # its boxes train the detector
-    pairs: str  # its image-report pairs train the localizer
-    labels: str  # a second set whose image labels (no report) join the pairs, or ''
-    localization: tuple[str, ...]  # its test boxes measure localization
-    severity: str
-    texts: str  # further report texts for word2vec, or ''
+    detector: str = "rsna"  # its boxes train the detector
+    pairs: str = "mimic"  # its image-report pairs train the localizer
+    labels: str = ""  # a second set whose image labels (no report) join the pairs, or ''
+    localization: tuple[str, ...] = ("mimic", "chestxray8")  # their test boxes measure it
+    severity: str = "covid19"
+    texts: str = ""  # further report texts for word2vec, or ''
 
 
 @dataclass(frozen=True)
 class Preset:
     """One size of the whole experiment."""
 
-    name: str
-    generated: bool
-    roles: Roles
+    name: str = ""
+    generated: bool = False
+    roles: Roles = Roles()
     variants: int = 0
     sizes: tuple[tuple[str, int], ...] = ()  # generated images per set
     seeds: int = 1  # of the attention, over which the gain from text is averaged (pnloc.run.seeds)
     resamples: int = 2000  # of the bootstrap
     folds: int = 0  # of the detector's set; the run's own detector serves the first
-    detector: DetectorConfig = field(default_factory=DetectorConfig)
-    regions: RegionConfig = field(default_factory=RegionConfig)
-    words: WordConfig = field(default_factory=WordConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
+    detector: DetectorConfig = DetectorConfig()
+    regions: RegionConfig = RegionConfig()
+    words: WordConfig = WordConfig()
+    model: ModelConfig = ModelConfig()
     baselines: tuple[str, ...] = BASELINES
-    classifier: FittingConfig = field(default_factory=FittingConfig)  # and FROM_LABELS
+    classifier: FittingConfig = FittingConfig()  # and FROM_LABELS
     grounding: FittingConfig = FittingConfig(60, 5, 64, 1e-3)  # FROM_PAIRS
     supervised: FittingConfig = FittingConfig(40, 5, 16, 5e-4)  # FROM_BOXES
-    severity: SeverityConfig = field(default_factory=SeverityConfig)
+    severity: SeverityConfig = SeverityConfig()
 
     def title(self, dataset: str) -> str:
         """The name of a data set in the tables: 'demo-' precedes that of a generated one."""
@@ -142,62 +146,30 @@ class Preset:
         return asdict(self)
 
 
-_GENERATED = Roles("rsna", "mimic", "", ("mimic", "chestxray8"), "covid19", "")
+def _frozen(value: object) -> object:
+    """A TOML value as a field holds it: tuples for lists, pairs for a table."""
+    if isinstance(value, dict):
+        return tuple(value.items())
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
-_DEMO = Preset(
-    name="demo",
-    generated=True,
-    roles=_GENERATED,
-    variants=72,
-    sizes=(("rsna", 900), ("mimic", 1500), ("chestxray8", 160), ("covid", 120)),
-    baselines=("contrastive-grounding",),  # the others would take too long
-    classifier=FittingConfig(epochs=20, patience=2),
-    grounding=FittingConfig(40, 2, 64, 3e-3),
-)
 
-_PRESETS = {
-    "smoke": replace(
-        _DEMO,
-        name="smoke",
-        variants=12,
-        sizes=(("rsna", 90), ("mimic", 140), ("chestxray8", 30), ("covid", 30)),
-        resamples=200,
-        detector=replace(_DEMO.detector, epochs=6),
-        words=replace(_DEMO.words, epochs=10),
-        model=replace(_DEMO.model, epochs=6, batch=32),
-        baselines=FROM_PAIRS,
-        classifier=replace(_DEMO.classifier, epochs=2),
-        grounding=replace(_DEMO.grounding, epochs=1, batch=16),
-        supervised=replace(_DEMO.supervised, epochs=1),
-        severity=SeverityConfig(anatomies=4, epochs=10),
-    ),
-    "demo": _DEMO,
-    "public": Preset(
-        name="public",
-        generated=False,
-        roles=Roles("rsna", "covid19", "rsna", ("rsna", "chestxray8"), "covid19", "openi"),
-        detector=replace(_DEMO.detector, epochs=36, finding_weight=0.5),
-        folds=5,
-        seeds=5,
-        regions=RegionConfig(mirrored=True),
-        severity=SeverityConfig(5, anatomies=48, epochs=60, chosen_on=("validate", "test")),
-    ),
-    "mimic": Preset(
-        name="mimic",
-        generated=False,
-        roles=Roles("rsna", "mimic", "", ("mimic", "chestxray8"), "covid19", ""),
-        detector=replace(
-            _DEMO.detector,
-            side=256,
-            width=64,
-            start="imagenet",
-            epochs=20,
-            anchor_sizes=((34.0, 48.0), (70.0, 98.0)),
-            finding_weight=0.5,
-        ),
-        severity=SeverityConfig(detectors=3, anatomies=48, epochs=60),
-    ),
-}
+def _replaced(part: object, values: dict) -> object:
+    """A dataclass with other values; a table changes values of the dataclass in that field."""
+    changes = {}
+    for name, value in values.items():
+        old = getattr(part, name)
+        changes[name] = _replaced(old, value) if is_dataclass(old) else _frozen(value)
+    return replace(part, **changes)
+
+
+@cache
+def _presets() -> dict[str, Preset]:
+    """The presets of presets.toml."""
+    presets = {}
+    for name, values in tomllib.loads(PRESETS.read_text(encoding="utf-8")).items():
+        base = presets[values.pop("base")] if "base" in values else Preset()
+        presets[name] = _replaced(base, {"name": name, **values})
+    return presets
 
 
 def preset(name: str) -> Preset:
@@ -207,9 +179,10 @@ def preset(name: str) -> Preset:
     of another kind.
     """
     base, *settings = name.split("+")
-    if base not in _PRESETS:
-        raise PnlocError(f"unknown preset '{base}'; use one of {', '.join(_PRESETS)}")
-    result = _PRESETS[base]
+    presets = _presets()
+    if base not in presets:
+        raise PnlocError(f"unknown preset '{base}'; use one of {', '.join(presets)}")
+    result = presets[base]
     for setting in settings:
         path, _, value = setting.partition("=")
         result = _with(result, path.split("."), value, setting)
