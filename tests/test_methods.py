@@ -1,6 +1,7 @@
 """The registry of methods, forms of evidence, and what the stage of a baseline depends on."""
 
 from dataclasses import replace
+from functools import cached_property
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,7 +11,8 @@ import torch
 
 from pnloc.baselines.heatmaps import HeatChoice
 from pnloc.boxes import as_boxes
-from pnloc.config import BASELINES, FROM_BOXES, preset
+from pnloc.config import BASELINES, FROM_BOXES, DetectorConfig, preset
+from pnloc.detector import Detector
 from pnloc.errors import PnlocError
 from pnloc.images import Letterbox
 from pnloc.localizer import Choice
@@ -183,3 +185,16 @@ def test_predictions_come_back_to_the_pixels_of_their_image_and_truth_names_nega
     assert table.to_numpy().tolist() == [["a", 0, 0, 16, 8, 0.5]]
     truth = predictions.truth_file(predictions.truth(run, "demo-rsna"))
     assert truth["patient"].tolist() == ["p", "q"] and truth["x2"].isna().tolist() == [False, True]
+
+
+def test_a_model_starts_from_the_same_weights_whether_or_not_the_detector_was_loaded():
+    class Lazy:
+        seed = 0
+
+        @cached_property
+        def detector(self) -> Detector:
+            return Detector(DetectorConfig(side=64, width=8, pyramid=16))
+
+    run = Lazy()
+    first, second = (METHODS["hide-and-seek"].build(run).state_dict() for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)

@@ -182,6 +182,7 @@ class Method:
 
     def build(self, run: Run) -> nn.Module:
         """The untrained model."""
+        _ = run.detector  # before the seed: loading it draws random numbers
         torch.manual_seed(run.seed)
         return self.training.build(run, self.kind)
 

@@ -175,6 +175,7 @@ class Run:
             return Classifier(self.detector)
 
         def fit(folder: Path, key: str) -> tuple[Classifier, pd.DataFrame]:
+            _ = self.detector  # before the seed: loading it draws random numbers
             torch.manual_seed(self.seed)
             model, config = build(), self.preset.classifier
             data = (self.sets.labelled(split) for split in ("train", "validate"))
