@@ -60,7 +60,7 @@ def read(folder: Path, brixia: Path | None = None) -> Records:
     tested = images.loc[images["image"].isin(scores["image"]), "patient"]
     splits = assign_splits(images["patient"], "covid19", (0.85, 0.15, 0.0))
     images["split"] = splits.mask(images["patient"].isin(tested), "test")
-    reports = images[["study"]].assign(text=text).query("study != ''")
+    reports = images[["study"]].join(text.rename("text")).query("study != ''")
     fates = {"images": ledger.fate, **fates}
     return source.records(images, fates, reports=reports, scores=scores)
 
