@@ -85,9 +85,10 @@ def source_digest(*modules: str) -> str:
     A data file counts with the module that it lies beside and shares its name with (lexicon.toml).
     Read once per process: what runs is what was imported, whatever becomes of the files meanwhile.
     """
-    sources = [_source(name) for name in sorted(frozenset().union(*map(imports, modules)))]
-    paths = [path for source in sources for path in sorted(source.parent.glob(f"{source.stem}.*"))]
-    return digest(*((str(p.relative_to(ROOT)), p.read_text(encoding="utf-8")) for p in paths))
+    names = sorted(frozenset().union(*map(imports, modules)))
+    sources = [(name, _source(name)) for name in names]
+    paths = [(name, p) for name, s in sources for p in sorted(s.parent.glob(f"{s.stem}.*"))]
+    return digest(*((name, p.suffix, p.read_text(encoding="utf-8")) for name, p in paths))
 
 
 def tree_digest(folder: Path) -> str:
