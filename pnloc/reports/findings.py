@@ -176,6 +176,18 @@ def asserting_words(text: str, splitter: Splitter | None = None) -> list[str]:
     return [word for number in sorted(sentences) for word in sentences[number]]
 
 
+def attribute_words(text: str) -> set[str]:
+    """Attributes for which a text has a word anywhere, whatever the word describes."""
+    names = set().union(*(item.names for item in scope.items(text.lower())))
+    return names - {BOTH} | ({"side:bilateral"} if BOTH in names else set())
+
+
+def mentions(text: str) -> list[tuple[set[str], list[bool]]]:
+    """Of each sentence: `attribute_words`, and whether each of its findings is current."""
+    sentences = plain()(text)
+    return [(attribute_words(s), [f.current for f in findings(s)]) for s in sentences]
+
+
 def describe(name: str, text: str, splitter: Splitter | None = None) -> str:
     """What a report says, for a terminal: its findings one by one, then a summary."""
     if not text.strip():

@@ -54,7 +54,7 @@ class Scoped(NamedTuple):
 def read(sentence: str) -> tuple[Scoped, ...]:
     """The findings of a lower-case sentence, in order."""
     scoped = []
-    for clause in _clauses(items(sentence)):
+    for clause in _clauses(items(sentence, only_findings=True)):
         for at in [k for k, item in enumerate(clause) if item.has(x.FINDING)]:
             denial = _denial(clause, at)
             assertion = _assertion(clause, at, denial)
@@ -66,13 +66,16 @@ def read(sentence: str) -> tuple[Scoped, ...]:
     return tuple(scoped)
 
 
-def items(sentence: str) -> list[Item]:
-    """The tagged words and phrases of a lower-case sentence; none if no word can be a finding."""
-    matches = list(WORD.finditer(sentence))
+def items(text: str, only_findings: bool = False) -> list[Item]:
+    """The tagged words and phrases of a lower-case text.
+
+    With `only_findings`, none where no word can be a finding.
+    """
+    matches = list(WORD.finditer(text))
     words = [match.group() for match in matches]
     tags = [x.tag(word) for word in words]
     possible = any(tag.roles & (x.FINDING | x.DENSITY) for tag in tags)
-    if not possible and x.OPENERS.isdisjoint(words):
+    if only_findings and not possible and x.OPENERS.isdisjoint(words):
         return []
     tagged, at = [], 0
     while at < len(words):
