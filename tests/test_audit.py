@@ -137,6 +137,7 @@ def test_without_a_mapping_a_test_image_in_training_is_recognised_and_ends_with_
     status, out = check("--json")
     (pair,) = out["same_content"]
     assert status == 3 and pair["leak"]
+    assert pair["correlation"] == round(pair["correlation"], 4)
     assert {pair["image_a"], pair["image_b"]} == {name, "00000002_000.png"}
     assert "LEAK" in check()[1]
     assert len(pd.read_csv(tmp_path / "a" / "public" / "same-content.csv")) == 1

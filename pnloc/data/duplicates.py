@@ -160,4 +160,5 @@ def _correlation(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     one, other = (part.reshape(-1, SIDE * SIDE).astype(np.float32) for part in (one, other))
     one, other = one - one.mean(1, keepdims=True), other - other.mean(1, keepdims=True)
     norm = np.sqrt((one**2).sum(1) * (other**2).sum(1))
-    return np.where(norm > 0, (one * other).sum(1) / np.maximum(norm, 1e-9), 0.0)
+    ratio = (one * other).sum(1) / np.maximum(norm, 1e-9)
+    return np.where(norm > 0, ratio, 0.0).astype(float)
