@@ -9,14 +9,12 @@ and `attribute_values` three values per attribute. Every step is linear in the l
 import re
 from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 from pnloc.reports import scope
 from pnloc.reports.lexicon import ASKING, ATTRIBUTES, BOTH, SKIPPED
 from pnloc.reports.sentences import Splitter, plain, tokens
 
-Assertion = Literal["affirmed", "hedged", "negated", "past", "hypothetical"]
-ASSERTIONS: tuple[Assertion, ...] = get_args(Assertion)
+ASSERTIONS = ("affirmed", "hedged", "negated", "past", "hypothetical")
 LONGEST = 2_000  # characters of a sentence that are read at once; OpenI's longest has 274
 _HEADER = re.compile(r"(?:^|(?<=\s))([A-Z][A-Z /&-]{3,40}):")
 _RULE = re.compile(r"\n[^\S\n]*_{5,}[^\S\n]*(?=\n)")
@@ -34,7 +32,7 @@ class Finding:
 
     phrase: str
     sentence: int
-    assertion: Assertion
+    assertion: str  # one of ASSERTIONS
     attributes: frozenset[str]
     words: tuple[str, ...]
     section: str = ""
@@ -79,35 +77,26 @@ def findings(text: str, splitter: Splitter | None = None) -> list[Finding]:
     `splitter` is a Punkt model of the corpus (`pnloc.reports.sentences.train`). A sentence of more
     than `LONGEST` characters is read in parts.
     """
-    splitter, lowered, found, number = splitter or plain(), text.lower(), [], 0
+    splitter, lowered, result, number = splitter or plain(), text.lower(), [], 0
     if len(lowered) != len(text):  # a few letters of other scripts change their length
         lowered = "".join(c.lower() if len(c.lower()) == 1 else c for c in text)
-    for name, begin, stop in _parts(text):
-        if name in SKIPPED:
+    for section, begin, stop in _parts(text):
+        if section in SKIPPED:
             continue
-        asking = name in ASKING
+        asking = section in ASKING
         for start, end in splitter.spans(text, begin, stop):
-            words = None
+            sentence, words = -1 if asking else number, None
             for place, part in _cut(lowered, start, end):
-                for item, assertion, givers in scope.read(part):
+                for item, assertion, names, givers in scope.read(part):
                     words = words or tuple(tokens(text[start:end]))
-                    marks = [
-                        (place + i.start, place + i.end, n) for i, n in givers if i is not item
-                    ]
-                    found.append(
-                        Finding(
-                            " ".join(part[item.start : item.end].split()),
-                            -1 if asking else number,
-                            "hypothetical" if asking else assertion,
-                            one_side(frozenset().union(*(names for _, names in givers))),
-                            words,
-                            name,
-                            (place + item.start, place + item.end),
-                            tuple(marks),
-                        )
-                    )
+                    phrase = " ".join(part[item.start : item.end].split())
+                    assertion = "hypothetical" if asking else assertion
+                    span = (place + item.start, place + item.end)
+                    marks = tuple((place + i.start, place + i.end, n) for i, n in givers)
+                    claim = (phrase, sentence, assertion, one_side(names))
+                    result.append(Finding(*claim, words, section, span, marks))
             number += not asking
-    return found
+    return result
 
 
 def _cut(text: str, start: int, end: int) -> Iterator[tuple[int, str]]:
@@ -176,16 +165,14 @@ def asserting_words(text: str, splitter: Splitter | None = None) -> list[str]:
     return [word for number in sorted(sentences) for word in sentences[number]]
 
 
-def attribute_words(text: str) -> set[str]:
-    """Attributes for which a text has a word anywhere, whatever the word describes."""
-    names = set().union(*(item.names for item in scope.items(text.lower())))
-    return names - {BOTH} | ({"side:bilateral"} if BOTH in names else set())
-
-
 def mentions(text: str) -> list[tuple[set[str], list[bool]]]:
-    """Of each sentence: `attribute_words`, and whether each of its findings is current."""
-    sentences = plain()(text)
-    return [(attribute_words(s), [f.current for f in findings(s)]) for s in sentences]
+    """Of each sentence: attributes that it has a word for, and whether each finding is current."""
+    rows = []
+    for sentence in plain()(text):
+        names = set().union(*(item.names for item in scope.items(sentence.lower())))
+        plural = {"side:bilateral"} if BOTH in names else set()
+        rows.append((names - {BOTH} | plural, [f.current for f in findings(sentence)]))
+    return rows
 
 
 def describe(name: str, text: str, splitter: Splitter | None = None) -> str:

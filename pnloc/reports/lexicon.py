@@ -11,6 +11,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+from nltk import edit_distance
+
 from pnloc.errors import PnlocError
 
 # Roles are bits; in the vocabulary they go by their names in lower case. An ignored word has none.
@@ -33,45 +35,41 @@ class Tag(NamedTuple):
     place: frozenset[str]
 
 
-class _Entry(NamedTuple):
-    """The words and phrases of one role (a bit) or one attribute."""
+def _merged(entries: Iterable[tuple[int, frozenset[str]]]) -> Tag:
+    """The tag of a word in lists of these roles and attributes.
 
-    role: int
-    names: frozenset[str]
-    words: re.Pattern[str]
-    phrases: list[str]
-
-
-def _entry(listed: list[str], role: int = 0, *names: str) -> _Entry:
-    words = re.compile("|".join(word for word in listed if " " not in word))
-    return _Entry(role, frozenset(names), words, [p for p in listed if " " in p])
-
-
-def _tag(entries: Iterable[_Entry]) -> Tag:
-    """The tag of a word in these entries; with attributes, it is a finding or a modifier."""
+    A word with attributes is a finding or a modifier.
+    """
     roles, names = 0, frozenset()
-    for entry in entries:
-        roles, names = roles | entry.role, names | entry.names
+    for role, own in entries:
+        roles, names = roles | role, names | own
     if names and not roles & FINDING:
         roles |= MODIFIER
     return Tag(roles, names, frozenset(n for n in names if n.startswith(("side", "zone"))))
 
 
-def _phrases() -> dict[str, list[tuple[tuple[str, ...], Tag]]]:
+def _phrases() -> dict[str, list[tuple[list[str], Tag]]]:
     """By first word: the rest of each phrase and its tag, the longest phrases first."""
-    found: dict[str, list[tuple[tuple[str, ...], Tag]]] = {}
-    for phrase in sorted({p for e in _ENTRIES for p in e.phrases}, key=str.split):
-        first, *rest = phrase.split()
-        tagged = (tuple(rest), _tag(e for e in _ENTRIES if phrase in e.phrases))
-        found.setdefault(first, []).append(tagged)
-    return {first: sorted(rests, key=lambda r: -len(r[0])) for first, rests in found.items()}
+    entries: dict[str, list] = {}
+    for entry, listed in _LISTS:
+        for phrase in (words for words in listed if " " in words):
+            entries.setdefault(phrase, []).append(entry)
+    phrases: dict[str, list[tuple[list[str], Tag]]] = {}
+    for first, *rest in sorted(map(str.split, entries), key=lambda words: (-len(words), words)):
+        phrase_tag = _merged(entries[" ".join([first, *rest])])
+        phrases.setdefault(first, []).append((rest, phrase_tag))
+    return phrases
 
 
 _FILE = Path(__file__).with_suffix(".toml")
 try:
     _DATA = tomllib.loads(_FILE.read_text(encoding="utf-8"))
-    _ENTRIES = [_entry(listed, ROLES[role]) for role, listed in _DATA["words"].items()]
-    _ENTRIES += [_entry(listed, 0, name) for name, listed in _DATA["attributes"].items()]
+    _LISTS = [((ROLES[role], frozenset()), words) for role, words in _DATA["words"].items()]
+    _LISTS += [((0, frozenset([name])), words) for name, words in _DATA["attributes"].items()]
+    _WORDS = [
+        (entry, re.compile("|".join(word for word in words if " " not in word)))
+        for entry, words in _LISTS
+    ]
     GROUPS: dict[str, tuple[str, ...]] = {g: tuple(v) for g, v in _DATA["groups"].items()}
     ASKING, SKIPPED = (frozenset(_DATA["sections"][kind]) for kind in ("asking", "skipped"))
     ABBREVIATIONS = frozenset(_DATA["spelling"]["abbreviations"])
@@ -80,30 +78,20 @@ except (tomllib.TOMLDecodeError, KeyError, re.error) as error:
     raise PnlocError(f"{_FILE}: not a vocabulary ({error!r})") from None
 ATTRIBUTES = tuple(f"{group}:{value}" for group, values in GROUPS.items() for value in values)
 PHRASES = _phrases()
-# First words of phrases that may be a finding; 'ground glass' may stand alone.
-OPENERS = {
-    first
-    for first, rests in PHRASES.items()
-    if any(tag.roles & FINDING or "kind:ground glass" in tag.names for _, tag in rests)
-}
 
 
 @lru_cache(1 << 16)
 def tag(word: str) -> Tag:
     """The tag of a lower-case word; a misspelt head ('opactiy') has that of the word meant."""
-    found = _tag(entry for entry in _ENTRIES if entry.words.fullmatch(word))
-    if found.roles or len(word) < LONG:
-        return found
+    own = _merged(entry for entry, words in _WORDS if words.fullmatch(word))
+    if own.roles or len(word) < LONG:
+        return own
     meant = next((head for head in HEADS if _misspells(word, head)), None)
-    return tag(meant) if meant else found
+    return tag(meant) if meant else own
 
 
 def _misspells(word: str, meant: str) -> bool:
     """Whether two words with one first letter are one letter, or one swap of neighbours, apart."""
     if word[0] != meant[0] or abs(len(word) - len(meant)) > 1:
         return False
-    pairs = zip(word, meant, strict=False)
-    same = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(word), len(meant)))
-    one, two = word[same:], meant[same:]
-    swapped = one[:2] == two[:2][::-1] and one[2:] == two[2:]
-    return one[1:] == two[1:] or one[1:] == two or one == two[1:] or swapped
+    return edit_distance(word, meant, transpositions=True) <= 1

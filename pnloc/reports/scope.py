@@ -42,52 +42,42 @@ class Item(NamedTuple):
         return self.roles & roles != 0
 
 
-class Scoped(NamedTuple):
-    """A finding, its assertion, and the items that give it attributes, itself among them."""
-
-    item: Item
-    assertion: str
-    givers: tuple[tuple[Item, frozenset[str]], ...]
+# A finding, its assertion, its attributes, and which other items give it which of them.
+Scoped = tuple[Item, str, frozenset[str], list[tuple[Item, frozenset[str]]]]
 
 
 @lru_cache(1 << 14)  # reports repeat themselves: 'no focal consolidation, effusion or pneumothorax'
-def read(sentence: str) -> tuple[Scoped, ...]:
+def read(sentence: str) -> list[Scoped]:
     """The findings of a lower-case sentence, in order."""
     scoped = []
-    for clause in _clauses(items(sentence, only_findings=True)):
+    for clause in _clauses(items(sentence)):
         for at in [k for k, item in enumerate(clause) if item.has(x.FINDING)]:
             denial = _denial(clause, at)
             assertion = _assertion(clause, at, denial)
             names = _attributes(clause, at, denial + 1)
             if assertion == "hedged" and _cue(clause, at, x.LINK, NEAR) >= 0:
                 names = {k: clause[k].place if k != at else n for k, n in names.items()}
-            givers = tuple((clause[k], names[k]) for k in sorted(names) if names[k])
-            scoped.append(Scoped(clause[at], assertion, givers))
-    return tuple(scoped)
+            givers = [(clause[k], names[k]) for k in sorted(names) if names[k] and k != at]
+            attributes = frozenset().union(*names.values())
+            scoped.append((clause[at], assertion, attributes, givers))
+    return scoped
 
 
-def items(text: str, only_findings: bool = False) -> list[Item]:
-    """The tagged words and phrases of a lower-case text.
-
-    With `only_findings`, none where no word can be a finding.
-    """
-    matches = list(WORD.finditer(text))
+def items(sentence: str) -> list[Item]:
+    """The tagged words and phrases of a lower-case sentence."""
+    matches = list(WORD.finditer(sentence))
     words = [match.group() for match in matches]
-    tags = [x.tag(word) for word in words]
-    possible = any(tag.roles & (x.FINDING | x.DENSITY) for tag in tags)
-    if only_findings and not possible and x.OPENERS.isdisjoint(words):
-        return []
     tagged, at = [], 0
     while at < len(words):
-        tag, length = tags[at], 1
+        tag, length = x.tag(words[at]), 1
         for rest, phrase in x.PHRASES.get(words[at], ()):
-            if tuple(words[at + 1 : at + 1 + len(rest)]) == rest:
+            if words[at + 1 : at + 1 + len(rest)] == rest:
                 tag, length = phrase, 1 + len(rest)
                 break
         if tag.roles:
             tagged.append(Item(*tag, matches[at].start(), matches[at + length - 1].end(), at))
         at += length
-    nodule = "nodule" in words or "nodules" in words
+    nodule = not {"nodule", "nodules"}.isdisjoint(words)
     return [_resolved(tagged, at, nodule) for at in range(len(tagged))]
 
 
