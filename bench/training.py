@@ -21,7 +21,7 @@ from pnloc.data.demo import wording
 from pnloc.data.demo.case import Case, Finding
 from pnloc.data.demo.rates import RATES
 from pnloc.detector import Detector
-from pnloc.inputs import augment
+from pnloc.detector_training import augment
 from pnloc.localizer import Choice, image_attention, pick
 from pnloc.parallel import autocast, device
 from pnloc.regions import Regions, extract
@@ -282,7 +282,7 @@ def detector_waiting(images: np.ndarray, boxes: list[np.ndarray]) -> tuple:
     import tempfile
     from dataclasses import replace
 
-    from pnloc.training import train_detector
+    from pnloc.detector_training import train_detector
 
     config = replace(PRESET.detector, epochs=4)
     with tempfile.TemporaryDirectory() as folder:

@@ -102,10 +102,8 @@ def _data(args: argparse.Namespace) -> int:
         print(f"{name}: UNUSABLE: {reason}")
     print(*result.remarks(), sep="\n")
     if len(leaks):
-        print(
-            "LEAK: training images that are test images under the name of another patient;", end=""
-        )
-        print(" training leaves these patients out:")
+        text = "training images that are test images under the name of another patient"
+        print(f"LEAK: {text}; training leaves these patients out:")
         _show(leaks.drop(columns="leak"))
     print(f"{len(quarantine)} in quarantine: {run.root / 'quarantine.csv'}")
     return result.status()
@@ -189,13 +187,8 @@ def _reports(args: argparse.Namespace) -> int:
 def _reproduce(args: argparse.Namespace) -> None:
     book, publishing = _beside("book._ext.run"), _beside("book._ext.publish")
     run = _open(args)  # a wrong preset or folder ends here, before a kernel starts
-    parameters = {
-        "PRESET": args.preset,
-        "DATA": str(run.data or ""),
-        "SEED": args.seed,
-        "ARTIFACTS": args.artifacts,
-        **dict(args.parameter),
-    }
+    parameters = {"PRESET": args.preset, "DATA": str(run.data or ""), "SEED": args.seed}
+    parameters |= {"ARTIFACTS": args.artifacts, **dict(args.parameter)}
     book.execute(ROOT / "notebooks", run.root / "pages", parameters)
     publishing.publish(run.root / "pages", ROOT / "book" / "pages")
 

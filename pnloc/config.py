@@ -146,11 +146,11 @@ class Preset:
         return asdict(self)
 
 
-def _frozen(value: object) -> object:
-    """A TOML value as a field holds it: tuples for lists, pairs for a table."""
+def frozen(value: object) -> object:
+    """A TOML or JSON value as a field holds it: tuples for lists, pairs for a table."""
     if isinstance(value, dict):
         return tuple(value.items())
-    return tuple(map(_frozen, value)) if isinstance(value, list) else value
+    return tuple(map(frozen, value)) if isinstance(value, list) else value
 
 
 def _replaced(part: object, values: dict) -> object:
@@ -158,7 +158,7 @@ def _replaced(part: object, values: dict) -> object:
     changes = {}
     for name, value in values.items():
         old = getattr(part, name)
-        changes[name] = _replaced(old, value) if is_dataclass(old) else _frozen(value)
+        changes[name] = _replaced(old, value) if is_dataclass(old) else frozen(value)
     return replace(part, **changes)
 
 
@@ -185,20 +185,21 @@ def preset(name: str) -> Preset:
     result = presets[base]
     for setting in settings:
         path, _, value = setting.partition("=")
-        result = _with(result, path.split("."), value, setting)
+        result = _with(result, path, value, setting)
     return replace(result, name=name)
 
 
-def _with(part: object, path: list[str], value: str, setting: str) -> object:
+def _with(part: object, path: str, value: str, setting: str) -> object:
     """A dataclass with one number, at `path`, replaced."""
+    name, _, rest = path.partition(".")
     values = {f.name: getattr(part, f.name) for f in fields(part)}
-    numbers = [n for n, v in values.items() if is_dataclass(v) or type(v) in (int, float)]
-    if path[0] not in numbers or is_dataclass(values[path[0]]) != (len(path) > 1):
+    numbers = {n: v for n, v in values.items() if is_dataclass(v) or type(v) in (int, float)}
+    old = numbers.get(name)
+    if old is None or is_dataclass(old) != bool(rest):
         listed = ", ".join(numbers)
-        raise PnlocError(f"setting '{setting}': no number '{path[0]}' here; there are {listed}")
-    old = values[path[0]]
-    if is_dataclass(old):
-        return replace(part, **{path[0]: _with(old, path[1:], value, setting)})
+        raise PnlocError(f"setting '{setting}': no number '{name}' here; there are {listed}")
+    if rest:
+        return replace(part, **{name: _with(old, rest, value, setting)})
     try:
         number = type(old)(value)
         if not isfinite(number):
@@ -206,4 +207,4 @@ def _with(part: object, path: list[str], value: str, setting: str) -> object:
     except ValueError:
         kind = "whole number" if isinstance(old, int) else "number"
         raise PnlocError(f"setting '{setting}': {value!r} is no {kind}") from None
-    return replace(part, **{path[0]: number})
+    return replace(part, **{name: number})

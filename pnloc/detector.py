@@ -24,34 +24,13 @@ from pnloc.config import DetectorConfig
 from pnloc.errors import PnlocError
 
 # What a detector may learn beside the boxes: RSNA's class 'Normal', and the labels of ChestX-ray14.
-FINDINGS = tuple(
-    [
-        "Normal",
-        "Atelectasis",
-        "Cardiomegaly",
-        "Consolidation",
-        "Edema",
-        "Effusion",
-        "Emphysema",
-        "Fibrosis",
-        "Hernia",
-        "Infiltration",
-        "Mass",
-        "Nodule",
-        "Pleural_Thickening",
-        "Pneumonia",
-        "Pneumothorax",
-    ]
-)
+FINDINGS = ("Normal", "Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Effusion")
+FINDINGS += ("Emphysema", "Fibrosis", "Hernia", "Infiltration", "Mass", "Nodule")
+FINDINGS += ("Pleural_Thickening", "Pneumonia", "Pneumothorax")
 WIDTH = 64  # the only width with published weights
-_IMAGENET = {  # stages of torchvision's ResNet-18 by their names in NarrowResNet
-    "conv1": "stem.0",
-    "bn1": "stem.1",
-    "layer1": "stem.4",
-    "layer2": "stages.8",
-    "layer3": "stages.16",
-    "layer4": "stages.32",
-}
+# Stages of torchvision's ResNet-18 by their names in NarrowResNet.
+_IMAGENET = {"conv1": "stem.0", "bn1": "stem.1", "layer1": "stem.4"}
+_IMAGENET |= {"layer2": "stages.8", "layer3": "stages.16", "layer4": "stages.32"}
 
 
 @dataclass(frozen=True)
@@ -118,33 +97,25 @@ class Detector(RetinaNet):
         self.transform = nn.Identity()  # images come square, of one size, and are normalized here
         self.config = config
         self.fpn = FeaturePyramidNetwork([config.width * 2**i for i in (1, 2, 3)], channels)
-        self.mask_head = nn.Sequential(
-            nn.Conv2d(channels + 2, channels, 3, padding=1),
-            nn.GroupNorm(8, channels),
-            nn.ReLU(),
-            nn.Conv2d(channels, channels, 3, padding=1),
-            nn.GroupNorm(8, channels),
-            nn.ReLU(),
-            nn.Conv2d(channels, 1, 1),
-        )
+        layers = []
+        for width in (channels + 2, channels):
+            convolution = nn.Conv2d(width, channels, 3, padding=1)
+            layers += [convolution, nn.GroupNorm(8, channels), nn.ReLU()]
+        self.mask_head = nn.Sequential(*layers, nn.Conv2d(channels, 1, 1))
         pooled = 2 * config.width * 8
         self.image_head = nn.Linear(pooled, 1)
         self.finding_head = nn.Linear(pooled, len(FINDINGS)) if config.finding_weight else None
 
-    def features(self, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Pyramid of strides 8, 16, 32; deepest feature [B, 16w], pooled by mean and maximum."""
-        levels = self.backbone(normalize(images).contiguous(memory_format=torch.channels_last))
-        pooled = torch.cat([levels["32"].mean((2, 3)), levels["32"].amax((2, 3))], dim=1)
-        return self.fpn(levels), pooled
-
-    def heads(
-        self, images: Tensor
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor], list[Tensor], Tensor, Tensor, Tensor | None]:
+    def heads(self, images: Tensor) -> tuple:
         """Pyramid, RetinaNet's outputs, anchors per image, and the logits of the other heads.
 
-        These are mask [B, S/8, S/8], image [B] and, where there is such a head, FINDINGS [B, 15].
+        These are mask [B, S/8, S/8], image [B] and, where there is such a head, FINDINGS [B, 15],
+        else None. Image and findings come from the deepest feature, pooled by mean and maximum.
         """
-        pyramid, pooled = self.features(images)
+        features = self.backbone(normalize(images).contiguous(memory_format=torch.channels_last))
+        deepest = features["32"]
+        pooled = torch.cat([deepest.mean((2, 3)), deepest.amax((2, 3))], dim=1)
+        pyramid = self.fpn(features)
         levels = [pyramid["16"], pyramid["32"]]
         outputs = {name: value.float() for name, value in self.head(levels).items()}
         sizes = [tuple(images.shape[-2:])] * len(images)
@@ -158,7 +129,7 @@ class Detector(RetinaNet):
         """Focal, box, mask (cross-entropy and Dice), image-level and finding terms.
 
         images [B, 1, S, S]; targets[i] holds 'boxes' [n, 4] (pixels of the input), 'labels' [n],
-        all 0, and, for the finding term, 'findings' [15], NaN where unknown.
+        all 0, and, where there is a head for them, 'findings' [15], NaN where unknown.
         """
         _, outputs, anchors, mask, image, findings = self.heads(images)
         terms, config = self.compute_loss(targets, outputs, anchors), self.config
@@ -175,7 +146,7 @@ class Detector(RetinaNet):
             "mask": config.mask_weight * (cross_entropy(mask, truth) + (dice * present).mean()),
             "image": config.image_weight * cross_entropy(image, present),
         }
-        if findings is not None and "findings" in targets[0]:
+        if findings is not None:
             labels = torch.stack([t["findings"] for t in targets])
             losses["findings"] = config.finding_weight * finding_loss(findings, labels)
         return losses
@@ -254,20 +225,14 @@ def imagenet() -> dict[str, Tensor]:
     try:
         state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except OSError as error:
-        raise PnlocError(
-            "the detector is to start from ImageNet weights, which cannot be downloaded "
-            f"({error}); put {weights.url} into {folder}, or set start='random' in the preset "
-            "(pnloc/config.py)"
-        ) from None
+        advice = f"put {weights.url} into {folder}, or set start='random' (pnloc/presets.toml)"
+        raise PnlocError(f"ImageNet weights cannot be downloaded ({error}); {advice}") from None
     except Exception as error:  # whatever torch raises on a file that is no checkpoint
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         path = f"{folder}/{weights.url.rsplit('/', 1)[1]}"
         raise PnlocError(f"{path}: not the weights of a ResNet-18 ({reason}); delete it") from None
-    result = {}
-    for name, value in state.items():
-        stage, rest = name.split(".", 1)
-        if stage in _IMAGENET:
-            result[f"{_IMAGENET[stage]}.{rest}"] = value
+    parts = [(*name.split(".", 1), value) for name, value in state.items()]
+    result = {f"{_IMAGENET[s]}.{rest}": value for s, rest, value in parts if s in _IMAGENET}
     result["stem.0.weight"] = result["stem.0.weight"].sum(1, keepdim=True)
     return result
 
@@ -277,12 +242,11 @@ def start(body: NarrowResNet, name: str) -> None:
 
     Raises PnlocError for another name, and for ImageNet weights with a width other than 64.
     """
-    if name == "random":
-        return
-    if name != "imagenet":
+    if name not in ("random", "imagenet"):
         raise PnlocError(f"a detector starts from 'random' or 'imagenet' weights, not {name!r}")
     width = body.stem[0].out_channels
-    if width != WIDTH:
+    if name == "imagenet" and width != WIDTH:
         advice = f"set start='random' or width={WIDTH}"
         raise PnlocError(f"ImageNet weights fit a detector of width {WIDTH}, not {width}; {advice}")
-    body.load_state_dict(imagenet())
+    if name == "imagenet":
+        body.load_state_dict(imagenet())

@@ -52,9 +52,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
     path, name = Path(path), None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(
-            prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent
-        )
+        handle, name = tempfile.mkstemp(path.suffix, f".{path.stem}-", path.parent)
         os.close(handle)
         yield Path(name)
         os.chmod(name, 0o644)

@@ -31,15 +31,6 @@ _BROKEN = (
     *(*_PYTHON, ArithmeticError, RuntimeError, struct.error),
     *(Image.DecompressionBombError, InvalidDicomError, BytesLengthException),
 )
-# Transfer syntaxes, as heads of their number after '1.2.840.10008.1.2.', and what decodes them.
-_DECODERS = {
-    "4.5": "pylibjpeg pylibjpeg-libjpeg",  # JPEG, baseline and extended
-    "4.7": "pylibjpeg pylibjpeg-libjpeg",  # JPEG, lossless
-    "4.8": "pylibjpeg pylibjpeg-libjpeg",  # JPEG-LS
-    "4.9": "pylibjpeg pylibjpeg-openjpeg",  # JPEG 2000
-    "4.20": "pylibjpeg pylibjpeg-openjpeg",  # High-throughput JPEG 2000
-    "5": "pylibjpeg pylibjpeg-rle",
-}
 
 
 class Header(NamedTuple):
@@ -135,11 +126,6 @@ def header(path: str | Path) -> Header:
         return Header(*_checked(path, int(data.Columns), int(data.Rows)), True, sex, years, view)
 
 
-def size(path: str | Path) -> tuple[int, int]:
-    """(width, height) from the header of an image file; PnlocError as in `header`."""
-    return header(path)[:2]
-
-
 @contextmanager
 def _opened(path: str | Path) -> Iterator[Image.Image]:
     """PIL's lazy image, of a size that a radiograph may have."""
@@ -166,16 +152,11 @@ def read_gray(path: str | Path, near: int | None = None) -> np.ndarray:
         if is_dicom(path):
             return _read_dicom(path)
         with _opened(path) as image:
-            return _pixels(image, near)
-
-
-def _pixels(image: Image.Image, near: int | None) -> np.ndarray:
-    """Decode an opened image; a JPEG at a reduced scale where `near` allows it."""
-    if near and image.format == "JPEG" and image.mode in ("L", "RGB"):
-        share = max(near / max(image.size), 1e-6)
-        image.draft("L", (int(np.ceil(image.width * share)), int(np.ceil(image.height * share))))
-    image.load()
-    return _gray(image)
+            if near and image.format == "JPEG" and image.mode in ("L", "RGB"):
+                share = max(near / max(image.size), 1e-6)
+                image.draft("L", tuple(int(np.ceil(extent * share)) for extent in image.size))
+            image.load()
+            return _gray(image)
 
 
 def _gray(image: Image.Image) -> np.ndarray:
@@ -206,7 +187,11 @@ def _read_dicom(path: str | Path) -> np.ndarray:
     try:
         raw = data.pixel_array
     except (RuntimeError, NotImplementedError) as error:
-        raise _undecoded(path, data, error) from None
+        syntax = data.file_meta.get("TransferSyntaxUID", "") if hasattr(data, "file_meta") else ""
+        reason, name = " ".join(str(error).split())[:200], getattr(syntax, "name", "") or "unknown"
+        start = f"{path}: pixels of transfer syntax '{name}' cannot be decoded"
+        advice = "`pip install 'pylibjpeg[all]'`, or convert the file to PNG"
+        raise PnlocError(f"{start}; {advice} ({reason})") from None
     palette = data.get("PhotometricInterpretation") == "PALETTE COLOR"
     if palette:
         raw = apply_color_lut(raw.reshape(-1, *raw.shape[-2:])[0], data)[..., :3]
@@ -224,31 +209,16 @@ def _read_dicom(path: str | Path) -> np.ndarray:
     return 255 - gray if data.get("PhotometricInterpretation") == "MONOCHROME1" else gray
 
 
-def _undecoded(path: str | Path, data: pydicom.Dataset, error: Exception) -> PnlocError:
-    """What to do about compressed pixels: the package that decodes them, or another file format."""
-    syntax = data.file_meta.get("TransferSyntaxUID", "") if hasattr(data, "file_meta") else ""
-    number = str(syntax).removeprefix("1.2.840.10008.1.2.")
-    packages = next((p for head, p in _DECODERS.items() if number.startswith(head)), "")
-    advice = f"`pip install {packages}` decodes it" if packages else "convert the file to PNG"
-    reason, name = " ".join(str(error).split())[:200], getattr(syntax, "name", "") or "unknown"
-    start = f"{path}: pixels of transfer syntax '{name}' cannot be decoded"
-    return PnlocError(f"{start}; {advice} ({reason})")
+Loaded = tuple[np.ndarray, Letterbox] | PnlocError
 
 
 def load(path: str | Path, side: int) -> tuple[np.ndarray, Letterbox]:
     """An image file as uint8 [side, side], and the transform of its boxes; PnlocError names it."""
-    with _named(path):
-        if not is_dicom(path):
-            with _opened(path) as image:
-                letterbox = Letterbox(*image.size, side)
-                return letterbox.image(_pixels(image, side)), letterbox
-    letterbox = Letterbox(*size(path), side)
-    return letterbox.image(read_gray(path)), letterbox
+    letterbox = Letterbox(*header(path)[:2], side)
+    return letterbox.image(read_gray(path, near=side)), letterbox
 
 
-def load_all(
-    paths: Iterable[str], side: int, workers: int = 0
-) -> Iterator[tuple[np.ndarray, Letterbox] | PnlocError]:
+def load_all(paths: Iterable[str], side: int, workers: int = 0) -> Iterator[Loaded]:
     """The result of `load` for each file, or its error, in order, from `workers` threads (0: all).
 
     Pillow's decoders release the interpreter's lock, so threads do what processes would, and the
@@ -256,7 +226,7 @@ def load_all(
     """
     workers = workers or cpu_count()
 
-    def one(path: str) -> tuple[np.ndarray, Letterbox] | PnlocError:
+    def one(path: str) -> Loaded:
         try:
             return load(path, side)
         except PnlocError as error:

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from pnloc.boxes import fuse, group, select, union_iou
-from pnloc.config import DetectorConfig, ModelConfig, RegionConfig
+from pnloc.config import DetectorConfig, ModelConfig, RegionConfig, frozen
 from pnloc.detector import Detector
 from pnloc.errors import PnlocError
 from pnloc.files import load_module, load_tensors, read_json, save_module, write_json
@@ -52,19 +52,15 @@ def make_batch(
 
     Arrays left out are empty.
     """
-    where, none = device(), np.zeros((len(regions), 0))
-    words, labels, weights = (none if a is None else a for a in (words, labels, weights))
-    phrases = np.zeros((len(regions), 0, len(PLACES))) if phrases is None else phrases
-    return Batch(
-        regions.features.to(where).float(),
-        regions.scores.clamp_min(1e-4).log().to(where),
-        regions.valid.to(where),
-        regions.centres.to(where),
-        torch.as_tensor(words, dtype=torch.int64, device=where),
-        torch.as_tensor(phrases, dtype=torch.float32, device=where),
-        torch.as_tensor(labels, dtype=torch.float32, device=where),
-        torch.as_tensor(weights, dtype=torch.float32, device=where),
-    )
+    where, count = device(), len(regions)
+    log_scores = regions.scores.clamp_min(1e-4).log()
+    features = regions.features.to(where).float()
+    tensors = [features, log_scores, regions.valid, regions.centres]
+    shapes = (count, 0), (count, 0, len(PLACES)), (count, 0), (count, 0)
+    kinds = torch.int64, torch.float32, torch.float32, torch.float32
+    for array, shape, kind in zip((words, phrases, labels, weights), shapes, kinds, strict=True):
+        tensors.append(torch.as_tensor(np.zeros(shape) if array is None else array, dtype=kind))
+    return Batch(*(tensor.to(where) for tensor in tensors))
 
 
 @torch.no_grad()
@@ -195,14 +191,9 @@ class Localizer:
         folder = Path(folder)
         save_module(folder / "detector.safetensors", self.detector)
         save_module(folder / "model.safetensors", self.model)
-        config = {
-            "detector": asdict(self.detector.config),
-            "regions": asdict(self.regions),
-            "choice": asdict(self.choice),
-            "names": list(self.names),
-            **facts,
-        }
-        write_json(folder / "config.json", config)
+        parts = {"detector": self.detector.config, "regions": self.regions, "choice": self.choice}
+        config = {name: asdict(part) for name, part in parts.items()} | {"names": list(self.names)}
+        write_json(folder / "config.json", config | facts)
 
     @staticmethod
     def load(folder: str | Path) -> "Localizer":
@@ -216,9 +207,7 @@ class Localizer:
             raise PnlocError(f"{folder}: no checkpoint here {advice}")
         config, weights = read_json(path), load_tensors(folder / "model.safetensors")
         try:
-            sizes = config["detector"]
-            sizes["anchor_sizes"] = tuple(map(tuple, sizes["anchor_sizes"]))
-            sizes["aspect_ratios"] = tuple(sizes["aspect_ratios"])
+            sizes = {name: frozen(value) for name, value in config["detector"].items()}
             detector = Detector(DetectorConfig(**sizes))
             regions, choice = RegionConfig(**config["regions"]), Choice(**config["choice"])
             names, attention = tuple(config["names"]), ModelConfig(**config["model"])

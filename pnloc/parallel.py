@@ -29,10 +29,8 @@ def _accelerator():
     """Connects the processes, when first used."""
     from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 
-    handlers = [
-        DistributedDataParallelKwargs(find_unused_parameters=True),
-        InitProcessGroupKwargs(timeout=TIMEOUT),
-    ]
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+    handlers = [unused, InitProcessGroupKwargs(timeout=TIMEOUT)]
     return Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=handlers)
 
 
@@ -179,14 +177,9 @@ def attended() -> bool:
     return sys.stderr is not None and sys.stderr.isatty()
 
 
-def bar(
-    iterable: Iterable | None = None,
-    *,
-    desc: str,
-    unit: str = "it",
-    total: int | None = None,
-    shown: bool = True,
-):
-    """A tqdm bar that disappears when full; never drawn without `shown` or where nobody watches."""
-    hidden = not (shown and main() and attended())
-    return tqdm(iterable, desc=desc, unit=unit, total=total, leave=False, disable=hidden)
+def bar(iterable: Iterable | None = None, *, shown: bool = True, **options: object) -> tqdm:
+    """A tqdm bar that disappears when full; never drawn without `shown` or where nobody watches.
+
+    Further `options` go to tqdm.
+    """
+    return tqdm(iterable, leave=False, disable=not (shown and main() and attended()), **options)

@@ -24,6 +24,7 @@ import pandas as pd
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
 from pnloc import parallel
@@ -31,10 +32,9 @@ from pnloc.errors import PnlocError
 from pnloc.files import digest, load_tensors, save_tensors
 
 Losses = dict[str, Tensor]
-Watcher = Callable[[str, pd.DataFrame], None]  # takes the title and the history so far
 STATE = "state.safetensors"
 EVERY = 60.0  # seconds between checkpoints within an epoch
-_watchers: list[Watcher] = []
+_watchers: list[Callable[[str, pd.DataFrame], None]] = []
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Schedule:
         if self.epochs < 1 or self.steps < 1:
             raise PnlocError(f"nothing to train on: {self.epochs} epochs of {self.steps} batches")
 
-    def rates(self, optimizer: torch.optim.Optimizer, done: int) -> LRScheduler:
+    def rates(self, optimizer: Optimizer, done: int) -> LRScheduler:
         """The learning rates after `done` steps; rate and momentum depend on the step alone."""
         if self.patience:
             rates = LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / self.steps))
@@ -75,7 +75,7 @@ def generator(*seed: int) -> np.random.Generator:
 
 
 @contextmanager
-def watched(watcher: Watcher) -> Iterator[None]:
+def watched(watcher: Callable[[str, pd.DataFrame], None]) -> Iterator[None]:
     """Inside the block every training calls watcher(title, history so far) after each epoch."""
     _watchers.append(watcher)
     try:
@@ -101,7 +101,7 @@ class Progress:
 class Checkpoint:
     """The state of a training, in a file: weights, best weights, optimizer, random numbers."""
 
-    def __init__(self, folder: Path, key: str, module: nn.Module, optimizer: torch.optim.Optimizer):
+    def __init__(self, folder: Path, key: str, module: nn.Module, optimizer: Optimizer):
         self.path, self.key, self.module, self.optimizer = folder / STATE, key, module, optimizer
         self.best: dict[str, Tensor] = {}
         self.saved = time.monotonic()
@@ -195,7 +195,7 @@ def fit(
     several processes (pnloc.parallel) may take a part.
     """
     key, decay = digest(fingerprint, asdict(schedule), seed), schedule.weight_decay
-    optimizer = torch.optim.AdamW(module.parameters(), lr=schedule.rate, weight_decay=decay)
+    optimizer = AdamW(module.parameters(), lr=schedule.rate, weight_decay=decay)
     checkpoint = Checkpoint(Path(folder), key, module, optimizer)
     done = checkpoint.read()
     rates = schedule.rates(optimizer, len(done.history) * schedule.steps + done.step)
@@ -255,11 +255,7 @@ def _measure(module: nn.Module, validation: Callable[[], float], title: str, epo
 
 
 def _step(
-    module: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    losses: Callable[[object], Losses],
-    batch: object,
-    several: bool,
+    module: nn.Module, optimizer: Optimizer, losses: Callable, batch: object, several: bool
 ) -> dict[str, float]:
     """One step of the optimizer: the values of the loss terms and, as 'loss', of their sum.
 

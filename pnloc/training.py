@@ -1,119 +1,36 @@
-"""Train the detector on boxes and the cross-attention on studies; pnloc.train.fit is the loop."""
+"""Train the cross-attention on studies: their labels, weights and words, and the training itself.
 
-from collections.abc import Callable, Iterator
+Word vectors are those of pnloc.reports.words.WordVectors: `vectors` [V, E] and `index(words)`.
+"""
+
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from pnloc.config import DetectorConfig, ModelConfig
-from pnloc.detector import Detector, start
-from pnloc.errors import PnlocError
-from pnloc.inputs import augment
+from pnloc.config import ModelConfig
 from pnloc.localizer import make_batch
 from pnloc.losses import total
 from pnloc.model import CrossAttention
-from pnloc.parallel import autocast, device
+from pnloc.parallel import device
 from pnloc.regions import Regions
-from pnloc.train import Losses, Schedule, fit, generator
+from pnloc.train import Schedule, fit, generator
 
 UNMENTIONED = 0.2  # weight of an attribute that the report of a pneumonia does not mention
 
 
-class Vectors(Protocol):
-    """Word vectors [V, E] and the rows of words in them (pnloc.reports.words.WordVectors)."""
-
-    vectors: np.ndarray
-
-    def index(self, tokens: list[str]) -> np.ndarray: ...
-
-
-def balanced(
-    images: np.ndarray,
-    boxes: list[np.ndarray],
-    batch: int,
-    seed: int,
-    stream: int,
-    findings: np.ndarray | None = None,
-) -> tuple[int, Callable[[int], Iterator[tuple[Tensor, list[Tensor], Tensor]]]]:
-    """Steps per epoch, and a function that yields an epoch's augmented batches.
-
-    An epoch is every image with a box and as many without, drawn anew. images uint8 [N, S, S]; N
-    arrays of boxes [n, 4]; findings [N, 15] or None; `stream` separates the random numbers of
-    trainings with the same seed. A batch has images, boxes and findings ([b, 0] without any).
-    """
-    findings = np.zeros((len(images), 0), dtype=np.float32) if findings is None else findings
-    positive = np.array([i for i, b in enumerate(boxes) if len(b)], dtype=int)
-    negative = np.array([i for i, b in enumerate(boxes) if not len(b)], dtype=int)
-    drawn = min(len(negative), len(positive))
-    steps = (len(positive) + drawn) // batch or int(len(positive) > 0)
-
-    def batches(epoch: int) -> Iterator[tuple[Tensor, list[Tensor], Tensor]]:
-        rng = generator(seed, stream, epoch)
-        order = np.concatenate([positive, rng.choice(negative, drawn, replace=False)])
-        order = rng.permutation(order)
-        for step in range(steps):
-            rows = order[step * batch : (step + 1) * batch]
-            moved = augment(torch.from_numpy(images[rows])[:, None], [boxes[i] for i in rows], rng)
-            yield *moved, torch.from_numpy(findings[rows])
-
-    return steps, batches
-
-
-def train_detector(
-    images: np.ndarray,
-    boxes: list[np.ndarray],
-    config: DetectorConfig,
-    *,
-    findings: np.ndarray | None = None,
-    seed: int,
-    folder: str | Path,
-    fingerprint: str,
-) -> tuple[Detector, pd.DataFrame]:
-    """A detector trained on uint8 images [N, S, S] and N arrays of boxes [n, 4], and its history.
-
-    Boxes are in pixels of the input, n may be 0. findings: float32 [N, 15] (NaN unknown), see
-    pnloc.detector.FINDINGS, where `config.finding_weight` asks for them; PnlocError without them.
-    """
-    if config.finding_weight and findings is None:
-        raise PnlocError("the detector is to learn findings (finding_weight), but there are none")
-    where = device()
-    torch.manual_seed(seed)
-    detector = Detector(config)
-    start(detector.backbone, config.start)
-    detector.to(where, memory_format=torch.channels_last)
-    findings = findings if config.finding_weight else None
-    steps, batches = balanced(images, boxes, config.batch, seed, 1, findings)
-
-    def losses(batch: tuple[Tensor, list[Tensor], Tensor]) -> Losses:
-        pictures, boxes, findings = batch
-        targets = []
-        for box, row in zip(boxes, findings.to(where), strict=True):
-            labels = torch.zeros(len(box), dtype=torch.int64, device=where)
-            targets.append({"boxes": box.to(where), "labels": labels})
-            if len(row):
-                targets[-1]["findings"] = row
-        with autocast(where):
-            return detector.losses(pictures.to(where), targets)
-
-    schedule = Schedule(config.epochs, steps, config.rate, config.weight_decay)
-    place = {"folder": folder, "fingerprint": fingerprint, "seed": seed}
-    history = fit(detector, batches, losses, schedule, **place, title="detector", shared=True)
-    return detector, history
-
-
-def name_vectors(names: tuple[str, ...], vectors: Vectors) -> Tensor:
+def name_vectors(names: tuple[str, ...], vectors) -> Tensor:
     """Mean word vector [A, E] of each attribute's name ('side:right': right); 0 if unknown."""
     rows = [vectors.vectors[vectors.index(name.split(":")[-1].split())].mean(0) for name in names]
     return torch.from_numpy(np.stack(rows)).float()
 
 
 def new_attention(
-    features: int, vectors: Vectors, names: tuple[str, ...], config: ModelConfig
+    features: int, vectors, names: tuple[str, ...], config: ModelConfig
 ) -> CrossAttention:
     """A cross-attention before training, for regions of F features and attributes `names`."""
     words = torch.from_numpy(vectors.vectors)
@@ -176,18 +93,18 @@ def train_localizer(
     phrases: np.ndarray,
     labels: np.ndarray,
     weights: np.ndarray,
-    vectors: Vectors,
+    vectors,
     names: tuple[str, ...],
     config: ModelConfig,
     *,
     text: bool,
     seed: int,
-    folder: str | Path,
-    fingerprint: str,
+    **place: str | Path,
 ) -> tuple[CrossAttention, pd.DataFrame]:
     """A cross-attention trained on N studies, and its history; without `text` on names[0] alone.
 
-    regions of N images; words [N, W]; phrases [N, P, K]; labels, weights [N, A].
+    regions of N images; words [N, W]; phrases [N, P, K]; labels, weights [N, A]; place: `folder`
+    and `fingerprint` of pnloc.train.fit.
     """
     torch.manual_seed(seed)
     if not text:
@@ -208,8 +125,7 @@ def train_localizer(
         return total(model, batch, config, text)
 
     schedule = Schedule(config.epochs, steps, config.rate, config.weight_decay)
-    place = {"folder": folder, "fingerprint": fingerprint, "seed": seed}
     title = "text attention" if text else "image-label attention"
     with one_thread():
-        history = fit(model, batches, losses, schedule, **place, title=title)
+        history = fit(model, batches, losses, schedule, seed=seed, title=title, **place)
     return model, history

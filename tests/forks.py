@@ -13,6 +13,7 @@ CONTEXT.set_forkserver_preload(
         "pytest",
         "accelerate",
         "pnloc.detector",
+        "pnloc.detector_training",
         "pnloc.training",
         "pnloc.baselines.classifier",
         "pnloc.run.run",

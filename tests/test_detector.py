@@ -11,14 +11,19 @@ from pnloc.baselines.heatmaps import class_activation, grad_cam
 from pnloc.boxes import iou
 from pnloc.config import DetectorConfig, RegionConfig
 from pnloc.detector import FINDINGS, finding_loss, normalize, union_mask
+from pnloc.detector_training import augment, train_detector
 from pnloc.errors import PnlocError
-from pnloc.inputs import augment
 from pnloc.regions import Regions, components, extract, feature_size, mask_mean
-from pnloc.training import train_detector
+from pnloc.run.cache import imports
 
 SMALL = DetectorConfig(
     side=96, width=16, pyramid=16, epochs=25, batch=8, anchor_sizes=((16.0, 24.0), (36.0, 52.0))
 )
+
+
+def test_an_edit_of_the_localizers_losses_retrains_no_detector():
+    assert "pnloc.detector" in imports("pnloc.detector_training")
+    assert "pnloc.losses" not in imports("pnloc.detector_training")
 
 
 @pytest.fixture(scope="module")

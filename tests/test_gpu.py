@@ -14,9 +14,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from pnloc import losses, parallel
 from pnloc.config import DetectorConfig, ModelConfig, RegionConfig
 from pnloc.detector import Detector, union_mask
+from pnloc.detector_training import train_detector
 from pnloc.model import Batch, CrossAttention
 from pnloc.regions import extract
-from pnloc.training import train_detector
 
 SIZES = {"anchor_sizes": ((12.0, 16.0), (24.0, 32.0)), "batch": 6, "rate": 1e-4, "epochs": 1}
 TINY = DetectorConfig(side=64, width=8, pyramid=8, **SIZES)
@@ -80,14 +80,14 @@ def both(monkeypatch):
     """Run something on the CPU and on the GPU, in float32 on both."""
     monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    for module in ("training", "regions"):
+    for module in ("detector_training", "regions"):
         monkeypatch.setattr(f"pnloc.{module}.autocast", lambda where: nullcontext())
 
     def results(work):
         values = []
         for name in ("cpu", "cuda"):
             where = torch.device(name)
-            for module in ("parallel", "training"):
+            for module in ("parallel", "detector_training"):
                 monkeypatch.setattr(f"pnloc.{module}.device", lambda where=where: where)
             values.append(work(name))
         return values

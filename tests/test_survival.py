@@ -29,7 +29,7 @@ KILLS = 20
 
 def detector(folder):
     """A small RetinaNet as the package trains it: channels last, batch normalization, bfloat16."""
-    from pnloc.training import train_detector
+    from pnloc.detector_training import train_detector
 
     rng = np.random.default_rng(1)
     images = rng.integers(1, 200, (24, 32, 32), dtype=np.uint8)

@@ -25,7 +25,7 @@ def test_a_presets_name_may_change_numbers_and_nothing_else():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("smok+model.epochs=1", "unknown preset 'smok'; use one of smoke"),
+        ("smok+model.epochs=1", "unknown preset 'smok'; use one of demo, smoke"),
         ("smoke+model.epoch=1", "setting 'model.epoch=1': no number 'epoch' here; there are width"),
         ("smoke+model=1", "setting 'model=1': no number 'model' here"),
         ("smoke+name=x", "setting 'name=x': no number 'name' here"),

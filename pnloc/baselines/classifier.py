@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pnloc.config import FittingConfig
 from pnloc.detector import Detector, normalize
-from pnloc.inputs import augment
+from pnloc.detector_training import augment
 from pnloc.parallel import autocast, device
 from pnloc.train import Losses, Schedule, fit, generator
 

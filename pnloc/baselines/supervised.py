@@ -18,9 +18,9 @@ from torchvision.ops import MultiScaleRoIAlign
 from pnloc.baselines.classifier import early_stopping, in_batches
 from pnloc.config import FittingConfig
 from pnloc.detector import Detector, normalize
+from pnloc.detector_training import balanced
 from pnloc.parallel import autocast, device
 from pnloc.train import Losses
-from pnloc.training import balanced
 
 OVERLAP = 0.3  # IoU above which the lesser of two detections of Faster R-CNN is dropped
 DETECTIONS = 20  # per image

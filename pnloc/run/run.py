@@ -17,6 +17,7 @@ from pnloc.baselines.classifier import Classifier, train_classifier
 from pnloc.config import Preset, preset
 from pnloc.data import readers
 from pnloc.detector import Detector
+from pnloc.detector_training import train_detector
 from pnloc.errors import PnlocError
 from pnloc.files import digest, write_json
 from pnloc.model import CrossAttention
@@ -26,7 +27,7 @@ from pnloc.reports.supervision import NAMES, supervise
 from pnloc.run import feature_store
 from pnloc.run.cache import Cache, Trained
 from pnloc.run.sets import Sets
-from pnloc.training import new_attention, train_detector, train_localizer
+from pnloc.training import new_attention, train_localizer
 
 REPOSITORY = Path(__file__).parents[2]
 
