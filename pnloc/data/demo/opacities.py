@@ -7,7 +7,8 @@ from numpy.random import Generator
 from scipy import ndimage
 
 from pnloc.data.demo.anatomy import LEFT, LUNG, Variant, picture
-from pnloc.data.demo.case import SEEN, Finding, extent_box
+from pnloc.data.demo.case import SEEN, Added, Finding, extent_box
+from pnloc.data.demo.rates import RATES
 
 THINNEST = 0.05  # least width and height of an opacity, as a share of the picture
 # Kind: range of its radii in millimetres, and how rough its border is.
@@ -21,10 +22,10 @@ SHAPES = {
 
 
 @lru_cache(1)
-def noise_bank(shape: tuple[int, int, int], count: int = 6) -> np.ndarray:
-    """Smooth noise [count, *shape] of mean 0 and deviation 1, to be rolled for each lesion."""
+def noise_bank(shape: tuple[int, int, int]) -> np.ndarray:
+    """Smooth noise [6, *shape] of mean 0 and deviation 1, to be rolled for each lesion."""
     rng, bank = np.random.default_rng(7), []
-    for scale in np.linspace(2.0, 4.5, count):
+    for scale in np.linspace(2.0, 4.5, 6):
         noise = rng.normal(size=shape).astype(np.float32)
         smooth = ndimage.gaussian_filter(noise, (scale, scale / 2.5, scale * 1.1), mode="wrap")
         bank.append(smooth / smooth.std())
@@ -32,9 +33,8 @@ def noise_bank(shape: tuple[int, int, int], count: int = 6) -> np.ndarray:
 
 
 def _noise(shape: tuple[int, int, int], rng: Generator) -> np.ndarray:
-    bank = noise_bank(shape)
-    volume = bank[rng.integers(len(bank))]
-    return np.roll(volume, tuple(rng.integers(0, n) for n in volume.shape), axis=(0, 1, 2))
+    volume = noise_bank(shape)[rng.integers(6)]
+    return np.roll(volume, [rng.integers(0, n) for n in shape], axis=(0, 1, 2))
 
 
 def _centre(variant: Variant, lobe: int, rng: Generator) -> np.ndarray | None:
@@ -50,32 +50,23 @@ def _centre(variant: Variant, lobe: int, rng: Generator) -> np.ndarray | None:
 
 def _ellipsoid(variant: Variant, centre: np.ndarray, radii: np.ndarray) -> np.ndarray:
     """Squared distance [x, y, z] from the centre, 1 at the surface of an ellipsoid."""
-    x, y, z = (
-        ((np.arange(n) - c) * g / r) ** 2
-        for n, c, g, r in zip(variant.lobes.shape, centre, variant.grid, radii, strict=True)
-    )
-    return x[:, None, None] + y[None, :, None] + z[None, None, :]
+    axes = np.ogrid[tuple(map(slice, variant.lobes.shape))]
+    parts = zip(axes, centre, variant.grid, radii, strict=True)
+    return sum(((axis - c) * g / r) ** 2 for axis, c, g, r in parts)
 
 
-def add_opacity(
-    variant: Variant,
-    rng: Generator,
-    densities: tuple[float, float],
-    lobe: int,
-    kind: str,
-    enlarge: float,
-) -> tuple[Finding, np.ndarray] | None:
+def add_opacity(variant: Variant, rng: Generator, name: str, lobe: int, kind: str) -> Added:
     """One opacity of a kind of SHAPES, and the millimetres of water [S, S] that it adds.
 
-    Its size is the usual one times `enlarge`, its density of the range `densities`. None where
-    it would not be seen.
+    Its size and its density are those of the set. None where it would not be seen.
     """
     centre = _centre(variant, lobe, rng)
     if centre is None:
         return None
     size, rough = SHAPES[kind]
+    enlarge = 1.8 if name == "covid" else 1.55
     radii = enlarge * rng.uniform(*size) * np.exp(rng.normal(0, 0.18, 3))
-    density = rng.uniform(*densities)
+    density = rng.uniform(*RATES[name]["density"])
     if kind in ("ground glass", "interstitial"):
         density = min(density, rng.uniform(0.28, 0.45))
     elif kind == "consolidation":
@@ -86,8 +77,7 @@ def add_opacity(
         filling = filling * np.clip(1 - 1.6 * np.abs(_noise(variant.lobes.shape, rng)), 0, 1) * 1.6
     water = picture(filling.sum(1) * variant.grid[1], len(variant.visible))
     added = ndimage.gaussian_filter(water, 1.0) * density * (1 - LUNG)
-    mask = (added > SEEN) & variant.visible
-    mask = _largest(ndimage.binary_opening(mask))
+    mask = _largest(ndimage.binary_opening((added > SEEN) & variant.visible))
     if mask.sum() < 0.005 * mask.size:
         return None
     x1, y1, x2, y2 = extent_box(mask)
@@ -99,12 +89,10 @@ def add_opacity(
 
 def _largest(mask: np.ndarray) -> np.ndarray:
     """The connected parts that are at least a fifth as large as the largest."""
-    labels, count = ndimage.label(mask)
-    if count < 2:
-        return mask
+    labels, _ = ndimage.label(mask)
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
-    return np.isin(labels, np.nonzero(sizes >= 0.2 * sizes.max())[0])
+    return (sizes >= 0.2 * sizes.max())[labels] & mask
 
 
 def merge(opacities: list[Finding], variant: Variant) -> list[Finding]:
@@ -117,11 +105,9 @@ def merge(opacities: list[Finding], variant: Variant) -> list[Finding]:
         for place, other in enumerate(merged):
             shared = (one.mask & other.mask).sum()
             if one.side == other.side and shared > min(one.area, other.area) / 3:
-                larger = max(one, other, key=lambda f: f.area)
-                density = max(one.density, other.density)
-                merged[place] = Finding.of(
-                    variant, larger.kind, one.side, one.mask | other.mask, larger.lobe, density
-                )
+                large = max(one, other, key=lambda f: f.area)
+                density, both = max(one.density, other.density), one.mask | other.mask
+                merged[place] = Finding.of(variant, large.kind, one.side, both, large.lobe, density)
                 break
         else:
             merged.append(one)

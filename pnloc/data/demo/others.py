@@ -6,7 +6,7 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from pnloc.data.demo.anatomy import Variant
-from pnloc.data.demo.case import SEEN, Finding
+from pnloc.data.demo.case import SEEN, Added, Finding
 
 # Band: mean and deviation of its angle; ranges of length and width (mm) and of the water it adds.
 BANDS = {
@@ -15,7 +15,7 @@ BANDS = {
 }
 
 
-def add_other(variant: Variant, rng: Generator, name: str) -> tuple[Finding, np.ndarray] | None:
+def add_other(variant: Variant, rng: Generator, name: str) -> Added:
     """A finding that is not pneumonia, and the millimetres of water [S, S] that it adds.
 
     None where there is no place for it, or where it would not be seen.
@@ -39,18 +39,12 @@ def add_other(variant: Variant, rng: Generator, name: str) -> tuple[Finding, np.
     return Finding.of(variant, name, side, mask, 0, 0.0), added.astype(np.float32)
 
 
-def _grid(size: int) -> np.ndarray:
-    """Row and column of each pixel, [2, S, S]."""
-    return np.mgrid[0:size, 0:size].astype(np.float32)
-
-
 def _nodule(rng: Generator, lung: np.ndarray, pitch: float) -> np.ndarray:
     """A ball of 5 to 12 mm radius, away from the border of the lung where there is room."""
-    rows, columns = np.nonzero(ndimage.binary_erosion(lung, iterations=6))
-    if len(rows) == 0:
-        rows, columns = np.nonzero(lung)
+    inner = ndimage.binary_erosion(lung, iterations=6)
+    rows, columns = np.nonzero(inner if inner.any() else lung)
     pick = rng.integers(len(rows))
-    y, x = _grid(len(lung))
+    y, x = np.indices(lung.shape, dtype=np.float32)
     radius = rng.uniform(5, 12) / pitch
     inside = radius**2 - (x - int(columns[pick])) ** 2 - (y - int(rows[pick])) ** 2
     added = 2 * pitch * np.sqrt(np.clip(inside, 0, None)) * 0.7
@@ -64,7 +58,7 @@ def _band(rng: Generator, lung: np.ndarray, pitch: float, name: str) -> np.ndarr
     low, high = rows > np.quantile(rows, 0.72), rows < np.quantile(rows, 0.25)
     where = np.flatnonzero(low if name == "atelectasis" else high)
     centre = where[rng.integers(len(where))]
-    y, x = _grid(len(lung))
+    y, x = np.indices(lung.shape, dtype=np.float32)
     y, x = y - rows[centre], x - columns[centre]
     angle = rng.normal(*angles)
     along, across = x * np.cos(angle) + y * np.sin(angle), -x * np.sin(angle) + y * np.cos(angle)
