@@ -30,11 +30,15 @@ def name_vectors(names: tuple[str, ...], vectors) -> Tensor:
 
 
 def new_attention(
-    features: int, vectors, names: tuple[str, ...], config: ModelConfig
+    features: int,
+    vectors,
+    names: tuple[str, ...],
+    config: ModelConfig,
+    kind: type[CrossAttention] = CrossAttention,
 ) -> CrossAttention:
     """A cross-attention before training, for regions of F features and attributes `names`."""
     words = torch.from_numpy(vectors.vectors)
-    return CrossAttention(features, words, name_vectors(names, vectors), config)
+    return kind(features, words, name_vectors(names, vectors), config)
 
 
 def supervision(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pnloc.baselines.heatmaps import heat_boxes
+from pnloc.baselines.heatmaps import HeatChoice, boxes_of
 from pnloc.boxes import fuse, group, select
 from pnloc.errors import PnlocError
 from pnloc.run.sets import NAMES
@@ -68,7 +68,8 @@ def test_regions_without_any_score_are_all_kept_as_the_package_keeps_them():
 def test_heat_boxes_are_there_for_every_step_of_the_threshold():
     heat = study().heat
     boxes = wordview.cam_boxes(heat)
-    assert len(boxes) == 20 and boxes[9] == heat_boxes(heat, 0.5, wordview.MOST)[0].tolist()
+    half = boxes_of(heat, HeatChoice("", 0.5, wordview.MOST))[0]
+    assert len(boxes) == 20 and boxes[9] == half.tolist()
     assert wordview.cam_boxes(np.zeros((8, 8))) == [[]] * 20, "a flat map has no box"
 
 

@@ -4,7 +4,7 @@ Heat maps of the classifier are in `pnloc.baselines.heatmaps`, its weakly superv
 `pnloc.baselines.weak`.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 
 import numpy as np
@@ -18,6 +18,8 @@ from pnloc.detector import Detector, normalize
 from pnloc.detector_training import augment
 from pnloc.parallel import autocast, device
 from pnloc.train import Losses, Schedule, fit, generator
+
+Labelled = tuple[np.ndarray, np.ndarray]  # images uint8 [N, S, S], labels [N]
 
 
 class Classifier(nn.Module):
@@ -60,45 +62,29 @@ class Classifier(nn.Module):
         return torch.einsum("bchw,c->bhw", features, self.head.weight[0])
 
 
-def early_stopping(
-    model: nn.Module,
-    steps: int,
-    batches: Callable[[int], Iterable],
-    losses: Callable[[object], Losses],
-    validation: Callable[[], float] | None,
-    config: FittingConfig,
-    **options: object,
-) -> pd.DataFrame:
-    """Train `model` in place until its validation loss stops falling, and return the history.
+def early_stopping(config: FittingConfig, steps: int, validation: Callable | None) -> Schedule:
+    """The schedule of a training that ends where its validation loss stops falling.
 
-    Without a validation loss it is trained for all epochs. `options` are those of
-    `pnloc.train.fit`.
+    Without a validation loss it lasts for all epochs.
     """
     patience = config.patience if validation else 0
-    schedule = Schedule(config.epochs, steps, config.rate, config.weight_decay, patience)
-    return fit(model, batches, losses, schedule, validation=validation, **options)
+    return Schedule(config.epochs, steps, config.rate, config.weight_decay, patience)
 
 
 def train_classifier(
-    model: Classifier,
-    training: tuple[np.ndarray, np.ndarray],
-    held_out: tuple[np.ndarray, np.ndarray],
-    config: FittingConfig,
-    *,
-    seed: int,
-    **options: object,
+    model: Classifier, training: Labelled, held_out: Labelled, config: FittingConfig, **options
 ) -> pd.DataFrame:
     """Train a classifier in place on uint8 images [N, S, S] and labels [N] of 0 and 1.
 
-    held_out: validation images and labels, possibly none. Returns the history
-    (`early_stopping`).
+    held_out: validation images and labels, possibly none; options: those of `pnloc.train.fit`.
+    Returns the history.
     """
     where = device()
     model.to(where, memory_format=torch.channels_last)
     (images, labels), steps = training, max(1, len(training[0]) // config.batch)
 
     def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        rng = generator(seed, 3, epoch)
+        rng = generator(options["seed"], 3, epoch)
         order = rng.permutation(len(images))
         for step in range(steps):
             rows = order[step * config.batch : (step + 1) * config.batch]
@@ -119,8 +105,8 @@ def train_classifier(
         return sum(losses(batch, "sum")["label"].item() for batch in batches) / len(truth)
 
     check = validation if len(held_out[0]) else None
-    options = {"seed": seed, "shared": True, **options}
-    return early_stopping(model, steps, batches, losses, check, config, **options)
+    schedule = early_stopping(config, steps, check)
+    return fit(model, batches, losses, schedule, validation=check, shared=True, **options)
 
 
 def in_batches(model: nn.Module, images: np.ndarray, size: int = 32) -> Iterator[Tensor]:

@@ -21,13 +21,13 @@ from pnloc.baselines.classifier import early_stopping
 from pnloc.config import FittingConfig, ModelConfig
 from pnloc.localizer import make_batch
 from pnloc.losses import matching
-from pnloc.model import PNEUMONIA, Batch, CrossAttention
+from pnloc.model import Batch, CrossAttention
 from pnloc.parallel import device
 from pnloc.regions import Regions
 from pnloc.reports.words import WordVectors
-from pnloc.train import Losses, generator
-from pnloc.training import name_vectors
+from pnloc.train import Losses, fit, generator
 
+Pairs = tuple[Regions, np.ndarray]  # regions of N images, words [N, W]
 PROMPT = ("opacity", "consolidation", "pneumonia")
 MARGIN = 0.2  # of the ranking loss, between cosines
 
@@ -136,44 +136,29 @@ def ranking(scores: Tensor, paired: Tensor, margin: float = MARGIN) -> Tensor:
     return image.mean() + report.mean()
 
 
-def untrained(
-    kind: type[ContrastiveGrounding], features: int, vectors: WordVectors, config: ModelConfig
-) -> ContrastiveGrounding:
-    """An untrained model of a `kind` for regions of that many features."""
-    names = name_vectors((PNEUMONIA,), vectors)
-    return kind(features, torch.from_numpy(vectors.vectors), names, config)
-
-
 def train_grounding(
-    model: ContrastiveGrounding,
-    training: tuple[Regions, np.ndarray],
-    held_out: tuple[Regions, np.ndarray],
-    config: FittingConfig,
-    *,
-    seed: int,
-    title: str,
-    **options: object,
+    model: ContrastiveGrounding, training: Pairs, held_out: Pairs, config: FittingConfig, **options
 ) -> pd.DataFrame:
     """Train a model in place on pairs of regions and words [N, W], and return the history.
 
-    held_out: validation pairs, possibly none (`pnloc.baselines.classifier.early_stopping`).
-    Studies whose report asserts no opacity have no words and take part in neither.
+    held_out: validation pairs, possibly none; options: those of `pnloc.train.fit`. Studies whose
+    report asserts no opacity have no words and take part in neither.
     """
     model.to(device())
     rows, held_out_rows = (np.flatnonzero((w >= 0).any(1)) for _, w in (training, held_out))
     steps = max(1, len(rows) // config.batch) if len(rows) > 1 else 0
 
-    def batch_of(pairs: tuple[Regions, np.ndarray], rows: np.ndarray) -> Batch:
+    def batch_of(pairs: Pairs, rows: np.ndarray) -> Batch:
         regions, words = pairs[0].rows(rows), pairs[1][rows]
         return make_batch(regions, words[:, : int((words >= 0).sum(1).max(initial=0))])
 
     def batches(epoch: int) -> Iterator[Batch]:
-        order = generator(seed, 5, epoch).permutation(rows)
+        order = generator(options["seed"], 5, epoch).permutation(rows)
         for step in range(steps):
             yield batch_of(training, order[step * config.batch : (step + 1) * config.batch])
 
     def losses(batch: Batch) -> Losses:
-        return {title: model.loss(batch)}
+        return {options["title"]: model.loss(batch)}
 
     # Blocks of equal size, since the loss grows with the number of studies compared.
     count = max(1, round(len(held_out_rows) / config.batch)) if len(held_out_rows) > 1 else 0
@@ -183,8 +168,8 @@ def train_grounding(
         return float(np.mean([model.loss(block).item() for block in blocks]))
 
     check = validation if blocks else None
-    options = {"seed": seed, "title": title, **options}
-    return early_stopping(model, steps, batches, losses, check, config, **options)
+    schedule = early_stopping(config, steps, check)
+    return fit(model, batches, losses, schedule, validation=check, **options)
 
 
 @torch.no_grad()

@@ -133,13 +133,6 @@ def coverage(boxes: np.ndarray, weights: np.ndarray, cells: int) -> np.ndarray:
 # From maps to boxes ---------------------------------------------------------------------------
 
 
-def heat_boxes(
-    heat: np.ndarray, threshold: float, most: int | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes and scores as `boxes_of`, above `threshold` of the map's range, at most `most`."""
-    return boxes_of(heat, HeatChoice("", threshold, most))
-
-
 def boxes_of(heat: np.ndarray, choice: HeatChoice) -> tuple[np.ndarray, np.ndarray]:
     """Boxes [n, 4] around the connected components of a map above a level, and scores [n].
 

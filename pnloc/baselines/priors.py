@@ -39,11 +39,8 @@ def whole_lungs(training: np.ndarray) -> np.ndarray:
     training = as_boxes(training)
     if len(training) == 0:
         return training
-    low, high = (
-        np.quantile(training[:, :2], 0.05, axis=0),
-        np.quantile(training[:, 2:], 0.95, axis=0),
-    )
-    return np.concatenate([low, high])[None]
+    low, high = np.quantile(training, [0.05, 0.95], axis=0)
+    return np.concatenate([low[:2], high[2:]])[None]
 
 
 def heat_map(training: np.ndarray, cells: int = GRID) -> np.ndarray:
@@ -114,13 +111,9 @@ def fixed_pair(boxes: np.ndarray) -> np.ndarray:
     the other.
     """
     boxes = as_boxes(boxes)
-    left = boxes[(boxes[:, 0] + boxes[:, 2]) / 2 < 0.5]
-    right = boxes[(boxes[:, 0] + boxes[:, 2]) / 2 >= 0.5]
-    if len(left) == 0 and len(right) == 0:
-        return np.zeros((0, 4))
-    halves = [np.median(half, axis=0) if len(half) else None for half in (left, right)]
-    for here, other in ((0, 1), (1, 0)):
-        if halves[here] is None:
-            x1, y1, x2, y2 = halves[other]
-            halves[here] = np.array([1 - x2, y1, 1 - x1, y2])
-    return np.stack(halves)
+    right = (boxes[:, 0] + boxes[:, 2]) / 2 >= 0.5
+    halves = [np.median(half, axis=0) for half in (boxes[~right], boxes[right]) if len(half)]
+    if len(halves) == 1:
+        x1, y1, x2, y2 = halves[0]
+        halves.insert(int(not right.all()), np.array([1 - x2, y1, 1 - x1, y2]))
+    return as_boxes(halves)

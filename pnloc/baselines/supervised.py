@@ -6,6 +6,7 @@ they have had access to whatever the other methods have.
 """
 
 from copy import deepcopy
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -20,8 +21,9 @@ from pnloc.config import FittingConfig
 from pnloc.detector import Detector, normalize
 from pnloc.detector_training import balanced
 from pnloc.parallel import autocast, device
-from pnloc.train import Losses
+from pnloc.train import Losses, fit
 
+Boxed = tuple[np.ndarray, list[np.ndarray]]  # images uint8 [N, S, S], boxes [n, 4] of each
 OVERLAP = 0.3  # IoU above which the lesser of two detections of Faster R-CNN is dropped
 DETECTIONS = 20  # per image
 
@@ -46,9 +48,9 @@ class FasterRegions(FasterRCNN):
     """
 
     def __init__(self, detector: Detector) -> None:
-        config, width, proposals = detector.config, 256, {}
-        for stage in ("train", "test"):
-            proposals |= {f"rpn_pre_nms_top_n_{stage}": 400, f"rpn_post_nms_top_n_{stage}": 200}
+        config, width, counts = detector.config, 256, {"pre": 400, "post": 200}
+        stages = product(counts, ("train", "test"))
+        proposals = {f"rpn_{when}_nms_top_n_{stage}": counts[when] for when, stage in stages}
         ratios = (config.aspect_ratios,) * len(config.anchor_sizes)
         super().__init__(
             Pyramid(detector),
@@ -84,20 +86,14 @@ class FasterRegions(FasterRCNN):
 
 
 def train_supervised(
-    model: Detector | FasterRegions,
-    training: tuple[np.ndarray, list[np.ndarray]],
-    held_out: tuple[np.ndarray, list[np.ndarray]],
-    config: FittingConfig,
-    *,
-    seed: int,
-    **options: object,
+    model: nn.Module, training: Boxed, held_out: Boxed, config: FittingConfig, **options
 ) -> pd.DataFrame:
-    """Train a detector in place on uint8 images [N, S, S] and their boxes [n, 4].
+    """Train a `Detector` or `FasterRegions` in place on uint8 images and their boxes.
 
-    held_out: validation images and boxes, possibly none. An epoch is every image with a box and
-    as many without, drawn anew. Returns the history (`pnloc.baselines.classifier.early_stopping`).
+    held_out: validation images and boxes, possibly none; options: those of `pnloc.train.fit`. An
+    epoch is every image with a box and as many without, drawn anew. Returns the history.
     """
-    where = device()
+    where, seed = device(), options["seed"]
     model.to(where, memory_format=torch.channels_last)
     steps, batches = balanced(*training, config.batch, seed, 6)
 
@@ -120,8 +116,8 @@ def train_supervised(
         return total / len(images)
 
     check = validation if len(held_out[0]) else None
-    options = {"seed": seed, "shared": True, **options}
-    return early_stopping(model, steps, batches, losses, check, config, **options)
+    schedule = early_stopping(config, steps, check)
+    return fit(model, batches, losses, schedule, validation=check, shared=True, **options)
 
 
 @torch.no_grad()
@@ -135,7 +131,4 @@ def detect(model: FasterRegions, images: np.ndarray) -> list[tuple[np.ndarray, n
     for batch in in_batches(model, images):
         with autocast(batch.device):
             outputs += model(list(batch))
-    fields = [
-        [output[name].double().cpu().numpy() for name in ("boxes", "scores")] for output in outputs
-    ]
-    return [tuple(pair) for pair in fields]
+    return [tuple(o[key].double().cpu().numpy() for key in ("boxes", "scores")) for o in outputs]

@@ -32,10 +32,8 @@ def hide(pictures: Tensor, grids: tuple[int, ...] = GRIDS, share: float = HIDDEN
     masks = []
     for number in torch.randint(len(grids), (len(pictures),)).tolist():
         cells = grids[number]
-        mask = (
-            (torch.rand(1, 1, cells, cells) >= share).float() if cells else torch.ones(1, 1, 1, 1)
-        )
-        masks.append(F.interpolate(mask, size=pictures.shape[-2:], mode="nearest"))
+        mask = torch.rand(1, 1, cells, cells) >= share if cells else torch.ones(1, 1, 1, 1)
+        masks.append(F.interpolate(mask.float(), size=pictures.shape[-2:], mode="nearest"))
     return pictures * torch.cat(masks).to(pictures)
 
 

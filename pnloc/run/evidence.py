@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import pandas as pd
 
 from pnloc.baselines import heatmaps, priors
 from pnloc.baselines.heatmaps import HeatChoice
 from pnloc.boxes import as_boxes, union_iou
+from pnloc.files import read_csv
 from pnloc.localizer import Boxes, Choice, best_choice, best_of, boxes_of, rank_regions
 from pnloc.regions import Regions
 from pnloc.run.run import Run
@@ -39,6 +41,18 @@ def boxed_rows(run: Run, name: str, split: str) -> np.ndarray:
     """Row numbers of a set's images in a split that have a box of a pneumonia."""
     truth = pneumonia_boxes(run, name)
     return np.array([row for row in run.sets.rows(name, split) if len(truth[row])], dtype=int)
+
+
+def generated_truth(run: Run, name: str) -> pd.DataFrame:
+    """What the generator tells of a generated set, by image: opacities, others, boxes, severity."""
+    columns = ["set", "image", "opacities", "others", "boxes", "severity"]
+    truth = read_csv(run.sets.folder / "truth.csv", columns, dtype=str, keep_default_na=False)
+    return truth[truth["set"] == name.removeprefix("demo-")].set_index("image")
+
+
+def parsed_boxes(text: str) -> np.ndarray:
+    """The boxes [n, 4] of 'x1 y1 x2 y2;...', in pixels of their image."""
+    return as_boxes([box.split() for box in text.split(";") if box])
 
 
 @dataclass(frozen=True)
@@ -179,12 +193,14 @@ class Ranking(Evidence):
 class Heat(Evidence):
     """Heat maps, for each of some layers.
 
-    draw: layer -> maps [n, S, S]; finish: boxes and values of the maps -> predictions.
+    draw: layer -> maps [n, S, S]; finish: boxes and values of the maps -> predictions; shown: layer
+    and number of an image -> its map for readers, by default the same.
     """
 
     layers: tuple[str, ...]
     draw: Callable[[str], np.ndarray]
     finish: Callable[[Boxes], Boxes]
+    shown: Callable[[str, int], np.ndarray] | None = None
 
     def choose(self, truth: list[np.ndarray]) -> tuple[HeatChoice, float]:
         best, value = HeatChoice(self.layers[0]), float("nan")
@@ -199,6 +215,8 @@ class Heat(Evidence):
         return self.finish([heatmaps.boxes_of(heat, choice) for heat in self.draw(choice.layer)])
 
     def heat(self, choice: HeatChoice, number: int) -> np.ndarray:
+        if self.shown:
+            return self.shown(choice.layer, number)
         return self.draw(choice.layer)[number]
 
 

@@ -10,14 +10,15 @@ from dataclasses import asdict
 import numpy as np
 from torch import nn
 
-from pnloc.baselines import grounding
 from pnloc.baselines.classifier import train_classifier
+from pnloc.baselines.grounding import train_grounding
 from pnloc.baselines.supervised import train_supervised
-from pnloc.files import read_csv
+from pnloc.model import PNEUMONIA
 from pnloc.regions import Regions, feature_size
 from pnloc.reports.supervision import supervise
-from pnloc.run.evidence import pneumonia_boxes
+from pnloc.run.evidence import generated_truth, parsed_boxes, pneumonia_boxes
 from pnloc.run.run import Run
+from pnloc.training import new_attention
 
 
 class Labels:
@@ -42,7 +43,7 @@ class Labels:
 class Pairs(Labels):
     """Image-report pairs."""
 
-    config, fit, shared = "grounding", staticmethod(grounding.train_grounding), False
+    config, fit, shared = "grounding", staticmethod(train_grounding), False
 
     def data(self, run: Run, split: str) -> tuple[Regions, np.ndarray]:
         """Regions of N images and words [N, W] of a split."""
@@ -55,7 +56,7 @@ class Pairs(Labels):
 
     def build(self, run: Run, kind: Callable[..., nn.Module]) -> nn.Module:
         size = feature_size(run.preset.detector.pyramid)
-        return grounding.untrained(kind, size, run.sets.vectors, run.preset.model)
+        return new_attention(size, run.sets.vectors, (PNEUMONIA,), run.preset.model, kind)
 
 
 class TargetBoxes(Labels):
@@ -81,11 +82,7 @@ class TargetBoxes(Labels):
 
 def _generated_boxes(run: Run, name: str) -> list[np.ndarray]:
     """Boxes of every opacity of a generated set, in pixels of the square input."""
-    columns, images = ["set", "image", "boxes"], run.sets.records(name).images
-    truth = read_csv(run.sets.folder / "truth.csv", columns, dtype=str, keep_default_na=False)
-    texts = truth[truth["set"] == name.removeprefix("demo-")].set_index("image")["boxes"]
-    boxes = []
-    for image, letterbox in zip(images["image"], run.sets.letterboxes(images), strict=True):
-        own = [box.split() for box in texts.get(image, "").split(";") if box]
-        boxes.append(letterbox.boxes(np.array(own, float).reshape(-1, 4)))
-    return boxes
+    images = run.sets.records(name).images
+    texts = generated_truth(run, name)["boxes"].reindex(images["image"], fill_value="")
+    pairs = zip(texts, run.sets.letterboxes(images), strict=True)
+    return [letterbox.boxes(parsed_boxes(text)) for text, letterbox in pairs]

@@ -4,7 +4,6 @@ All but recall and attributes are made from the saved predictions alone (pnloc.r
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from itertools import product
 
@@ -19,7 +18,7 @@ from pnloc.evaluation.bootstrap import NAN, Patients, holm, patients_of
 from pnloc.files import read_csv, write_table
 from pnloc.localizer import image_attention
 from pnloc.run import predictions as predict
-from pnloc.run.evidence import boxed_rows, pneumonia_boxes
+from pnloc.run.evidence import boxed_rows, generated_truth, parsed_boxes, pneumonia_boxes
 from pnloc.run.methods import in_group
 from pnloc.run.run import Run
 from pnloc.run.sets import NAMES
@@ -29,21 +28,15 @@ FAILING = ("text-attention", "image-label-attention", "detector")  # methods of 
 SIZES = ("small", "middle", "large")
 
 
-@dataclass(frozen=True)
-class Measured:
-    """A set with true boxes on test images: the truth in original pixels, predictions by method."""
+def measured(run: Run) -> Iterator[tuple[str, metrics.Truth, dict[str, pd.DataFrame]]]:
+    """Sets whose test images measure localization: name, truth, saved predictions by method.
 
-    name: str
-    truth: metrics.Truth
-    predictions: dict[str, pd.DataFrame]
-
-
-def measured(run: Run) -> Iterator[Measured]:
-    """The sets whose test images measure localization, those without a true box left out."""
+    Both in original pixels; sets without a true box are left out.
+    """
     for name in map(run.title, run.preset.roles.localization):
         truth = predict.truth(run, name)
         if len(truth.boxes):
-            yield Measured(name, truth, predict.saved_predictions(run, name))
+            yield name, truth, predict.saved_predictions(run, name)
 
 
 def draws(run: Run) -> dict[str, int]:
@@ -90,31 +83,29 @@ def _compared(run: Run, name: str) -> pd.DataFrame:
 
 def _localization(run: Run) -> pd.DataFrame:
     parts = []
-    for one in measured(run):
-        maps = read_csv(run.root / "predictions" / f"{one.name}--maps.csv", dtype={"image": str})
-        for method, boxes in one.predictions.items():
-            tables = [metrics.localization(boxes, one.truth, **draws(run))]
+    for name, truth, predictions in measured(run):
+        maps = read_csv(run.root / "predictions" / f"{name}--maps.csv", dtype={"image": str})
+        for method, boxes in predictions.items():
+            tables = [metrics.localization(boxes, truth, **draws(run))]
             heat = maps[maps["method"] == method]
             if len(heat):
-                tables.append(metrics.heat_table(heat, one.truth.patients, **draws(run)))
-            parts += [table.assign(dataset=one.name, method=method) for table in tables]
+                tables.append(metrics.heat_table(heat, truth.patients, **draws(run)))
+            parts += [table.assign(dataset=name, method=method) for table in tables]
     if not parts:
-        raise PnlocError(
-            "no test image of any set has a box of a pneumonia: localization cannot be measured"
-        )
+        nothing = "no test image of any set has a box of a pneumonia"
+        raise PnlocError(f"{nothing}: localization cannot be measured")
     table = pd.concat(parts, ignore_index=True).assign(seed=run.seed)
     return table[["dataset", "method", "metric", "threshold", *metrics.ESTIMATE, "seed"]]
 
 
 def _differences(run: Run, method: str = "text-attention") -> pd.DataFrame:
     parts = []
-    for one in measured(run):
-        boxes = one.predictions
+    for name, truth, boxes in measured(run):
         pairs = [(method, m) for m in boxes if m != method and not m.endswith("-raw")]
         pairs += [("report-given", "detector")] if "report-given" in boxes else []
         for a, b in pairs:
-            table = metrics.differences(boxes[a], boxes[b], one.truth, **draws(run))
-            parts.append(table.assign(dataset=one.name, method=a, against=b))
+            table = metrics.differences(boxes[a], boxes[b], truth, **draws(run))
+            parts.append(table.assign(dataset=name, method=a, against=b))
     table = pd.concat(parts, ignore_index=True)
     return table.assign(p_holm=table.groupby(["dataset", "metric"])["p"].transform(holm))
 
@@ -164,12 +155,12 @@ def failures(run: Run) -> pd.DataFrame:
     kind, severity and what else the image shows.
     """
     parts = []
-    for one in measured(run):
-        true = with_traits(run, one.name, one.truth.boxes.sort_values("image", kind="stable"))
-        for method in (m for m in one.predictions if m in FAILING):
-            found = hits(one.predictions[method], true)
-            table = shares(true.assign(found=found), one.truth.patients, **draws(run))
-            parts.append(table.assign(dataset=one.name, method=method))
+    for name, truth, predictions in measured(run):
+        true = with_traits(run, name, truth.boxes.sort_values("image", kind="stable"))
+        for method in (m for m in predictions if m in FAILING):
+            hit = hits(predictions[method], true)
+            table = shares(true.assign(hit=hit), truth.patients, **draws(run))
+            parts.append(table.assign(dataset=name, method=method))
     columns = ["dataset", "method", "factor", "level", *metrics.ESTIMATE]
     return _written(run, "failures", pd.concat(parts, ignore_index=True), columns)
 
@@ -188,27 +179,18 @@ def with_traits(run: Run, name: str, boxes: pd.DataFrame) -> pd.DataFrame:
     table = boxes.assign(size=np.array(SIZES)[third])
     if not name.startswith("demo-"):
         return table
-    columns = ["set", "image", "opacities", "others", "boxes", "severity"]
-    truth = read_csv(run.sets.folder / "truth.csv", columns, dtype=str, keep_default_na=False)
-    truth = truth[truth["set"] == name.removeprefix("demo-")].set_index("image")
-    corners = boxes[metrics.CORNERS].to_numpy(float)
-    rows = zip(boxes["image"], corners, strict=True)
-    return table.join(pd.DataFrame([traits(truth.loc[i], box[None]) for i, box in rows]))
+    truth = generated_truth(run, name).loc[boxes["image"]]
+    pairs = zip(truth.itertuples(), boxes[metrics.CORNERS].to_numpy(float), strict=True)
+    return table.join(pd.DataFrame([traits(row, box) for row, box in pairs]))
 
 
-def traits(truth: pd.Series, box: np.ndarray) -> dict[str, str]:
-    """What the generator tells of the opacity whose box is nearest to box [1, 4]."""
-    opacities = [text.split("/") for text in truth["opacities"].split(";") if text]
-    places = [text.split() for text in truth["boxes"].split(";") if text]
-    nearest = iou(box, np.array(places, dtype=float).reshape(-1, 4))[0].argmax()
-    kind, side, zone, lobe, _ = opacities[nearest]
-    return {
-        "lobe": lobe,
-        "zone": f"{side} {zone}",
-        "kind": kind,
-        "severity": truth["severity"],
-        "beside": "another finding" if truth["others"] else "nothing else",
-    }
+def traits(truth: tuple, box: np.ndarray) -> dict[str, str]:
+    """What a row of `generated_truth` tells of the opacity whose box is nearest to box [4]."""
+    nearest = iou(box, parsed_boxes(truth.boxes))[0].argmax()
+    kind, side, zone, lobe, _ = truth.opacities.split(";")[nearest].split("/")
+    beside = "another finding" if truth.others else "nothing else"
+    place = {"lobe": lobe, "zone": f"{side} {zone}"}
+    return {**place, "kind": kind, "severity": truth.severity, "beside": beside}
 
 
 def hits(predictions: pd.DataFrame, true: pd.DataFrame) -> np.ndarray:
@@ -221,17 +203,17 @@ def hits(predictions: pd.DataFrame, true: pd.DataFrame) -> np.ndarray:
 def shares(
     true: pd.DataFrame, patients: Mapping[str, str], resamples: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
-    """factor, level, value, low, high, n: the mean of `found` over the boxes of each level.
+    """factor, level, value, low, high, n: the mean of `hit` over the boxes of each level.
 
-    Factors are the columns beside image, corners and found; first comes the mean of all boxes.
+    Factors are the columns beside image, corners and hit; first comes the mean of all boxes.
     """
     drawn = Patients(patients_of(list(true["image"]), patients), resamples, seed)
     groups = [("all", "all", np.ones(len(true)))]
-    for factor in true.columns.difference(["image", *metrics.CORNERS, "found"], sort=False):
+    for factor in true.columns.difference(["image", *metrics.CORNERS, "hit"], sort=False):
         levels = sorted(set(true[factor]), key=SIZES.index if factor == "size" else None)
         groups += [(factor, level, (true[factor] == level).to_numpy(float)) for level in levels]
-    found = true["found"].to_numpy()
-    rows = [(factor, level, *drawn.mean(of * found, of)) for factor, level, of in groups]
+    hit = true["hit"].to_numpy()
+    rows = [(factor, level, *drawn.mean(of * hit, of)) for factor, level, of in groups]
     return pd.DataFrame(rows, columns=["factor", "level", *metrics.ESTIMATE])
 
 
@@ -243,13 +225,12 @@ def calibrations(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
     """
     errors, curves = [], []
     scored = in_group("classifier", "labels", "pairs", "boxes", "attention")
-    for one in measured(run):
-        for method, predictions in one.predictions.items():
-            if method in scored:
-                boxes = calibration.right_boxes(predictions, one.truth)
-                curve, error = calibration.calibration(boxes, one.truth.patients, **draws(run))
-                errors.append((one.name, method, *error))
-                curves.append(curve.assign(dataset=one.name, method=method))
+    for name, truth, predictions in measured(run):
+        for method in (m for m in predictions if m in scored):
+            boxes = calibration.right_boxes(predictions[method], truth)
+            curve, error = calibration.calibration(boxes, truth.patients, **draws(run))
+            errors.append((name, method, *error))
+            curves.append(curve.assign(dataset=name, method=method))
     table = _written(run, "calibration", errors, ["dataset", "method", *metrics.ESTIMATE])
     columns = ["dataset", "method", "bin", "score", "right", "low", "high", "n"]
     return table, _written(run, "reliability", pd.concat(curves, ignore_index=True), columns)

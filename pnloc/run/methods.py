@@ -7,7 +7,7 @@ add a baseline, write one function and one entry of `METHODS`:
     def two_boxes(images):
         return Fixed(images.place(fixed_pair(images.training_boxes)))
 
-    Method("two-boxes", "two fixed boxes, no image", two_boxes)
+    Method("prior", "two-boxes", "two fixed boxes, no image", two_boxes)
 
 A trained baseline also names its `kind`, the class or function that gives the untrained model; its
 function takes the trained `model`, too. What it learns from is a matter of its group
@@ -54,28 +54,19 @@ def report_anatomy(images: Images) -> Fixed:
     return Fixed(images.place([priors.report_boxes(p, by_place, sides) for p in images.phrases]))
 
 
-@dataclass(frozen=True)
-class HeatPrior(Heat):
-    """The heat map of the training boxes, the same for all images."""
-
-    images: Images
-
-    def heat(self, choice: object, number: int) -> np.ndarray:
-        """The training boxes, drawn on the image."""
-        image = replace(self.images, rows=self.images.rows[[number]])
-        (boxes,) = image.place(self.images.training_boxes)
-        return heatmaps.coverage(boxes / image.side, np.ones(len(boxes)), image.side)
-
-
-def heat_prior(images: Images) -> HeatPrior:
-    """The heat map of the training boxes."""
+def heat_prior(images: Images) -> Heat:
+    """The heat map of the training boxes, the same for all images but drawn into each."""
+    heat = priors.heat_map(images.training_boxes)
 
     def finish(predictions: localizer.Boxes) -> localizer.Boxes:
         ((boxes, scores),) = predictions
         return [(placed, scores) for placed in images.place(boxes / priors.GRID)]
 
-    heat = priors.heat_map(images.training_boxes)
-    return HeatPrior(("",), lambda _: heat[None], finish, images)
+    def shown(_: str, number: int) -> np.ndarray:
+        (boxes,) = replace(images, rows=images.rows[[number]]).place(images.training_boxes)
+        return heatmaps.coverage(boxes / images.side, np.ones(len(boxes)), images.side)
+
+    return Heat(("",), lambda _: heat[None], finish, shown)
 
 
 def explained(
@@ -161,40 +152,40 @@ def best_proposals(images: Images) -> Fixed:
 
 @dataclass(frozen=True)
 class Method:
-    """A method: its name in tables and files, its title for readers, its function `look`.
+    """A method: its group, its name in tables and files, its title for readers, its function.
 
-    kind: what gives the untrained model; reports: it reads reports at test, so that a set without
-    them leaves it out; group, training: by its place in `METHODS`.
+    kind: what gives the untrained model, which `TRAINING` of the group then trains; reports: it
+    reads reports at test, so that a set without them leaves it out.
     """
 
+    group: str
     name: str
     title: str
     look: Callable[..., Evidence]
     kind: Callable[..., nn.Module] | None = None
     reports: bool = False
-    group: str = ""
-    training: Labels | None = None
+
+    @property
+    def training(self) -> Labels | None:
+        """What its group learns from, and how; None for a method without a training of its own."""
+        return TRAINING.get(self.group)
 
     def evidence(self, images: Images, **options: object) -> Evidence:
         """What the method says of some images; `options` are those of its function."""
         model = {"model": trained(images.run, self.name)} if self.training else {}
         return self.look(images, **model, **options)
 
-    def build(self, run: Run) -> nn.Module:
-        """The untrained model."""
-        _ = run.detector  # before the seed: loading it draws random numbers
-        torch.manual_seed(run.seed)
-        return self.training.build(run, self.kind)
-
     def stage(self, run: Run) -> Trained:
         """The stage that trains the method."""
         training, config = self.training, getattr(run.preset, self.training.config)
 
         def build() -> nn.Module:
-            return self.build(run)
+            _ = run.detector  # before the seed: loading it draws random numbers
+            torch.manual_seed(run.seed)
+            return training.build(run, self.kind)
 
         def fit(folder: Path, key: str) -> tuple[nn.Module, pd.DataFrame]:
-            data = (training.data(run, split) for split in ("train", "validate"))
+            data = [training.data(run, split) for split in ("train", "validate")]
             options = {"seed": run.seed, "folder": folder, "fingerprint": key, "title": self.name}
             model = build()
             return model, training.fit(model, *data, config, **options)
@@ -202,64 +193,51 @@ class Method:
         inputs = (config, training.upstream(run), run.detector_stage.key, run.seed)
         functions = {"build": build, "fit": fit, "code": (training.fit, self.kind, *training.code)}
         together = training.shared and parallel.shared()
-        name = f"baseline-{self.name}"
-        return run.cache.trained(name, *inputs, **functions, together=together)
+        return run.cache.trained(f"baseline-{self.name}", *inputs, **functions, together=together)
 
 
 def _ungrouped(method: Method) -> Method:
     """The same without the grouping step."""
     names = {"name": f"{method.name}-raw", "title": f"{method.title}, ungrouped"}
-    return replace(method, **names, look=partial(method.look, grouped=False))
+    look = partial(method.look, grouped=False)
+    return replace(method, group="ungrouped", look=look, **names)
 
 
+TRAINING = {"labels": Labels(), "pairs": Pairs(), "boxes": TargetBoxes()}
 _grad_cam = partial(explained, layers=("16", "32"), draw=heatmaps.grad_cam)
 _grad_cam_plus = partial(_grad_cam, draw=partial(heatmaps.grad_cam, plus=True))
 _labels_only = partial(attention, text=False)
+_lungs = partial(same_boxes, priors.whole_lungs)
+_PAIRS = "contrastive grounding alone"
+_FASTER = "supervised Faster R-CNN (bound)"
 _ATTENTION = (
-    Method("detector", "detector alone", detector),
-    Method("image-label-attention", "image labels only, no text", _labels_only),
-    Method("text-attention", "text attention (ours)", attention),
-    Method("report-given", "report given at test", report_given, reports=True),
+    Method("attention", "detector", "detector alone", detector),
+    Method("attention", "image-label-attention", "image labels only, no text", _labels_only),
+    Method("attention", "text-attention", "text attention (ours)", attention),
+    Method("attention", "report-given", "report given at test", report_given, reports=True),
 )
-_GROUPS = {
-    "prior": (
-        Method("whole-image", "the whole image", partial(same_boxes, priors.whole_image)),
-        Method("whole-lungs", "one box over both lungs", partial(same_boxes, priors.whole_lungs)),
-        Method("fixed-boxes", "two fixed boxes, no image", partial(same_boxes, fixed_pair)),
-        Method("heat-map", "heat map of training boxes", heat_prior),
-        Method("report-anatomy", "report + anatomy, no image", report_anatomy, reports=True),
-    ),
-    "classifier": (
-        Method("cam", "CAM", partial(explained, layers=("32",))),
-        Method("grad-cam", "Grad-CAM", _grad_cam),
-        Method("grad-cam++", "Grad-CAM++", _grad_cam_plus),
-    ),
-    "labels": (
-        Method("hide-and-seek", "hide and seek", explained, weak.HideAndSeek),
-        Method("attention-dropout", "attention dropout", explained, weak.AttentionDropout),
-        Method("patch-mil", "patch-wise MIL", explained, weak.PatchMIL),
-    ),
-    "pairs": (
-        Method(
-            "contrastive-grounding", "contrastive grounding alone", grounded, ContrastiveGrounding
-        ),
-        Method("align2ground", "Align2Ground", grounded, Align2Ground),
-    ),
-    "boxes": (
-        Method("supervised", "supervised RetinaNet (bound)", detector, deepcopy),
-        Method("supervised-faster-rcnn", "supervised Faster R-CNN (bound)", faster, FasterRegions),
-    ),
-    "mask": (Method("detector-mask", "detector's mask alone", detector_mask),),
-    "attention": _ATTENTION,
-    "ceiling": (Method("best-proposal", "best proposal (ceiling)", best_proposals),),
-    "ungrouped": tuple(map(_ungrouped, _ATTENTION)),
-}
-_TRAINING = {"labels": Labels(), "pairs": Pairs(), "boxes": TargetBoxes()}
-METHODS = {
-    method.name: replace(method, group=group, training=_TRAINING.get(group))
-    for group, methods in _GROUPS.items()
-    for method in methods
-}
+_IN_ORDER = (
+    Method("prior", "whole-image", "the whole image", partial(same_boxes, priors.whole_image)),
+    Method("prior", "whole-lungs", "one box over both lungs", _lungs),
+    Method("prior", "fixed-boxes", "two fixed boxes, no image", partial(same_boxes, fixed_pair)),
+    Method("prior", "heat-map", "heat map of training boxes", heat_prior),
+    Method("prior", "report-anatomy", "report + anatomy, no image", report_anatomy, reports=True),
+    Method("classifier", "cam", "CAM", partial(explained, layers=("32",))),
+    Method("classifier", "grad-cam", "Grad-CAM", _grad_cam),
+    Method("classifier", "grad-cam++", "Grad-CAM++", _grad_cam_plus),
+    Method("labels", "hide-and-seek", "hide and seek", explained, weak.HideAndSeek),
+    Method("labels", "attention-dropout", "attention dropout", explained, weak.AttentionDropout),
+    Method("labels", "patch-mil", "patch-wise MIL", explained, weak.PatchMIL),
+    Method("pairs", "contrastive-grounding", _PAIRS, grounded, ContrastiveGrounding),
+    Method("pairs", "align2ground", "Align2Ground", grounded, Align2Ground),
+    Method("boxes", "supervised", "supervised RetinaNet (bound)", detector, deepcopy),
+    Method("boxes", "supervised-faster-rcnn", _FASTER, faster, FasterRegions),
+    Method("mask", "detector-mask", "detector's mask alone", detector_mask),
+    *_ATTENTION,
+    Method("ceiling", "best-proposal", "best proposal (ceiling)", best_proposals),
+    *map(_ungrouped, _ATTENTION),
+)
+METHODS = {method.name: method for method in _IN_ORDER}
 
 
 def in_group(*groups: str) -> tuple[str, ...]:

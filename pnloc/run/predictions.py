@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from pnloc.baselines.heatmaps import HeatChoice
-from pnloc.boxes import as_boxes, union_iou
+from pnloc.boxes import union_iou
 from pnloc.evaluation import localization as metrics
 from pnloc.files import read_csv, write_table
 from pnloc.localizer import Boxes, Choice
@@ -166,11 +166,8 @@ def ranked(run: Run, name: str, method: str) -> list[tuple[int, float, np.ndarra
     images = Images(run, name, boxed_rows(run, name, "test"))
     saved = saved_predictions(run, name)[method].set_index("image")[CORNERS]
     table = run.sets.records(name).images.iloc[images.rows]
-    result = []
-    letterboxes = run.sets.letterboxes(table)
-    for row, image, letterbox, true in zip(
-        images.rows, table["image"], letterboxes, images.truth, strict=True
-    ):
-        boxes = letterbox.boxes(as_boxes(saved[saved.index == image]))
-        result.append((int(row), union_iou(boxes, true), boxes))
-    return sorted(result, key=lambda item: -item[1])
+    places = zip(table["image"], run.sets.letterboxes(table), strict=True)
+    boxes = [letterbox.boxes(saved[saved.index == image]) for image, letterbox in places]
+    overlaps = map(union_iou, boxes, images.truth)
+    rows = zip(images.rows.tolist(), overlaps, boxes, strict=True)
+    return sorted(rows, key=lambda item: -item[1])

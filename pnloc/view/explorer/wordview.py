@@ -16,7 +16,7 @@ import numpy as np
 from matplotlib import colormaps
 from PIL import Image
 
-from pnloc.baselines.heatmaps import heat_boxes
+from pnloc.baselines.heatmaps import HeatChoice, boxes_of
 from pnloc.boxes import fuse, group, suppress
 from pnloc.errors import PnlocError
 from pnloc.files import digest
@@ -63,7 +63,7 @@ def values(study: Study) -> dict:
 
 def cam_boxes(heat: np.ndarray) -> list[list[list[float]]]:
     """Up to MOST boxes of a heat map [S, S] at each of SHARES."""
-    return [heat_boxes(heat, share, MOST)[0].tolist() for share in SHARES]
+    return [boxes_of(heat, HeatChoice("", share, MOST))[0].tolist() for share in SHARES]
 
 
 def heat_png(heat: np.ndarray) -> str:
