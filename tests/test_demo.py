@@ -20,6 +20,7 @@ from pnloc.data.records import Records
 from pnloc.errors import PnlocError
 from pnloc.files import read_json
 from pnloc.images import read_gray
+from pnloc.reports.findings import asserting_words, sections
 
 SIZE = demo.DemoSize(variants=5, rsna=12, mimic=16, chestxray8=6, covid=8, side=96)
 SET_OF = {"rsna": "rsna", "mimic": "mimic", "chestxray8": "chestxray8", "covid19": "covid"}
@@ -388,11 +389,11 @@ def test_a_report_tells_what_it_reports_but_for_slips_and_omissions():
             assert named(text, "side") == {side} and named(text, "zone") <= {opacity.zone}, text
         hedged = "hedged" in {f.assertion for f in reports.findings(text) if f.attributes}
         agrees = named(text, "side") == {opacity.side}
-        sections = tuple(reports.sections(text))
+        parts = tuple(sections(text))
         texts.add(text)
-        rows.append((not reported, slipped, hedged, agrees, "FINDINGS" in sections))
+        rows.append((not reported, slipped, hedged, agrees, "FINDINGS" in parts))
         start = ("", "EXAMINATION", "INDICATION", "COMPARISON")
-        assert sections in {(*start, "IMPRESSION"), (*start, "FINDINGS", "IMPRESSION")}
+        assert parts in {(*start, "IMPRESSION"), (*start, "FINDINGS", "IMPRESSION")}
     assert len(texts) > 580, "reports vary"
     omitted, slipped, hedged, agrees, full = np.mean(rows, axis=0)
     assert 0.025 < omitted < 0.08 and 0.005 < slipped < 0.04
@@ -405,7 +406,7 @@ def test_normals_assert_no_opacity_whatever_else_they_have():
         note = wording.note(one, np.random.default_rng(seed))
         assert reports.has_opacity(text) == reports.has_opacity(note) == 0.0, text
         assert reports.extract_attributes(text) == set(), text
-        assert reports.asserting_words(note) == []
+        assert asserting_words(note) == []
 
 
 def test_the_reports_of_the_tree_agree_with_its_truth(records, truth):

@@ -48,7 +48,9 @@ class Patients:
     @cached_property
     def drawn(self) -> np.ndarray:
         """How often each patient was drawn in each sample: int [B, patients]."""
-        return weights(self.index.max() + 1, self.resamples, self.seed)
+        count = self.index.max() + 1
+        rng = np.random.default_rng(self.seed)
+        return rng.multinomial(count, np.full(count, 1 / count), size=self.resamples)
 
     @cached_property
     def weights(self) -> np.ndarray:
@@ -83,11 +85,6 @@ class Patients:
         samples = self.drawn @ sums
         with np.errstate(invalid="ignore", divide="ignore"):
             return Estimate.of(values / per, samples[:, 0] / samples[:, 1], int(per))
-
-
-def weights(count: int, resamples: int, seed: int) -> np.ndarray:
-    """How often each of `count` patients is drawn in each sample: int [resamples, count]."""
-    return np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:

@@ -13,15 +13,9 @@ import pandas as pd
 
 from pnloc.boxes import area, intersection, iou, union_iou
 from pnloc.errors import PnlocError
+from pnloc.evaluation import froc_ap
 from pnloc.evaluation.bootstrap import NAN, Estimate, Patients, patients_of
-from pnloc.evaluation.froc_ap import (
-    COCO_THRESHOLDS,
-    FROC_RATES,
-    Case,
-    average_precision,
-    froc,
-    rsna_precision,
-)
+from pnloc.evaluation.froc_ap import Case
 
 IOU_THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 IOBB_THRESHOLDS = (0.1, 0.25, 0.5, 0.75, 0.9)
@@ -96,16 +90,10 @@ def per_image(case: Case) -> dict[tuple[str, float], float]:
     values = {("acc", t): float((best > t).sum()) for t in IOU_THRESHOLDS}
     values |= {("iobb", t): float((inside > t).sum()) for t in IOBB_THRESHOLDS}
     values["miou", NAN] = union_iou(predicted, true)
-    values["pointing", NAN] = float(_points_inside(predicted, true))
+    centre = (predicted[:1, None, :2] + predicted[:1, None, 2:]) / 2  # of the best box
+    inside = (true[:, :2] <= centre) & (centre <= true[:, 2:])
+    values["pointing", NAN] = float(inside.all(axis=-1).any())
     return values | {("afp", t): float((best_of_prediction <= t).sum()) for t in IOU_THRESHOLDS}
-
-
-def _points_inside(predicted: np.ndarray, true: np.ndarray) -> bool:
-    """Whether the centre of the first predicted box lies in any true box."""
-    if len(predicted) == 0:
-        return False
-    centre = (predicted[0, :2] + predicted[0, 2:]) / 2
-    return bool(((true[:, :2] <= centre) & (centre <= true[:, 2:])).all(axis=1).any())
 
 
 def localization(
@@ -149,20 +137,20 @@ def _columns(boxed: list[Case]) -> dict[tuple[str, float], np.ndarray]:
 def _over_all(everything: list[Case], draws: Patients) -> list[tuple]:
     """Rows of the metrics that take in the negatives."""
     weights = np.concatenate([np.ones((1, len(everything))), draws.weights])
-    sensitivity = froc(everything, weights)
-    precision = average_precision(everything, weights)
-    rsna = np.array([rsna_precision(case) for case in everything])
+    sensitivity = froc_ap.froc(everything, weights)
+    precision = froc_ap.average_precision(everything, weights)
+    rsna = np.array([froc_ap.rsna_precision(case) for case in everything])
     counted = np.isfinite(rsna)
     with np.errstate(invalid="ignore"):
         of_counted = np.ascontiguousarray(weights[:, counted])
         rsna_map = of_counted @ rsna[counted] / of_counted.sum(1)
     n = len(everything)
     columns = [
-        *(("froc", rate, sensitivity[:, i], n) for i, rate in enumerate(FROC_RATES)),
+        *(("froc", rate, sensitivity[:, i], n) for i, rate in enumerate(froc_ap.FROC_RATES)),
         ("froc_mean", NAN, sensitivity.mean(1), n),
         ("rsna_map", NAN, rsna_map, int(counted.sum())),
         ("coco_ap", NAN, precision.mean(1), n),
-        ("coco_ap", float(COCO_THRESHOLDS[0]), precision[:, 0], n),
+        ("coco_ap", float(froc_ap.COCO_THRESHOLDS[0]), precision[:, 0], n),
     ]
     return [(*key, *Estimate.of(float(v[0]), v[1:], n)) for *key, v, n in columns]
 

@@ -16,6 +16,7 @@ from scipy.stats import rankdata
 from pnloc.boxes import as_boxes
 from pnloc.errors import PnlocError
 from pnloc.evaluation.bootstrap import Patients, interval
+from pnloc.evaluation.statistics import CORRELATIONS, ERRORS, STATISTICS, pearson, ratio, spearman
 
 LEVELS = {"severity:mild": 1.0, "severity:moderate": 2.0, "severity:severe": 3.0}
 SPLITS = 50
@@ -72,54 +73,6 @@ def means_inside(values: np.ndarray, masks: np.ndarray) -> np.ndarray:
     return np.array([v[mask].mean() if mask.any() else np.nan for v, mask in pairs])
 
 
-# Statistics: a value [B] for each row of weights w [B, n] -----------------------------------------
-
-
-def pearson(x: np.ndarray, y: np.ndarray, w: np.ndarray) -> np.ndarray:
-    """Weighted Pearson correlation of x and y, [n] or [B, n]; NaN where one does not vary."""
-    total = w.sum(-1, keepdims=True)
-    dx, dy = (v - (w * v).sum(-1, keepdims=True) / total for v in (x, y))
-    xx, yy, xy = (w * dx * dx).sum(-1), (w * dy * dy).sum(-1), (w * dx * dy).sum(-1)
-    return _ratio(xy, np.sqrt(xx * yy), xx * yy > 1e-18)
-
-
-def spearman(x: np.ndarray, y: np.ndarray, w: np.ndarray) -> np.ndarray:
-    """Weighted Spearman correlation of x and y [n], of integer weights.
-
-    That is Pearson's of the mid-ranks within each sample.
-    """
-    return pearson(_ranks(x, w), _ranks(y, w), w)
-
-
-def _ranks(values: np.ndarray, w: np.ndarray) -> np.ndarray:
-    """Mid-ranks [B, n] of values [n], each repeated w times."""
-    dense = rankdata(values, method="dense").astype(int) - 1
-    mass = np.zeros((len(w), dense.max() + 1))
-    np.add.at(mass.T, dense, w.T)
-    return (mass.cumsum(1) - mass / 2 + 0.5)[:, dense]
-
-
-def r2(fitted: np.ndarray, y: np.ndarray, w: np.ndarray) -> np.ndarray:
-    """Weighted coefficient of determination; NaN where y does not vary."""
-    mean = (w * y).sum(-1, keepdims=True) / w.sum(-1, keepdims=True)
-    spread = (w * (y - mean) ** 2).sum(-1)
-    return 1 - _ratio((w * (y - fitted) ** 2).sum(-1), spread, spread > 1e-18)
-
-
-def mae(fitted: np.ndarray, y: np.ndarray, w: np.ndarray) -> np.ndarray:
-    """Weighted mean absolute error."""
-    return (w * np.abs(y - fitted)).sum(-1) / w.sum(-1)
-
-
-def _ratio(above: np.ndarray, below: np.ndarray, where: np.ndarray) -> np.ndarray:
-    return np.divide(above, below, out=np.full(below.shape, np.nan), where=where)
-
-
-CORRELATIONS = {"pearson": pearson, "spearman": spearman}
-ERRORS = {"r2": r2, "mae": mae}
-STATISTICS = CORRELATIONS | ERRORS
-
-
 # Fits ---------------------------------------------------------------------------------------------
 
 
@@ -168,20 +121,18 @@ def _rows(fit: Fit, y: np.ndarray, patients: Patients, names: dict, flat: bool =
     for name, statistic in names.items():
         x = np.zeros(len(y)) if flat and name in CORRELATIONS else fitted
         rows.append((LEFT_OUT, name, *patients.of(partial(statistic, x, y))))
-    values = {name: [] for name in names if name != "spearman"}
-    for test in halves(patients.index, patients.seed):
-        half, one = fit(test), np.ones((1, test.sum()))
-        for name in values:
-            values[name].append(float(names[name](half, y[test], one)[0]))
-    for name, of_splits in values.items():
-        finite = np.array([v for v in of_splits if np.isfinite(v)])
+    tests = halves(patients.index, patients.seed)
+    splits = [(fit(test), y[test], np.ones((1, test.sum()))) for test in tests]
+    for name in [name for name in names if name != "spearman"]:
+        values = np.array([names[name](*split)[0] for split in splits])
+        finite = values[np.isfinite(values)]
         mean = float(finite.mean()) if len(finite) else np.nan
         rows.append((HALVES, name, mean, *interval(finite), len(y)))
     return rows
 
 
-def _of_fits(rows: list[tuple]) -> pd.DataFrame:
-    return pd.DataFrame(rows, columns=["fit", "statistic", "value", "low", "high", "n"])
+def _table(rows: list[tuple], *keys: str) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=[*keys, "value", "low", "high", "n"])
 
 
 def _finite(score: pd.Series, *readouts: pd.Series) -> list[np.ndarray]:
@@ -209,20 +160,16 @@ def associations(readout: pd.Series, score: pd.Series, patients: Patients) -> pd
         raise PnlocError("an association needs scored images of at least two patients")
     rows = [("zero-shot", *row) for row in _correlations(x, y, patients)]
     rows += _rows(line(x, y), y, patients, STATISTICS, flat=not _spread(x))
-    return _of_fits(rows)
+    return _table(rows, "fit", "statistic")
 
 
 def zero_shot(readout: pd.Series, score: pd.Series, patients: Patients) -> pd.DataFrame:
     """Both correlations, nothing fitted: table statistic, value, low, high, n."""
-    return _of_statistics(_correlations(*_finite(score, readout), patients))
+    return _table(_correlations(*_finite(score, readout), patients), "statistic")
 
 
 def _correlations(x: np.ndarray, y: np.ndarray, patients: Patients) -> list[tuple]:
     return [(name, *patients.of(partial(f, x, y))) for name, f in CORRELATIONS.items()]
-
-
-def _of_statistics(rows: list[tuple]) -> pd.DataFrame:
-    return pd.DataFrame(rows, columns=["statistic", "value", "low", "high", "n"])
 
 
 def ridge(readouts: pd.DataFrame, score: pd.Series, patients: Patients) -> pd.DataFrame:
@@ -242,13 +189,13 @@ def ridge(readouts: pd.DataFrame, score: pd.Series, patients: Patients) -> pd.Da
         model = make_pipeline(StandardScaler(), RidgeCV(np.logspace(-1, 4, 11)))
         return model.fit(x[~test], y[~test]).predict(x[test])
 
-    return _of_fits(_rows(fit, y, patients, STATISTICS))
+    return _table(_rows(fit, y, patients, STATISTICS), "fit", "statistic")
 
 
 def no_data(score: pd.Series, patients: Patients) -> pd.DataFrame:
     """What the training mean reaches without an image: as `associations`, r2 and mae alone."""
     (y,) = _finite(score)
-    return _of_fits(_rows(line(y * 0.0, y), y, patients, ERRORS))
+    return _table(_rows(line(y * 0.0, y), y, patients, ERRORS), "fit", "statistic")
 
 
 def differences(
@@ -259,21 +206,17 @@ def differences(
     Paired: each bootstrap sample of patients measures both. A read-out that does not vary, as
     without an image, counts as a correlation of 0.
     """
-    a, b, y = _finite(score, first, second)
-    rows = [
-        (name, *patients.of(_gap(partial(f, a, y), partial(f, b, y))))
-        for name, f in CORRELATIONS.items()
-    ]
-    return _of_statistics(rows)
+    *both, y = _finite(score, first, second)
+    rows = []
+    for name, statistic in CORRELATIONS.items():
+        pair = [partial(statistic, x, y) for x in both]
+        rows.append((name, *patients.of(partial(_gap, *pair))))
+    return _table(rows, "statistic")
 
 
-def _gap(first: Fit, second: Fit) -> Fit:
+def _gap(first: Fit, second: Fit, w: np.ndarray) -> np.ndarray:
     """The difference of two statistics of weights, each 0 where it is undefined."""
-
-    def gap(w: np.ndarray) -> np.ndarray:
-        return np.nan_to_num(first(w)) - np.nan_to_num(second(w))
-
-    return gap
+    return np.nan_to_num(first(w)) - np.nan_to_num(second(w))
 
 
 def partials(
@@ -294,7 +237,7 @@ def partials(
         design = np.column_stack([np.ones(len(y)), columns]).astype(float)
         both = np.column_stack([order(x), order(y)]).astype(float)
         rows.append((statistic, *patients.of(partial(_of_residuals, both, design))))
-    return _of_statistics(rows)
+    return _table(rows, "statistic")
 
 
 def _of_residuals(both: np.ndarray, design: np.ndarray, w: np.ndarray) -> np.ndarray:
@@ -324,7 +267,7 @@ def zone_associations(ours: np.ndarray, theirs: np.ndarray, patients: Patients) 
         rows.append(("all", "within", *replace(within, n=images)))
     for zone, (x, y) in enumerate(zip(ours.T, theirs.T, strict=True)):
         rows.append((zone, "spearman", *patients.of(partial(spearman, x, y))))
-    return pd.DataFrame(rows, columns=["zone", "statistic", "value", "low", "high", "n"])
+    return _table(rows, "zone", "statistic")
 
 
 def zone_differences(
@@ -338,8 +281,8 @@ def zone_differences(
     for statistic, function in (("pooled", _pooled), ("within", _within)):
         both = [partial(function, ours, theirs) for ours in (first, second)]
         values = [float(np.nan_to_num(f(one)[0])) for f in both]
-        rows.append((statistic, *values, *patients.of(_gap(*both))))
-    return pd.DataFrame(rows, columns=["statistic", "first", "second", "value", "low", "high", "n"])
+        rows.append((statistic, *values, *patients.of(partial(_gap, *both))))
+    return _table(rows, "statistic", "first", "second")
 
 
 def _pooled(ours: np.ndarray, theirs: np.ndarray, w: np.ndarray) -> np.ndarray:
@@ -351,7 +294,7 @@ def _within(ours: np.ndarray, theirs: np.ndarray, w: np.ndarray) -> np.ndarray:
     varied, one = np.flatnonzero(np.ptp(theirs, axis=1) > 0), np.ones((1, ours.shape[1]))
     each = np.array([np.nan_to_num(spearman(ours[i], theirs[i], one)[0]) for i in varied])
     mass = w[:, varied].sum(1)
-    return _ratio(w[:, varied] @ each, mass, mass > 0)
+    return ratio(w[:, varied] @ each, mass, mass > 0)
 
 
 def mean_difference(fitted: np.ndarray, score: np.ndarray) -> tuple[float, float, float]:

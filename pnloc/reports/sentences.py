@@ -52,8 +52,12 @@ class Splitter:
         for match in _CANDIDATE.finditer(text, start, end):
             if self._ends(text, match, cuts[-1], end):
                 cuts.append(match.end())
-        spans = (_trimmed(text, a, b) for a, b in pairwise([*cuts, end]))
-        return [span for span in spans if span]
+        parts = ((a, b, text[a:b]) for a, b in pairwise([*cuts, end]))
+        return [
+            (b - len(part.lstrip()), a + len(part.rstrip()))
+            for a, b, part in parts
+            if _ANY_WORD.search(part)
+        ]
 
     def __call__(self, text: str) -> list[str]:
         """The sentences of a text, their white space made single; an empty text has none."""
@@ -113,10 +117,3 @@ def plain() -> Splitter:
 def tokens(sentence: str) -> list[str]:
     """Lower-case words and numbers; de-identification marks (___, XXXX) are words, too."""
     return _TOKENS.tokenize(sentence.lower())
-
-
-def _trimmed(text: str, start: int, end: int) -> tuple[int, int] | None:
-    part = text[start:end]
-    if not _ANY_WORD.search(part):
-        return None
-    return start + len(part) - len(part.lstrip()), end - len(part) + len(part.rstrip())

@@ -3,7 +3,8 @@
 import numpy as np
 
 from pnloc.model import PNEUMONIA
-from pnloc.reports import ATTRIBUTES, asserting_words, extract_attributes, has_opacity
+from pnloc.reports.findings import asserting_words, extract_attributes, has_opacity
+from pnloc.reports.lexicon import ATTRIBUTES
 from pnloc.reports.sentences import Splitter
 from pnloc.reports.words import WordVectors
 from pnloc.training import pad_words, supervision

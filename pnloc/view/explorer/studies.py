@@ -22,6 +22,7 @@ from pnloc.files import read_csv
 from pnloc.images import Letterbox, load
 from pnloc.localizer import Choice, Localizer, Proposals, make_batch
 from pnloc.model import PLACES
+from pnloc.reports.findings import asserting_words
 from pnloc.reports.phrases import Phrase, phrases
 from pnloc.reports.sentences import Splitter
 from pnloc.reports.words import WordVectors
@@ -106,7 +107,7 @@ class Viewer:
         """A study of an image's proposals; `facts` are further fields of it."""
         regions, model = proposals.regions, self.localizer.model
         n = int(regions.valid[0].sum())
-        words = reports.asserting_words(report, self.splitter)[: WordConfig.most]
+        words = asserting_words(report, self.splitter)[: WordConfig.most]
         asserted = distinct(phrases(report, self.splitter))
         cells = np.array([p.cells for p in asserted], np.float32).reshape(1, -1, len(PLACES))
         batch = make_batch(regions, self.vectors.index(words)[None], cells)
