@@ -37,16 +37,8 @@ def test_a_word_of_a_section_that_asserts_nothing_is_not_taken_for_it():
 
 
 def test_a_phrase_that_an_impression_repeats_stands_once_and_a_denied_one_not_at_all():
-    everywhere = (1.0,) * 6
-    one, again, other, denied = (
-        Phrase(text, assertion, everywhere)
-        for text, assertion in (
-            ("Opacity", "affirmed"),
-            ("opacity", "affirmed"),
-            ("mass", "hedged"),
-            ("no", "negated"),
-        )
-    )
+    texts = {"Opacity": "affirmed", "opacity": "affirmed", "mass": "hedged", "no": "negated"}
+    one, again, other, denied = (Phrase(*pair, (1.0,) * 6) for pair in texts.items())
     assert studies.distinct([one, denied, other, again]) == [one, other]
 
 
@@ -55,9 +47,8 @@ def run(monkeypatch):
     """A run of a credentialed set of pairs and an open one, both with boxes."""
     monkeypatch.setattr(evidence, "boxed_rows", lambda run, name, split: np.array([4, 5, 9]))
     access = {"mimic": "credentialed", "rsna": "open"}
-    sets = SimpleNamespace(
-        pairs="mimic", names=("rsna", "mimic"), may_show=lambda n: access[n] != "credentialed"
-    )
+    sets = SimpleNamespace(pairs="mimic", names=("rsna", "mimic"))
+    sets.may_show = lambda name: access[name] != "credentialed"
     return SimpleNamespace(sets=sets, access=access)
 
 

@@ -6,8 +6,8 @@ that have not seen its patient.
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps
 from scipy.special import logit
 
+from pnloc.detector import Detector
 from pnloc.files import load_tensors, save_tensors
 from pnloc.images import Letterbox, read_gray
 from pnloc.localizer import Choice, normalized_scores, pick
@@ -25,14 +26,9 @@ from pnloc.run.cache import Trained
 from pnloc.run.run import Run
 from pnloc.run.severity import lungs
 
-if TYPE_CHECKING:
-    from pnloc.detector import Detector
-
-PADDED, CROPPED = "padded", "centre crop"  # an image as a square: ours, and as Cohen et al. 2020
-
 
 @lru_cache(None)
-def detectors(run: Run) -> "list[Detector]":
+def detectors(run: Run) -> list[Detector]:
     """The run's detector and, where the preset asks for more, further ones (pnloc.run.folds)."""
     return [run.detector, *folds.further(run)]
 
@@ -98,19 +94,16 @@ def log_odds(probability: np.ndarray) -> np.ndarray:
 
 
 def view(
-    run: Run, ensemble: "list[Detector]", pixels: np.ndarray, choice: Choice, mirrored: bool = True
+    run: Run, ensemble: list[Detector], pixels: np.ndarray, choice: Choice, mirrored: bool = True
 ) -> View:
     """uint8 pictures [N, S, S] through some detectors, one after the other, first as they are."""
-    images, masks, areas = [], [], []
-    config = replace(run.preset.regions, mirrored=False)
-    for detector in ensemble:
-        for flipped in (False, True) if mirrored else (False,):
-            regions = extract(detector, pixels[..., ::-1].copy() if flipped else pixels, config)
-            mask = regions.mask.float().numpy()
-            images.append(regions.image.numpy())
-            masks.append(mask[..., ::-1] if flipped else mask)
-            areas.append(detected_area(regions, choice, pixels.shape[-1]))
-    return View(np.stack(images), np.stack(masks), np.stack(areas))
+    outputs, config = [], replace(run.preset.regions, mirrored=False)
+    for detector, step in product(ensemble, (1, -1) if mirrored else (1,)):
+        regions = extract(detector, np.ascontiguousarray(pixels[..., ::step]), config)
+        mask = regions.mask.float().numpy()[..., ::step]
+        areas = detected_area(regions, choice, pixels.shape[-1])
+        outputs.append((regions.image.numpy(), mask, areas))
+    return View(*map(np.stack, zip(*outputs, strict=True)))
 
 
 def unseen_view(run: Run, name: str, rows: np.ndarray, choice: Choice) -> View:
@@ -146,26 +139,6 @@ def detected_area(regions: Regions, choice: Choice, side: int) -> np.ndarray:
 
 def centre_crops(paths: list[str], side: int) -> np.ndarray:
     """The largest central square of each image file, uint8 [N, side, side]."""
-    squares = np.zeros((len(paths), side, side), np.uint8)
-    for square, path in zip(squares, paths, strict=True):
-        picture = Image.fromarray(read_gray(path, near=2 * side))
-        cropped = ImageOps.fit(picture, (min(picture.size),) * 2)
-        square[:] = cropped.resize((side, side), Image.Resampling.BOX)
-    return squares
-
-
-def views_by_input(
-    run: Run, name: str, rows: np.ndarray, choice: Choice
-) -> dict[str, tuple[View, lungs.Lungs, np.ndarray]]:
-    """Rows of a set through the run's own detector, padded and cropped.
-
-    Each with the lungs, and the share [N] of its square that is picture.
-    """
-    images, pixels = run.sets.records(name).images.iloc[rows], run.sets.pixels(name)[rows]
-    shares = np.array([share(box) for box in run.sets.letterboxes(images)])
-    crops = centre_crops(images["path"], pixels.shape[-1])
-    squares = {PADDED: (pixels, shares), CROPPED: (crops, np.ones(len(rows)))}
-    return {
-        way: (view(run, [run.detector], shown, choice, False), find_lungs(run, shown), part)
-        for way, (shown, part) in squares.items()
-    }
+    pictures = [Image.fromarray(read_gray(path, near=2 * side)) for path in paths]
+    squares = [ImageOps.fit(picture, (min(picture.size),) * 2) for picture in pictures]
+    return np.stack([square.resize((side, side), Image.Resampling.BOX) for square in squares])

@@ -6,6 +6,7 @@ one CT lacks. Lungs go by the side of the picture: first the patient's right lun
 """
 
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor, nn
+from torchvision.ops import Conv2dNormActivation
 
 from pnloc.boxes import as_boxes
 from pnloc.detector import coordinates, normalize
@@ -42,9 +44,7 @@ class LungNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """See the class."""
-        grey = images.float()
-        if grey.shape[-1] != INPUT:
-            grey = F.interpolate(grey, size=(INPUT, INPUT), mode="area")
+        grey = F.interpolate(images.float(), size=(INPUT, INPUT), mode="area")
         x, levels = normalize(grey), []
         for block in self.down:
             x = block(x)
@@ -57,11 +57,9 @@ class LungNet(nn.Module):
 
 
 def _block(before: int, after: int, stride: int = 1) -> nn.Sequential:
-    layers = []
-    for channels, step in ((before, stride), (after, 1)):
-        convolution = nn.Conv2d(channels, after, 3, step, 1, bias=False)
-        layers += [convolution, nn.GroupNorm(8, after), nn.ReLU()]
-    return nn.Sequential(*layers)
+    norm = partial(nn.GroupNorm, 8)
+    first = Conv2dNormActivation(before, after, stride=stride, norm_layer=norm)
+    return nn.Sequential(first, Conv2dNormActivation(after, after, norm_layer=norm))
 
 
 def generated(anatomies: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -103,13 +101,10 @@ def augment(
     flip = rng.random(count) < 0.5
     angle, shift = np.deg2rad(rng.normal(0, 5, count)), rng.uniform(-0.3, 0.3, (count, 2))
     zoom = np.exp(rng.uniform(-0.3, 0.35, (count, 1)) + rng.normal(0, 0.1, (count, 2)))
-    across = np.cos(angle) * zoom[:, 0] * np.where(flip, -1, 1)
-    upright = np.cos(angle) * zoom[:, 1]
-    matrix = np.zeros((count, 2, 3))
-    matrix[:, 0] = np.stack([across, -np.sin(angle), shift[:, 0]], axis=1)
-    matrix[:, 1] = np.stack([np.sin(angle), upright, shift[:, 1] * 0.7], axis=1)
-    size = [count, 1, side, side]
-    grid = F.affine_grid(torch.from_numpy(matrix).float(), size, align_corners=False)
+    across, upright = (np.cos(angle) * zoom.T) * [np.where(flip, -1, 1), np.ones(count)]
+    matrix = [[across, -np.sin(angle), shift[:, 0]], [np.sin(angle), upright, shift[:, 1] * 0.7]]
+    transform = torch.from_numpy(np.moveaxis(np.array(matrix), -1, 0)).float()
+    grid = F.affine_grid(transform, [count, 1, side, side], align_corners=False)
     both = torch.from_numpy(np.concatenate([images[:, None] / 255, masks], axis=1)).float()
     moved = F.grid_sample(both, grid, align_corners=False)
     # Beyond the generated picture: black in half of the images, the nearest pixels in the others.
@@ -149,9 +144,8 @@ def train_lungs(
 
     def batches(epoch: int):
         rng = generator(seed, 202, epoch)
-        order = rng.permutation(len(images))
-        for step in range(steps):
-            rows = order[step * batch : (step + 1) * batch]
+        order = rng.permutation(len(images))[: steps * batch]
+        for rows in np.array_split(order, steps):
             yield augment(images[rows], masks[rows], rng)
 
     def losses(pair: tuple[Tensor, Tensor]) -> Losses:
@@ -198,26 +192,13 @@ def boxes(chances: np.ndarray, usual: np.ndarray) -> tuple[np.ndarray, np.ndarra
     height, width = chances.shape[2:]
     for row, side in np.ndindex(len(chances), 2):
         large = ndimage.zoom(chances[row, side], 4, order=1, grid_mode=True, mode="nearest") > 0.5
-        parts, count = ndimage.label(large)
-        if count == 0:
-            continue
-        largest = parts == 1 + np.argmax(np.bincount(parts.ravel())[1:])
-        if largest.mean() >= LEAST:
-            rows, columns = ndimage.find_objects(largest.astype(int))[0]
+        parts, _ = ndimage.label(large)
+        sizes = np.bincount(parts.ravel())[1:]
+        if sizes.max(initial=0) >= LEAST * large.size:
+            rows, columns = ndimage.find_objects(parts)[sizes.argmax()]
             edges = np.array([columns.start, rows.start, columns.stop, rows.stop]) / 4
             around[row, side], found[row, side] = edges / [width, height, width, height], True
     return around, found
-
-
-def zones(lungs: np.ndarray) -> np.ndarray:
-    """The six zones [..., 6, 4], A to F, of lung boxes [..., 2, 4]: thirds of a lung's height."""
-    top, height = lungs[..., 1], (lungs[..., 3] - lungs[..., 1]) / 3
-    thirds = []
-    for third in range(3):
-        edges = [lungs[..., 0], top + third * height, lungs[..., 2], top + (third + 1) * height]
-        thirds.append(np.stack(edges, axis=-1))
-    by_side = np.stack(thirds, axis=-2)  # [..., side, third, 4]
-    return by_side.reshape(*lungs.shape[:-2], 6, 4)
 
 
 @dataclass(frozen=True)
@@ -229,8 +210,11 @@ class Lungs:
 
     @property
     def zones(self) -> np.ndarray:
-        """[N, 6, 4], A to F, relative to the picture."""
-        return zones(self.boxes)
+        """The six zones [N, 6, 4], A to F, relative to the picture: thirds of a lung's height."""
+        left, top, right, bottom = np.moveaxis(self.boxes, -1, 0)[..., None]
+        height, thirds = (bottom - top) / 3, np.arange(3)
+        edges = np.broadcast_arrays(left, top + thirds * height, right, top + (thirds + 1) * height)
+        return np.stack(edges, axis=-1).reshape(-1, 6, 4)
 
     def mean(self, masks: np.ndarray) -> np.ndarray:
         """Mean [N] of masks [N, h, w] inside both lungs."""

@@ -12,7 +12,6 @@ import pandas as pd
 from sklearn.metrics import roc_auc_score
 
 from pnloc.baselines import heatmaps, priors
-from pnloc.baselines.priors import fixed_pair
 from pnloc.data import duplicates, readers
 from pnloc.evaluation import severity
 from pnloc.localizer import Choice, image_attention, pick
@@ -20,8 +19,7 @@ from pnloc.run import folds
 from pnloc.run.run import Run
 from pnloc.run.sets import NAMES
 from pnloc.run.severity import ensemble, lungs
-from pnloc.run.severity.ensemble import View, log_odds
-from pnloc.run.severity.lungs import Lungs
+from pnloc.run.severity.ensemble import log_odds
 
 DETECTED = ("detector: image", "detector: mask in the lungs", "detector: mask", "detector: area")
 SINGLE = (*DETECTED, "attended area", "expected severity", "pneumonia (text)")
@@ -39,6 +37,7 @@ ONE = "detector: image, one"  # of the ensemble
 ZONED = ("zone brightness", "zone fixed boxes")
 # Methods whose choice on validation images is needed.
 CHOICES = ("text-attention", "image-label-attention", "detector")
+PADDED, CROPPED = "padded", "centre crop"  # an image as a square: ours, and as Cohen et al. 2020
 
 
 # Values -------------------------------------------------------------------------------------------
@@ -58,7 +57,7 @@ def values(run: Run, name: str, rows: np.ndarray, choices: dict[str, Choice]) ->
     columns = of_view(view, here, picture) | attended(run, name, rows, choices, here)
     columns[ONE] = log_odds(view.image[0])
     trained = run.sets.records(folds.home(run))
-    prior = fixed_pair(priors.training_boxes(trained.images, trained.boxes))
+    prior = priors.fixed_pair(priors.training_boxes(trained.images, trained.boxes))
     pairs = [b.boxes(prior * [b.width, b.height, b.width, b.height]) / side for b in boxes]
     equalized = np.stack([severity.equalized(p) for p in pixels])
     masks = np.stack([severity.box_mask(pair, side) for pair in pairs])
@@ -79,7 +78,7 @@ def values(run: Run, name: str, rows: np.ndarray, choices: dict[str, Choice]) ->
 
 
 def attended(
-    run: Run, name: str, rows: np.ndarray, choices: dict[str, Choice], here: Lungs
+    run: Run, name: str, rows: np.ndarray, choices: dict[str, Choice], here: lungs.Lungs
 ) -> dict[str, np.ndarray]:
     """The localizer's read-outs [N] of rows of a set, trained with text and with labels only.
 
@@ -90,13 +89,11 @@ def attended(
     for arm, method in (("text", "text-attention"), ("labels only", "image-label-attention")):
         attention, chances = image_attention(run.localizer(arm == "text")[0], regions)
         boxes = [b / side for b, _ in pick(regions, attention, choices[method])]
-        area = "attended area" if arm == "text" else f"attended area ({arm})"
-        columns[area] = here.covered(boxes) * chances[:, 0]
+        suffix = "" if arm == "text" else f" ({arm})"
+        columns[f"attended area{suffix}"] = here.covered(boxes) * chances[:, 0]
         columns[f"pneumonia ({arm})"] = log_odds(chances[:, 0])
-        maps = [
-            heatmaps.coverage(b / side, a, lungs.CELLS)
-            for b, a in zip(regions.boxes.numpy(), attention, strict=True)
-        ]
+        pairs = zip(regions.boxes.numpy() / side, attention, strict=True)
+        maps = [heatmaps.coverage(*pair, lungs.CELLS) for pair in pairs]
         zones = lungs.within(np.stack(maps), here.zones) * chances[:, :1]
         columns |= {f"attention ({arm}) {z}": zones[:, n] for n, z in enumerate(lungs.ZONES)}
         if arm == "text":
@@ -105,11 +102,24 @@ def attended(
     return columns
 
 
-def of_view(view: View, here: Lungs, picture: np.ndarray) -> dict[str, np.ndarray]:
+def of_view(view: ensemble.View, here: lungs.Lungs, picture: np.ndarray) -> dict[str, np.ndarray]:
     """The detectors' read-outs; picture [N] is the share of the square that is not padding."""
     image, mask, area = view.mean()
     readouts = (image, here.mean(mask), mask.mean((1, 2)) / picture, area / picture)
     return dict(zip(DETECTED, readouts, strict=True))
+
+
+def by_input(run: Run, name: str, rows: np.ndarray, choice: Choice) -> dict[str, pd.DataFrame]:
+    """The read-outs `of_view` of rows of a set, by the run's own detector, padded and cropped."""
+    images, pixels = run.sets.records(name).images.iloc[rows], run.sets.pixels(name)[rows]
+    shares = np.array([ensemble.share(box) for box in run.sets.letterboxes(images)])
+    crops = ensemble.centre_crops(images["path"], pixels.shape[-1])
+    tables = {}
+    for way, shown, picture in ((PADDED, pixels, shares), (CROPPED, crops, np.ones(len(rows)))):
+        view = ensemble.view(run, [run.detector], shown, choice, mirrored=False)
+        columns = of_view(view, ensemble.find_lungs(run, shown), picture)
+        tables[way] = pd.DataFrame(columns, images["image"])
+    return tables
 
 
 # Combined and chosen where boxes are known --------------------------------------------------------
@@ -143,14 +153,9 @@ def validated(run: Run, choices: dict[str, Choice]) -> tuple[pd.DataFrame, np.nd
 
 def models(run: Run, name: str) -> list[str]:
     """Fingerprints of all that read-outs of a set depend on, but for the choices."""
-    further = range(1, run.preset.severity.detectors)
-    return [
-        *(folds.member_stage(run, number)[1] for number in further),
-        run.regions_stage(name)[1],
-        *(run.localizer_stage(text)[1] for text in (True, False)),
-        run.classifier_stage[1],
-        ensemble.lungs_stage(run)[1],
-    ]
+    stages = [folds.member_stage(run, n) for n in range(1, run.preset.severity.detectors)]
+    stages += [run.regions_stage(name), run.localizer_stage(True), run.localizer_stage(False)]
+    return [stage[1] for stage in (*stages, run.classifier_stage, ensemble.lungs_stage(run))]
 
 
 def saved(run: Run, name: str, rows: np.ndarray, choices: dict[str, Choice]) -> pd.DataFrame:
@@ -177,9 +182,8 @@ def comparison(table: pd.DataFrame, truth: np.ndarray) -> pd.DataFrame:
         both = [float(f(x, truth, one)[0]) for f in severity.CORRELATIONS.values()]
         auc = roc_auc_score(truth > 0, x) if 0 < positives < len(truth) else np.nan
         rows.append((readout, *both, auc, len(truth), positives))
-    compared = pd.DataFrame(
-        rows, columns=["readout", "pearson", "spearman", "auc", "n", "positives"]
-    )
+    columns = ["readout", *severity.CORRELATIONS, "auc", "n", "positives"]
+    compared = pd.DataFrame(rows, columns=columns)
     sums = (compared["pearson"] + compared["spearman"]).where(compared["readout"].isin(OURS))
     return compared.assign(chosen=compared.index == sums.fillna(-np.inf).idxmax())
 

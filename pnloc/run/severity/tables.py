@@ -16,16 +16,13 @@ from pnloc.run import folds
 from pnloc.run.predictions import choose
 from pnloc.run.run import Run
 from pnloc.run.severity import ensemble, lungs, readouts
-from pnloc.run.severity.readouts import ONE, READOUTS, SINGLE, TRIVIAL, ZONED
+from pnloc.run.severity.readouts import CONTROLS, ONE, READOUTS, SINGLE, TRIVIAL, ZONED
 
 SCORES = ("geographic_extent", "opacity", "brixia")
 LEAST, FEWER = 10, 300  # least images of an association; samples where there are many tables
 AGAINST = "no image"
 TOGETHER = "all read-outs (ridge)"  # fitted on the scores of other patients, so never zero-shot
-TEXT = (
-    ("pneumonia (text)", "pneumonia (labels only)"),
-    ("attended area", "attended area (labels only)"),
-)
+TEXT = (("pneumonia (text)", CONTROLS[1]), ("attended area", CONTROLS[0]))
 # What several detectors add, and the attention.
 LOST = (("detector: image", ONE), ("attended area", "detector: area"))
 # The other tables, severity_*.csv.
@@ -33,6 +30,7 @@ BESIDE = ("choice", "differences", "zones", "confounders", "inputs", "lungs", "t
 BOXED = "boxed share of the lungs"
 IMAGE_READOUTS = ("detector: image", "detector: mask in the lungs")
 READERS = {"senior": "brixia", "junior": "brixia_junior"}
+PREFIXES = {"ours": "zone ", **{reader: f"{column}_" for reader, column in READERS.items()}}
 
 Tables = dict[str, pd.DataFrame]  # read-outs of the scored images, by set
 
@@ -105,9 +103,9 @@ def differences(run: Run, tables: Tables, chosen: str) -> pd.DataFrame:
     for name, table in tables.items():
         rows = _scored_zones(table, "senior")
         for other in ZONED if len(rows) else ():
-            gap = _zone_differences(run, rows, "zone ", f"{other} ", "senior")
-            gap = gap.assign(dataset=name, readout="zones", against=other, score="brixia zones")
-            parts.append(gap)
+            gap = _zone_differences(run, rows, PREFIXES["ours"], f"{other} ", PREFIXES["senior"])
+            labels = {"dataset": name, "readout": "zones", "against": other}
+            parts.append(gap.assign(**labels, score="brixia zones"))
     return _table(parts, "dataset readout against score statistic value low high n")
 
 
@@ -116,16 +114,16 @@ def facts(run: Run, name: str, table: pd.DataFrame) -> pd.DataFrame:
 
     Sources are hosts, those of fewer than five images 'other'.
     """
-    sources = covid19.sources(readouts.folder(run, name)).set_index("image")
-    sources, unknown = sources.reindex(table["image"]), "unknown"
-    hosts = sources["source"]
-    hosts = hosts.where(hosts.map(hosts.value_counts()) >= 5, "other").fillna(unknown)
-    years = sources["year"].map(lambda y: unknown if np.isnan(y) else str(int(y)))
-    views = table["view"].fillna("").replace("", unknown)
+    table, sources = table.set_index("image"), covid19.sources(readouts.folder(run, name))
+    sources = sources.set_index("image").reindex(table.index)
+    hosts = sources["source"].map(sources["source"].value_counts())
+    names = {
+        "view": table["view"].mask(table["view"] == ""),
+        "source": sources["source"].where(hosts >= 5, "other"),
+        "year": sources["year"].map("{:.0f}".format, na_action="ignore"),
+    }
     sizes = (table["width"] * table["height"] / 1e6).astype(float)
-    columns = {"view": views, "source": hosts, "year": years, "image size": sizes}
-    columns = {what: column.to_numpy() for what, column in columns.items()}
-    return pd.DataFrame(columns, index=table["image"].to_numpy())
+    return pd.DataFrame(names).astype(object).fillna("unknown").assign(**{"image size": sizes})
 
 
 def confounders(run: Run, tables: Tables, chosen: str) -> pd.DataFrame:
@@ -140,17 +138,16 @@ def confounders(run: Run, tables: Tables, chosen: str) -> pd.DataFrame:
         for confounder, level in facts(run, name, tables[name]).items():
             level, truth = level.reindex(rows.index), rows[score]
             patients = _patients(run, rows, FEWER)
-            found = {"taken out": severity.partials(rows[chosen], truth, patients, level)}
+            levels = {"taken out": severity.partials(rows[chosen], truth, patients, level)}
             if pd.api.types.is_numeric_dtype(level):
                 halves = np.where(level > level.median(), "larger half", "smaller half")
                 level = pd.Series(halves, level.index)
             for value, group in rows.groupby(level) if level.nunique() > 1 else ():
                 if len(group) >= LEAST and group["patient"].nunique() > 1:
                     patients = _patients(run, group, FEWER)
-                    found[value] = severity.zero_shot(group[chosen], group[score], patients)
-            facts_of = {"dataset": name, "readout": chosen, "score": score}
-            facts_of["confounder"] = confounder
-            parts += [t.assign(**facts_of, level=str(value)) for value, t in found.items()]
+                    levels[value] = severity.zero_shot(group[chosen], group[score], patients)
+            labels = {"dataset": name, "readout": chosen, "score": score, "confounder": confounder}
+            parts += [t.assign(**labels, level=str(value)) for value, t in levels.items()]
     columns = "dataset readout score confounder level statistic value low high n"
     return _table(parts, columns)
 
@@ -174,10 +171,9 @@ def by_input(
     for name, score, rows in measured:
         patients = _patients(run, rows, FEWER)
         places = pd.Index(run.sets.records(name).images["image"]).get_indexer(rows.index)
-        views = ensemble.views_by_input(run, name, places, choice)
-        ways = {w: pd.DataFrame(readouts.of_view(*v), rows.index) for w, v in views.items()}
+        ways = readouts.by_input(run, name, places, choice)
         for (way, values), readout in product(ways.items(), IMAGE_READOUTS):
-            same = severity.zero_shot(values[readout], ways[ensemble.PADDED][readout], patients)
+            same = severity.zero_shot(values[readout], ways[readouts.PADDED][readout], patients)
             same = at(same, statistic="spearman").assign(statistic="same")
             both = [severity.zero_shot(values[readout], rows[score], patients), same]
             parts += [t.assign(dataset=name, input=way, readout=readout, score=score) for t in both]
@@ -199,12 +195,10 @@ def zone_values(table: pd.DataFrame, prefix: str) -> np.ndarray:
     return table[[f"{prefix}{zone}" for zone in lungs.ZONES]].to_numpy(float)
 
 
-def _zone_differences(
-    run: Run, rows: pd.DataFrame, first: str, second: str, reader: str
-) -> pd.DataFrame:
-    """Two ways to score zones (prefixes of their columns) against a reader."""
-    ways = (zone_values(rows, prefix) for prefix in (first, second, f"{READERS[reader]}_"))
-    return severity.zone_differences(*ways, _patients(run, rows))
+def _zone_differences(run: Run, rows: pd.DataFrame, *prefixes: str) -> pd.DataFrame:
+    """Two ways to score zones against a reader; prefixes of the columns of all three."""
+    scores = [zone_values(rows, prefix) for prefix in prefixes]
+    return severity.zone_differences(*scores, _patients(run, rows))
 
 
 def zones(run: Run, tables: Tables) -> pd.DataFrame:
@@ -213,8 +207,7 @@ def zones(run: Run, tables: Tables) -> pd.DataFrame:
     Ours against each Brixia reader, the junior one and the trivial ways against the senior; per
     zone, pooled, within an image, and of the global scores.
     """
-    parts, prefixes = [], {"ours": "zone ", **{r: f"{p}_" for r, p in READERS.items()}}
-    prefixes |= {way: f"{way} " for way in ZONED}
+    parts, prefixes = [], PREFIXES | {way: f"{way} " for way in ZONED}
     pairs = [("ours", "senior"), ("ours", "junior"), ("junior", "senior")]
     pairs += [(way, "senior") for way in ZONED]
     for name, table in tables.items():
@@ -224,9 +217,9 @@ def zones(run: Run, tables: Tables) -> pd.DataFrame:
         patients = _patients(run, rows)
         values = {what: zone_values(rows, prefix) for what, prefix in prefixes.items()}
         for what, against in pairs:
-            found = severity.zone_associations(values[what], values[against], patients)
-            named = found["zone"].map(lambda z: z if z == "all" else lungs.ZONES[int(z)])
-            parts.append(found.assign(zone=named, dataset=name, what=what, against=against))
+            table = severity.zone_associations(values[what], values[against], patients)
+            letters = table["zone"].replace(dict(enumerate(lungs.ZONES)))
+            parts.append(table.assign(zone=letters, dataset=name, what=what, against=against))
         junior, senior = (rows[READERS[reader]] for reader in ("junior", "senior"))
         whole = severity.zero_shot(junior, senior, patients)
         whole = whole.assign(zone="global", statistic="global " + whole["statistic"])
@@ -244,9 +237,9 @@ def text_on_zones(run: Run, tables: Tables) -> pd.DataFrame:
     for (name, table), reader in product(tables.items(), READERS):
         rows = _scored_zones(table, reader)
         if len(rows):
-            found = _zone_differences(run, rows, *arms, reader)
-            found = found.rename(columns={"first": "text", "second": "labels"})
-            parts.append(found.assign(dataset=name, against=reader))
+            table = _zone_differences(run, rows, *arms, PREFIXES[reader])
+            table = table.rename(columns={"first": "text", "second": "labels"})
+            parts.append(table.assign(dataset=name, against=reader))
     return _table(parts, "dataset against statistic text labels value low high n")
 
 
@@ -258,21 +251,20 @@ def lung_finder(run: Run, tables: Tables) -> pd.DataFrame:
     """
     rows = []
     for name in tables:
-        truth = covid19.lung_boxes(readouts.folder(run, name)).pivot(index="image", columns="side")
+        drawn = covid19.lung_boxes(readouts.folder(run, name))
+        drawn = drawn.pivot(index="image", columns="side").dropna()
         images = run.sets.records(name).images
-        place = np.flatnonzero(images["image"].isin(truth.index[truth.notna().all(axis=1)]))
+        place = np.flatnonzero(images["image"].isin(drawn.index))
         images = images.iloc[place]
         boxes = ensemble.find_lungs(run, run.sets.pixels(name)[place]).boxes
         pairs = zip(run.sets.letterboxes(images), boxes, strict=True)
         boxes = [b.inverse(pair * b.side) / ([b.width, b.height] * 2) for b, pair in pairs]
         for column, side in enumerate(lungs.SIDES if len(images) else ()):
-            edges = [
-                truth[(edge, side)].reindex(images["image"]) for edge in ("x1", "y1", "x2", "y2")
-            ]
-            true, ours = np.stack(edges, axis=1).astype(float), np.stack(boxes)[:, column]
+            true = drawn.xs(side, axis=1, level="side").loc[images["image"]]
+            ours = np.stack(boxes)[:, column]
             usual = np.tile(np.median(ours, axis=0), (len(true), 1))
-            for finder, found in (("network", ours), ("usual place", usual)):
-                overlaps = np.diag(iou(found, true))
+            for finder, corners in (("network", ours), ("usual place", usual)):
+                overlaps = np.diag(iou(corners, true))
                 low, middle, high = np.quantile(overlaps, [0.25, 0.5, 0.75])
                 rows.append((name, finder, side, middle, low, high, len(overlaps)))
     return pd.DataFrame(rows, columns=["dataset", "finder", "side", "iou", "low", "high", "n"])

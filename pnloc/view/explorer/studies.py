@@ -71,7 +71,7 @@ class Study:
     boxes: np.ndarray
     scores: np.ndarray
     attributes: list[Item]
-    heat: np.ndarray | None = None
+    heat: np.ndarray
     report: str = ""
     words: list[Item] = field(default_factory=list)
     phrases: list[Item] = field(default_factory=list)
@@ -116,21 +116,15 @@ class Viewer:
             attention = model.text_attention(batch), model.phrase_attention(batch)[0], beta
         alpha, gamma, beta = (a[0, :, :n].cpu().numpy() for a in attention)
         chances = torch.sigmoid(logits[0]).tolist()
-        heat = heatmaps.grad_cam(self.classifier, proposals.picture[None], self.layer)[0]
-        places = spans(report, words, self.splitter)
-        return Study(
-            name,
-            image,
-            len(proposals.picture),
-            regions.boxes[0, :n].numpy().astype(float),
-            regions.scores[0, :n].numpy(),
-            [Item(*pair, probability=p) for *pair, p in zip(NAMES, beta, chances, strict=True)],
-            heat,
-            report,
-            [Item(word, a, *place) for word, a, place in zip(words, alpha, places, strict=True)],
-            [Item(phrase.text, a) for phrase, a in zip(asserted, gamma, strict=True)],
-            **facts,
-        )
+        named = zip(NAMES, beta, chances, strict=True)
+        located = zip(words, alpha, spans(report, words, self.splitter), strict=True)
+        facts["attributes"] = [Item(name, b, probability=p) for name, b, p in named]
+        facts["words"] = [Item(word, a, *place) for word, a, place in located]
+        facts["phrases"] = [Item(p.text, a) for p, a in zip(asserted, gamma, strict=True)]
+        facts["heat"] = heatmaps.grad_cam(self.classifier, proposals.picture[None], self.layer)[0]
+        boxes, scores = regions.boxes[0, :n].numpy().astype(float), regions.scores[0, :n].numpy()
+        side = len(proposals.picture)
+        return Study(name, image, side, boxes, scores, report=report, **facts)
 
     def read(self, path: str | Path) -> Study:
         """An image file as a study that no page may show, with its `reading` by the localizer.

@@ -55,9 +55,7 @@ def values(study: Study) -> dict:
     for key in ("words", "phrases", "attributes"):
         shown[key] = [plain(item) for item in getattr(study, key)]
     image = _uri(Image.fromarray(study.image), "JPEG", quality=85)
-    cam = None
-    if study.heat is not None:
-        cam = {"image": heat_png(study.heat), "boxes": cam_boxes(study.heat)}
+    cam = {"image": heat_png(study.heat), "boxes": cam_boxes(study.heat)}
     return shown | {"detector": plain(study.detector), "image": image, "cam": cam}
 
 
