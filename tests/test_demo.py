@@ -2,7 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +23,6 @@ from pnloc.images import read_gray
 from pnloc.reports.findings import asserting_words, sections
 
 SIZE = demo.DemoSize(variants=5, rsna=12, mimic=16, chestxray8=6, covid=8, side=96)
-SET_OF = {"rsna": "rsna", "mimic": "mimic", "chestxray8": "chestxray8", "covid19": "covid"}
-COVID = "covid-chestxray-dataset"
 
 
 @pytest.fixture(scope="session")
@@ -45,17 +43,16 @@ def truth(tree) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def records(tree) -> dict[str, Records]:
-    return readers.read_all(tree, list(SET_OF))
-
-
-def projected(seed: int, portable: bool, side: int = 96) -> anatomy.Variant:
-    return anatomy.project(anatomy.read_chest(), np.random.default_rng(seed), side, portable)
+    """What the readers make of each set, by its name in truth.csv."""
+    records = readers.read_all(tree, ["rsna", "mimic", "chestxray8", "covid19"])
+    return records | {"covid": records.pop("covid19")}
 
 
 @pytest.fixture(scope="module")
 def variants() -> list[anatomy.Variant]:
     """Three anatomies, as PA and as AP."""
-    return [projected(seed, portable) for seed in range(3) for portable in (False, True)]
+    chest, rng = anatomy.read_chest(), np.random.default_rng
+    return [anatomy.project(chest, rng(n // 2), 96, portable=bool(n % 2)) for n in range(6)]
 
 
 @pytest.fixture(scope="module")
@@ -84,21 +81,9 @@ def test_the_same_seed_gives_the_same_files_whatever_the_number_of_workers(tree,
         {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
         for folder in (tree, tmp_path / "again")
     )
-    assert first == second
+    assert first == second and len(set(first.values())) == len(first), "no file twice"
     assert [p.name for p in tmp_path.iterdir()] == ["again"], "nothing else is left behind"
     assert read_json(tree / "rates.json") == RATES
-
-
-def test_an_image_depends_on_seed_set_and_number_alone(variants):
-    def shot(name: str, number: int, seed: int) -> tuple:
-        return generator.make_shot(variants[0], (name, number, 0, "test"), seed)
-
-    (first, picture), (again, same) = shot("mimic", 1, 0), shot("mimic", 1, 0)
-    assert np.array_equal(picture, same) and first.text == again.text
-    for task in (("mimic", 2, 0), ("mimic", 1, 1), ("rsna", 1, 0)):
-        other, another = shot(*task)
-        assert not np.array_equal(picture, another)
-    assert (first.sex, first.age) == (other.sex, other.age), "of the same person, in another set"
 
 
 def test_nothing_is_written_over_other_files_or_without_the_ct(tmp_path, monkeypatch):
@@ -117,17 +102,17 @@ def test_a_size_too_small_to_be_split_is_refused(option):
         replace(SIZE, **option)
 
 
-@pytest.mark.parametrize("count", [3, 4, 5, 7, 12, 72, 100])
+@pytest.mark.parametrize("count", [3, 4, 5, 7, 12, 72])
 def test_pools_partition_the_variants(count):
     pools = generator.pools(count)
     assert list(pools) == ["train", "validate", "test"] and min(map(len, pools.values())) >= 1
     assert sorted(np.concatenate(list(pools.values()))) == list(range(count))
-    assert count != 100 or [len(p) for p in pools.values()] == [56, 14, 30]
 
 
 def test_the_plan_takes_the_shares_of_each_set_from_their_pools():
     size = demo.DemoSize(variants=20, rsna=100, mimic=100, chestxray8=10, covid=10)
     planned, pools = generator.plan(size, seed=1), generator.pools(20)
+    assert [len(p) for p in generator.pools(100).values()] == [56, 14, 30]
     assert all(variant in pools[pool] for _, _, variant, pool in planned)
     counts = Counter((name, pool) for name, _, _, pool in planned)
     assert [counts["rsna", pool] for pool in pools] == [72, 12, 16]
@@ -139,13 +124,12 @@ def test_the_plan_takes_the_shares_of_each_set_from_their_pools():
 # Layouts ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", SET_OF)
+@pytest.mark.parametrize("name", generator.SETS)
 def test_official_layouts_are_read_back_whole(records, truth, name):
-    own, rows = records[name], truth[truth["set"] == SET_OF[name]].set_index("image")
+    own, rows = records[name], truth[truth["set"] == name].set_index("image")
     assert own.quarantine.empty and own.notes == [] and own.access == "generated"
-    count = getattr(SIZE, SET_OF[name])
-    assert own.counts.pop("rows") == own.counts.pop("used") == count == len(rows)
-    assert not any(own.counts.values()) and set(own.images["image"]) == set(rows.index)
+    assert own.counts["rows"] == own.counts["used"] == getattr(SIZE, name) == len(rows)
+    assert sum(own.counts.values()) == 2 * len(rows) and set(own.images["image"]) == set(rows.index)
     images = own.images.set_index("image").join(rows, rsuffix="_true")
     assert (images[["width", "height"]] == 96).all(axis=None)
     assert (numbers_of(images["patient"]) == images["variant"]).all()
@@ -170,16 +154,14 @@ def test_a_variant_is_one_person_in_one_split(records):
 
 
 def test_boxes_are_those_of_the_truth(records, truth):
+    labels = ["Pneumonia", "Lung Opacity"]
     for row in truth[truth["set"] != "covid"].itertuples():
         true = {tuple(float(v) for v in box.split()) for box in row.boxes.split(";") if box}
         table = records[row.set].boxes
-        table = table[
-            (table["image"] == row.image) & table["label"].isin(["Pneumonia", "Lung Opacity"])
-        ]
+        table = table[table["image"].eq(row.image) & table["label"].isin(labels)]
         boxes = set(map(tuple, table[["x1", "y1", "x2", "y2"]].round(6).to_numpy()))
         if row.set == "rsna":  # its readers boxed some of the other findings, too
-            others_boxed = len(boxes - true)
-            assert true <= boxes and others_boxed <= row.others.count("/")
+            assert true <= boxes and len(boxes - true) <= row.others.count("/")
         elif row.set == "mimic":
             assert boxes == (set() if row.pool == "train" else true)
         else:
@@ -198,20 +180,15 @@ def test_files_have_the_quirks_of_the_real_ones(tree):
     # Boxes are given on 1024 pixels, whatever the file.
     x, y, w, h = (float(v) for v in boxes[1].split(",")[2:])
     assert max(x + w, y + h) > 96 and x * 96 / 1024 == pytest.approx(round(x * 96 / 1024))
-    scores = (tree / COVID / "annotations" / "covid-severity-scores.csv").read_text().splitlines()
-    assert [line.startswith("## ") for line in scores[:6]] == [True] * 5 + [False]
-    labels = pd.read_csv(tree / "mimic-cxr-jpg" / "mimic-cxr-2.0.0-chexpert.csv.gz")
-    assert not ((labels["No Finding"] == 1) & (labels["Pneumonia"] == 1)).any()
-    assert {p.suffix for p in (tree / COVID / "images").iterdir()} == {".png", ".jpg"}
+    covid = tree / "covid-chestxray-dataset"
+    assert (covid / "annotations" / "covid-severity-scores.csv").read_text().startswith("## ")
+    assert {p.suffix for p in (covid / "images").iterdir()} == {".png", ".jpg"}
 
 
 def test_severity_scores_follow_from_the_truth(records, truth):
     rows = truth[truth["set"] == "covid"].set_index("image")
-    scores = records["covid19"].scores.set_index("image").loc[rows.index]
-    shares, edges = rows[["share_right", "share_left"]].to_numpy(float), [0, 0.25, 0.5, 0.75]
-    graded = np.searchsorted(edges, shares).sum(1)
-    assert scores["geographic_extent"].tolist() == graded.tolist() and max(graded) >= 3
-    assert scores["opacity"].tolist() == rows["opacity"].tolist()
+    scores, names = records["covid"].scores.set_index("image"), ["geographic_extent", "opacity"]
+    assert scores.loc[rows.index, names].equals(rows[names])
 
 
 # Anatomy ------------------------------------------------------------------------------------------
@@ -227,7 +204,9 @@ def test_the_axes_of_the_ct_are_those_of_the_module():
     assert chest.bone[np.isin(chest.labels, anatomy.LOBES)].mean() < 0.001
 
 
-def test_projections_are_upright_with_dark_lungs_on_either_side(variants):
+def test_projections_differ_and_are_upright_with_dark_lungs_on_either_side(variants):
+    for one, other in pairwise(one.visible for one in variants):
+        assert 0.4 < (one & other).sum() / (one | other).sum() < 0.97
     for number, variant in enumerate(variants):
         right, left, visible = variant.sides["right"], variant.sides["left"], variant.visible
         assert np.argwhere(right)[:, 1].mean() < 48 < np.argwhere(left)[:, 1].mean()
@@ -242,15 +221,6 @@ def test_projections_are_upright_with_dark_lungs_on_either_side(variants):
         assert between.sum() > 200
         assert picture[between].mean() > picture[visible].mean() + 60
         assert picture.dtype == np.uint8 and np.ptp(picture) > 150
-
-
-def test_variants_differ_and_one_of_them_does_not(variants):
-    again = projected(0, portable=False)
-    assert np.array_equal(again.path, variants[0].path)
-    assert np.array_equal(again.lobes, variants[0].lobes)
-    for one, other in zip(variants[:-1], variants[1:], strict=True):
-        overlap = (one.visible & other.visible).sum() / (one.visible | other.visible).sum()
-        assert 0.4 < overlap < 0.97
 
 
 # Lesions ------------------------------------------------------------------------------------------
@@ -274,7 +244,7 @@ def test_findings_lie_in_their_lung_inside_tight_boxes(cases):
 
 
 def test_other_findings_but_for_devices_lie_in_their_lung():
-    variant = projected(0, portable=True, side=256)
+    variant = anatomy.project(anatomy.read_chest(), np.random.default_rng(0), 256, portable=True)
     for name, n in product(RATES["distractors"], range(8)):
         one, added = others.add_other(variant, np.random.default_rng(n), name)
         assert one.kind == name and added[one.mask].min() > case.SEEN and added.min() >= 0
@@ -284,27 +254,23 @@ def test_other_findings_but_for_devices_lie_in_their_lung():
 
 
 def test_zones_are_thirds_of_the_lung_by_the_middle_of_the_mask():
-    lung = np.arange(100)[:, None] // 81 * 81 != 81  # rows 0 to 80
-    middles = {"upper": (2, 28), "middle": (30, 52), "lower": (54, 80)}
-    for zone, row in ((zone, row) for zone, rows in middles.items() for row in rows):
-        assert case.zone_of(np.arange(100)[:, None] == row, lung) == zone
+    rows, middles = np.arange(100)[:, None], (12, 38, 40, 62, 64, 90)
+    zones = [case.zone_of(rows == middle, (rows >= 10) & (rows <= 90)) for middle in middles]
+    assert zones == ["upper", "upper", "middle", "middle", "lower", "lower"]
 
 
 def test_severity_follows_its_definition_from_lungs_and_masks(cases):
     extents = []
     for variant, one_case, _ in cases:
-        extent = degree = 0
         for side, lung in variant.sides.items():
             here = [o for o in one_case.opacities if o.side == side]
             share = float((sum(o.mask for o in here) > 0)[lung].mean()) if here else 0.0
             assert one_case.share[side] == pytest.approx(share)
-            extent += case.extent_grade(share)
-            mass = sum(o.density * o.area for o in here)
-            degree += case.degree_grade(share, mass / max(sum(o.area for o in here), 1))
-        assert (one_case.extent, one_case.opacity) == (extent, degree)
+            density = sum(o.density * o.area for o in here) / max(sum(o.area for o in here), 1)
+            assert one_case.degree[side] == case.degree_grade(share, density)
+        extents.append(int(one_case.extent))
         grades = ["mild"] * 3 + ["moderate"] * 2 + ["severe"] * 4
-        assert one_case.severity == grades[extent]
-        extents.append(extent)
+        assert one_case.severity == grades[extents[-1]]
     assert min(extents) == 0 and max(extents) >= 6 and len(set(extents)) >= 6
 
 
@@ -350,9 +316,8 @@ def written(seed: int, opacities: int) -> tuple[Case, str, list[Finding], bool]:
     rng = np.random.default_rng(seed)
 
     def finding(kind: str) -> Finding:
-        side = str(rng.choice(["left", "right"]))
-        zone = str(rng.choice(["upper", "middle", "lower"]))
-        return Finding(str(kind), 10, side, zone, 0.5, np.zeros((0, 0), bool), (0, 0, 1, 1), 1)
+        side, zone = rng.choice(["left", "right"]), rng.choice(["upper", "middle", "lower"])
+        return Finding(kind, 10, side, zone, 0.5, np.zeros((0, 0), bool), (0, 0, 1, 1), 1)
 
     share = {side: rng.random() * (opacities > 0) for side in ("right", "left")}
     kinds = rng.choice(list(RATES["kinds"]), opacities)
@@ -362,10 +327,8 @@ def written(seed: int, opacities: int) -> tuple[Case, str, list[Finding], bool]:
 
 
 def test_a_report_that_leaves_nothing_out_is_understood_entirely(monkeypatch):
-    exact = {"omitted": 0.0, "wrong_side": 0.0}
-    for rate, value in (
-        exact | dict.fromkeys(("says_zone", "says_severity", "says_kind"), 1.0)
-    ).items():
+    exact = {"omitted": 0, "wrong_side": 0, "says_zone": 1, "says_severity": 1, "says_kind": 1}
+    for rate, value in exact.items():
         monkeypatch.setitem(RATES, rate, value)
     for seed in range(300):
         one, text, reported, slipped = written(seed, 1 + seed % 3)
@@ -389,11 +352,10 @@ def test_a_report_tells_what_it_reports_but_for_slips_and_omissions():
             assert named(text, "side") == {side} and named(text, "zone") <= {opacity.zone}, text
         hedged = "hedged" in {f.assertion for f in reports.findings(text) if f.attributes}
         agrees = named(text, "side") == {opacity.side}
-        parts = tuple(sections(text))
+        *start, last = (name for name in sections(text) if name != "FINDINGS")
+        assert (start, last) == (["", "EXAMINATION", "INDICATION", "COMPARISON"], "IMPRESSION")
         texts.add(text)
-        rows.append((not reported, slipped, hedged, agrees, "FINDINGS" in parts))
-        start = ("", "EXAMINATION", "INDICATION", "COMPARISON")
-        assert parts in {(*start, "IMPRESSION"), (*start, "FINDINGS", "IMPRESSION")}
+        rows.append((not reported, slipped, hedged, agrees, "FINDINGS" in text))
     assert len(texts) > 580, "reports vary"
     omitted, slipped, hedged, agrees, full = np.mean(rows, axis=0)
     assert 0.025 < omitted < 0.08 and 0.005 < slipped < 0.04
@@ -410,16 +372,9 @@ def test_normals_assert_no_opacity_whatever_else_they_have():
 
 
 def test_the_reports_of_the_tree_agree_with_its_truth(records, truth):
-    tables = [
-        records[name].images.merge(records[name].reports, on="study")
-        for name in ("mimic", "covid19")
-    ]
-    rows = pd.concat(tables).merge(truth, on="image")
+    both = [records[name] for name in ("mimic", "covid")]
+    rows = pd.concat(one.images.merge(one.reports, on="study") for one in both)
+    rows = rows.merge(truth, on="image")
     positive, asserted = rows["opacities"] != "", rows["text"].map(reports.has_opacity)
     assert len(rows) == SIZE.mimic + SIZE.covid and (asserted == positive).mean() >= 0.85
     assert (asserted[~positive] == 0).all()
-    sides = rows["opacities"].str.findall("left|right").map(set)
-    agrees = [
-        named(t, "side") <= s | {"bilateral"} for t, s in zip(rows["text"], sides, strict=True)
-    ]
-    assert np.mean(agrees) >= 0.85
