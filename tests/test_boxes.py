@@ -27,19 +27,19 @@ def test_union_iou_of_overlapping_boxes_counts_each_pixel_once():
     assert b.union_iou(NONE, NONE) == 0
 
 
-def test_union_iou_agrees_with_counting_pixels():
+def test_union_iou_agrees_with_counting_pixels_also_of_flat_and_absent_boxes():
     rng = np.random.default_rng(0)
     for _ in range(50):
         sets, masks = [], []
         for _ in range(2):
-            low = rng.integers(0, 20, (rng.integers(1, 5), 2))
-            found = np.concatenate([low, low + rng.integers(1, 12, low.shape)], axis=1)
+            low = rng.integers(0, 20, (rng.integers(0, 5), 2))
+            found = np.concatenate([low, low + rng.integers(0, 12, low.shape)], axis=1)
             mask = np.zeros((40, 40), dtype=bool)
             for x1, y1, x2, y2 in found:
                 mask[y1:y2, x1:x2] = True
             sets.append(found)
             masks.append(mask)
-        expected = (masks[0] & masks[1]).sum() / (masks[0] | masks[1]).sum()
+        expected = (masks[0] & masks[1]).sum() / max((masks[0] | masks[1]).sum(), 1)
         assert b.union_iou(*sets) == pytest.approx(expected)
 
 

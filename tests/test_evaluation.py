@@ -113,17 +113,6 @@ def test_an_image_without_corners_predicts_nothing_and_none_at_all_misses_everyt
         (HEAD + "a,0,0,1,1,1,7,8\n", r"f.csv: row 2 has more fields than the header names"),
         (HEAD + "a,0,0,1,1,1\na,0,0,1,1,1,7\n", r"f.csv: not readable as a table .*line 3"),
         ("", r"f.csv: not readable as a table"),
-    ],
-)
-def test_a_bad_prediction_is_named_in_one_line(run, capsys, text, reason):
-    assert run(text) == 2
-    printed = capsys.readouterr().err.strip()
-    assert "\n" not in printed and re.search(reason, printed), printed
-
-
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
         ("image,x1,y1,x2\na,0,0,1\n", r"t.csv: lacks the column\(s\) y2"),
         ("image,x1,y1,x2,y2\nn,,,,\n", r"t.csv: there is no true box"),
         (TRUTH + "a,p,,,,\n", r"t.csv: row 7: image 'a' has no corners here and a box in another"),
@@ -132,8 +121,8 @@ def test_a_bad_prediction_is_named_in_one_line(run, capsys, text, reason):
         (TRUTH + "e,s,0,,1,1\n", r"t.csv: row 7: y1 is empty"),
     ],
 )
-def test_a_bad_truth_is_named_in_one_line(run, capsys, text, reason):
-    assert run(PREDICTED, text) == 2
+def test_a_bad_file_is_named_in_one_line(run, capsys, text, reason):
+    assert run(*([text] if reason.startswith("f.csv") else [PREDICTED, text])) == 2
     printed = capsys.readouterr().err.strip()
     assert "\n" not in printed and re.search(reason, printed), printed
 

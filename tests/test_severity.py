@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image, ImageOps
 from scipy import stats
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import mean_absolute_error, r2_score
@@ -91,9 +90,6 @@ def test_brightness_does_not_depend_on_exposure_nor_on_black_bars():
     assert brightness((picture // 2 + 1).astype(np.uint8), where) == pytest.approx(one, abs=0.02)
     barred = picture.copy()
     barred[:16] = 0
-    inside = Image.fromarray(barred > 0)
-    equalized = np.asarray(ImageOps.equalize(Image.fromarray(barred), mask=inside))
-    assert brightness(barred, where) == pytest.approx(equalized[16:48, 32:].mean() / 255)
     assert brightness(barred, where) == pytest.approx(one, abs=0.03)
 
 
@@ -150,17 +146,6 @@ def test_associations_are_those_of_scipy_and_scikit_learn():
     pd.testing.assert_frame_equal(again, table)
     fits = severity.calibrated(readout, score, pd.Series(who, score.index))
     assert fits.index.equals(score.index) and fits.to_numpy() == pytest.approx(fitted)
-
-
-def test_every_fit_finds_a_perfect_line():
-    readout, _, who = study()
-    found = values_of(severity.associations(readout, 3 * readout - 1, drawn(who)))
-    # Rounding breaks ties of the fitted values: their rank correlation is a little less than one.
-    assert found.pop((LEFT_OUT, "spearman")) == pytest.approx(1, abs=0.01)
-    assert all(v == pytest.approx(0 if s == "mae" else 1, abs=1e-9) for (_, s), v in found.items())
-    turned = values_of(severity.associations(-readout, 3 * readout - 1, drawn(who)))
-    assert turned["zero-shot", "pearson"] == pytest.approx(-1)
-    assert turned[LEFT_OUT, "pearson"] == turned[HALVES, "pearson"] == pytest.approx(1)
 
 
 @pytest.mark.parametrize("constant", [0.0, 0.1, 1e6])
