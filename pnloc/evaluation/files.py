@@ -50,7 +50,8 @@ def read_truth(path: str | Path, patients: str | Path | None = None) -> tuple[Tr
     if patients is not None:
         owners = _patients(patients, _read(patients, ["patient"]))
         unknown = "image '{image}' has no patient in {file}"
-        _refuse(path, table, ~table["image"].isin(owners.keys()), unknown, file=patients)
+        named = table.assign(file=str(patients))
+        _refuse(path, named, ~table["image"].isin(owners.keys()), unknown)
     elif "patient" in table:
         owners = _patients(path, table)
     else:
@@ -92,13 +93,11 @@ def evaluate(
     return localization(table[inside], target, resamples, seed), remarks
 
 
-def _refuse(
-    path: str | Path, table: pd.DataFrame, bad: pd.Series, reason: str, **more: object
-) -> None:
+def _refuse(path: str | Path, table: pd.DataFrame, bad: pd.Series, reason: str) -> None:
     """Raise PnlocError for the first bad row; `reason` is a template for the row's fields."""
     for row, fields in table[bad].head(1).to_dict("index").items():
         line = row + 2  # the header is row 1
-        raise PnlocError(f"{path}: row {line}: {reason.format_map({**fields, **more})}")
+        raise PnlocError(f"{path}: row {line}: {reason.format_map(fields)}")
 
 
 def _read(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
@@ -130,10 +129,8 @@ def _numbers(path: str | Path, table: pd.DataFrame, columns: Sequence[str]) -> p
         reason = f"{column} is '{{{column}}}', not a finite number"
         _refuse(path, table, ~np.isfinite(numbers[column]), reason)
     inverted = (numbers["x2"] < numbers["x1"]) | (numbers["y2"] < numbers["y1"])
-    reason = (
-        "x2 is less than x1, or y2 than y1; corners are x1, y1, x2, y2, not x, y, width, height"
-    )
-    _refuse(path, table, inverted, reason)
+    order = "corners are x1, y1, x2, y2, not x, y, width, height"
+    _refuse(path, table, inverted, f"x2 is less than x1, or y2 than y1; {order}")
     return numbers.reset_index(drop=True)
 
 

@@ -16,6 +16,7 @@ from pnloc.errors import PnlocError
 from pnloc.evaluation import froc_ap
 from pnloc.evaluation.bootstrap import NAN, Estimate, Patients, patients_of
 from pnloc.evaluation.froc_ap import Case
+from pnloc.evaluation.statistics import ratio
 
 IOU_THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 IOBB_THRESHOLDS = (0.1, 0.25, 0.5, 0.75, 0.9)
@@ -54,10 +55,8 @@ def cases(
     """
     finite = np.isfinite(predictions[[*CORNERS, "score"]].to_numpy(float)).all(axis=1)
     if not finite.all():
-        bad = predictions.loc[~finite, "image"].iloc[0]
-        raise PnlocError(
-            f"prediction for image '{bad}': a coordinate or score is not a finite number"
-        )
+        image, reason = predictions.loc[~finite, "image"].iloc[0], "is not a finite number"
+        raise PnlocError(f"prediction for image '{image}': a coordinate or score {reason}")
     if truth.empty:
         raise PnlocError("there is no true box to measure against")
     ordered = predictions.sort_values("score", ascending=False, kind="stable")
@@ -67,12 +66,11 @@ def cases(
     both = [image for image in negatives if image in true]
     if both:
         raise PnlocError(f"image '{both[0]}' has true boxes and is named as one without")
-    none = np.zeros((0, 5))
-    rows = ((image, predicted.get(image, none)) for image in (*true, *negatives))
-    return [
-        Case(image, boxes[:, :4], boxes[:, 4], true.get(image, none[:, :4]))
-        for image, boxes in rows
-    ]
+    none, result = np.zeros((0, 5)), []
+    for image in (*true, *negatives):
+        boxes = predicted.get(image, none)
+        result.append(Case(image, boxes[:, :4], boxes[:, 4], true.get(image, none[:, :4])))
+    return result
 
 
 def _by_image(table: pd.DataFrame, columns: list[str]) -> dict[str, np.ndarray]:
@@ -219,6 +217,4 @@ def auc(truth: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarra
     negative = np.add.reduceat((weights * (np.asarray(truth) <= 0))[:, order], first, axis=1)
     below = negative.cumsum(1) - negative / 2
     pairs = positive.sum(1) * negative.sum(1)
-    return np.divide(
-        (positive * below).sum(1), pairs, out=np.full(len(pairs), NAN), where=pairs > 0
-    )
+    return ratio((positive * below).sum(1), pairs, pairs > 0)
