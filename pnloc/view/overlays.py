@@ -31,12 +31,11 @@ def localize(
             overlay(read_gray(path), located, out / f"{name}.overlay.png")
             if phrases is not None:
                 write_table(out / "phrases.csv", localizer.ground(proposals, phrases))
+            boxes.append(located.assign(image=str(path), label="pneumonia")[BOXES])
+            named = probabilities.rename_axis("attribute").reset_index(name="probability")
+            attributes.append(named.assign(image=str(path))[ATTRIBUTES])
         except PnlocError as error:
             failures.append(error)
-            continue
-        boxes.append(located.assign(image=str(path), label="pneumonia")[BOXES])
-        named = probabilities.rename_axis("attribute").reset_index(name="probability")
-        attributes.append(named.assign(image=str(path))[ATTRIBUTES])
     for name, parts in (("boxes", boxes), ("attributes", attributes)):
         parts = [part for part in parts if len(part)] or parts[:1]
         write_table(out / f"{name}.csv", pd.concat(parts, ignore_index=True))
