@@ -9,7 +9,6 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -208,16 +207,15 @@ class Arms:
             features = feature_size(run.preset.detector.pyramid)
             return new_attention(features, vectors, names if arm.text else names[:1], config)
 
-        def fit(folder: Path, key: str) -> tuple[CrossAttention, pd.DataFrame]:
+        def fit(**place: object) -> tuple[CrossAttention, pd.DataFrame]:
             pairs, width = self.pairs(arm.prevalence, arm.reports), len(names)
             regions, labels = self.regions(arm.regions).rows(pairs.rows), pairs.labels[:, :width]
             studies = (regions, pairs.words, pairs.phrases, labels, pairs.weights[:, :width])
-            place = {"folder": folder, "fingerprint": key, "seed": seed}
             return train_localizer(*studies, vectors, names, config, text=arm.text, **place)
 
         upstream = (run.regions_stage(run.sets.pairs)[1], run.sets.words_stage[1])
-        inputs = (*upstream, config, arm, self.prevalences, seed)
-        functions = {"build": build, "fit": fit, "code": (Arms,)}
+        inputs = (*upstream, config, arm, self.prevalences)
+        functions = {"seed": seed, "build": build, "fit": fit, "code": (Arms,)}
         return run.cache.trained(f"arm-{arm.name}-seed{seed}", *inputs, **functions)
 
     def model(self, arm: Arm, seed: int) -> CrossAttention:

@@ -12,7 +12,7 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, is_dataclass
 from functools import cache
@@ -36,16 +36,15 @@ TIMING = ["stage", "seconds", "peak_mib"]
 Make = Callable[[Path, str], dict | None]  # of a stage's folder and fingerprint
 Code = tuple[str | Callable, ...]
 Build = Callable[[], nn.Module]
-Fit = Callable[[Path, str], tuple[nn.Module, pd.DataFrame]]
+Fit = Callable[..., tuple[nn.Module, pd.DataFrame]]  # of folder, fingerprint and seed, by name
 
 
 @cache
 def imports(module: str) -> frozenset[str]:
     """`module` and the modules of this package that it imports, directly or not.
 
-    Imports count anywhere in a file, but for those for type checkers alone. Left out are PLUMBING,
-    which decides no number, and, beyond `module` itself, STAGES, whose results enter by
-    fingerprints of their own.
+    Imports count anywhere in a file. Left out are PLUMBING, which decides no number, and, beyond
+    `module` itself, STAGES, whose results enter by fingerprints of their own.
     """
     closure, waiting = set(), [module]
     while waiting:
@@ -53,7 +52,7 @@ def imports(module: str) -> frozenset[str]:
         if name in closure or (name != module and name in STAGES | PLUMBING) or not _source(name):
             continue
         closure.add(name)
-        for node in _nodes(ast.parse(_source(name).read_text(encoding="utf-8"))):
+        for node in ast.walk(ast.parse(_source(name).read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 waiting += [alias.name for alias in node.names]
             elif isinstance(node, ast.ImportFrom) and node.module:
@@ -68,14 +67,6 @@ def _source(module: str) -> Path | None:
         return None
     path = ROOT.joinpath(top, *parts)
     return next((p for p in (path.with_suffix(".py"), path / "__init__.py") if p.exists()), None)
-
-
-def _nodes(tree: ast.AST) -> Iterator[ast.AST]:
-    """All nodes of a module but those under `if TYPE_CHECKING:`."""
-    for node in ast.iter_child_nodes(tree):
-        if not (isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"):
-            yield node
-            yield from _nodes(node)
 
 
 @cache
@@ -93,14 +84,9 @@ def source_digest(*modules: str) -> str:
 
 def tree_digest(folder: Path) -> str:
     """Digest of names, sizes and modification times of all files under a folder; '' without one."""
-    if not folder.exists():
-        return ""
-    entries = []
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        entries.append(
-            [str(path.relative_to(folder)), path.stat().st_size, path.stat().st_mtime_ns]
-        )
-    return digest(entries)
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    entries = [(path.relative_to(folder).as_posix(), digest(path)) for path in paths]
+    return digest(entries) if folder.exists() else ""
 
 
 def lay_out(folder: Path, root: Path) -> None:
@@ -183,23 +169,23 @@ class Cache:
         return folder
 
     def trained(
-        self, name: str, *inputs: object, build: Build, fit: Fit, code: Code, together: bool = False
+        self, name: str, *inputs: object, seed: int, build: Build, fit: Fit, **options: object
     ) -> Trained:
-        """A stage that trains a module; fit(folder, fingerprint) gives the module and its history.
+        """A stage that trains a module; `fit` gives the module and its history.
 
-        `build` gives a module for the trained weights to be read into. Other arguments as for
-        `stage`.
+        It is called with the names `folder`, `fingerprint` and `seed`, which the training functions
+        take. `build` gives a module for the trained weights to be read into. `options` are those of
+        `stage`: code and together.
         """
 
         def make(folder: Path, key: str) -> None:
-            module, history = fit(folder, key)
+            module, history = fit(folder=folder, fingerprint=key, seed=seed)
             if parallel.main():
                 files.save_module(folder / "model.safetensors", module)
                 files.write_table(folder / "history.csv", history)
 
         sources = [inspect.getsource(function) for function in (build, fit)]
-        folder, key = self.stage(name, *inputs, sources, make=make, code=code, together=together)
-        return Trained(folder, key, build)
+        return Trained(*self.stage(name, *inputs, seed, sources, make=make, **options), build)
 
     def _turn(self, name: str) -> AbstractContextManager:
         """Inside the block no other run here makes that stage; freed if the process dies."""
@@ -209,8 +195,7 @@ class Cache:
         try:
             return lock.acquire(timeout=0)
         except Timeout:
-            message = f"pnloc: another run in {self.root} is at '{name}'; waiting for it"
-            print(message, file=sys.stderr, flush=True)
+            print(f"pnloc: another run in {self.root} is at '{name}'; waiting", file=sys.stderr)
             return lock.acquire()
 
     def _finish(self, name: str, folder: Path, entry: dict, started: float) -> None:
@@ -232,9 +217,10 @@ class Cache:
         run = files.read_json(path) if path.exists() else {}
         used = digest(environment())
         stages = {**run.get("stages", {}), name: {**entry, "environment": used}}
-        environments = {**run.get("environments", {}), used: environment()}
-        for unused in environments.keys() - {stage["environment"] for stage in stages.values()}:
-            del environments[unused]
+        every = {**run.get("environments", {}), used: environment()}
+        environments = {
+            stage["environment"]: every[stage["environment"]] for stage in stages.values()
+        }
         files.write_json(path, {**self.facts, "environments": environments, "stages": stages})
 
     def _time(self, name: str, seconds: float) -> None:

@@ -20,9 +20,8 @@ from pnloc.errors import PnlocError
 from pnloc.files import unwritable
 from pnloc.regions import Regions
 
-LENGTH = (
-    2048  # images per slice; a multiple of the detector's batch, so that slices change no number
-)
+# Images per slice; a multiple of the detector's batch, so that slices change no number.
+LENGTH = 2048
 NAMES = [field.name for field in fields(Regions)]
 
 
@@ -69,22 +68,19 @@ class Store:
     """Regions of N images on disk: those of a set, or chosen rows of several sets (`join`).
 
     fields  per set, the memory map of each field
-    source  [N], the number of the set that an image belongs to
-    row     [N], its row there
+    places  [N, 2], the number of the set that an image belongs to, and its row there
     """
 
-    def __init__(
-        self, fields: list[dict[str, np.memmap]], source: np.ndarray, row: np.ndarray
-    ) -> None:
-        self.fields, self.source, self.row = fields, source, row
+    def __init__(self, fields: list[dict[str, np.memmap]], places: np.ndarray) -> None:
+        self.fields, self.places = fields, places
 
     def __len__(self) -> int:
-        return len(self.row)
+        return len(self.places)
 
     def rows(self, index: object) -> Regions:
         """The regions of some of the images, in memory. The pages read for them are released."""
         index = np.asarray(index, dtype=np.int64).reshape(-1)
-        source, row = self.source[index], self.row[index]
+        source, row = self.places[index].T
         parts = {}
         for name, like in self.fields[0].items():
             part = np.empty((len(index), *like.shape[1:]), like.dtype)
@@ -106,14 +102,14 @@ def load(folder: Path) -> Store:
         except (OSError, ValueError) as error:
             message = f"{path}: cannot be read ({error}); delete its folder and run again"
             raise PnlocError(message) from None
-    count = len(maps["image"])
-    return Store([maps], np.zeros(count, dtype=np.int64), np.arange(count))
+    rows = np.arange(len(maps["image"]))
+    return Store([maps], np.stack([np.zeros_like(rows), rows], axis=1))
 
 
 def join(parts: list[tuple[Store, np.ndarray]]) -> Store:
     """Chosen rows of several stores as one."""
-    before = np.cumsum([0, *(len(store.fields) for store, _ in parts[:-1])])
-    source = [store.source[rows] + n for (store, rows), n in zip(parts, before, strict=True)]
-    row = [store.row[rows] for store, rows in parts]
-    maps = [fields for store, _ in parts for fields in store.fields]
-    return Store(maps, np.concatenate(source), np.concatenate(row))
+    maps, places = [], []
+    for store, rows in parts:
+        places.append(store.places[rows] + (len(maps), 0))
+        maps += store.fields
+    return Store(maps, np.concatenate(places))

@@ -18,7 +18,6 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache, partial
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -184,16 +183,15 @@ class Method:
             torch.manual_seed(run.seed)
             return training.build(run, self.kind)
 
-        def fit(folder: Path, key: str) -> tuple[nn.Module, pd.DataFrame]:
+        def fit(**place: object) -> tuple[nn.Module, pd.DataFrame]:
             data = [training.data(run, split) for split in ("train", "validate")]
-            options = {"seed": run.seed, "folder": folder, "fingerprint": key, "title": self.name}
             model = build()
-            return model, training.fit(model, *data, config, **options)
+            return model, training.fit(model, *data, config, title=self.name, **place)
 
-        inputs = (config, training.upstream(run), run.detector_stage.key, run.seed)
+        inputs = (config, training.upstream(run), run.detector_stage.key)
         functions = {"build": build, "fit": fit, "code": (training.fit, self.kind, *training.code)}
-        together = training.shared and parallel.shared()
-        return run.cache.trained(f"baseline-{self.name}", *inputs, **functions, together=together)
+        functions |= {"seed": run.seed, "together": training.shared and parallel.shared()}
+        return run.cache.trained(f"baseline-{self.name}", *inputs, **functions)
 
 
 def _ungrouped(method: Method) -> Method:

@@ -80,20 +80,19 @@ class Run:
         def build() -> Detector:
             return Detector(config).to(memory_format=torch.channels_last)
 
-        def fit(folder: Path, key: str) -> tuple[Detector, pd.DataFrame]:
-            boxes = self.sets.true_boxes(name)
-            boxes = [boxes[row] for row in rows]
+        def fit(**place: object) -> tuple[Detector, pd.DataFrame]:
+            every = self.sets.true_boxes(name)
+            boxes = [every[row] for row in rows]
             if not any(map(len, boxes)):
                 raise PnlocError(f"{name}: no training image has a box to train the detector on")
             own = None if findings is None else findings[rows]
-            place = {"folder": folder, "fingerprint": key, "seed": seed}
             images = self.sets.pixels(name)[rows]
             return train_detector(images, boxes, config, findings=own, **place)
 
         labels = "" if findings is None else digest(findings.tobytes().hex())
-        inputs = (config, self.sets.decoded(name)[1], labels, rows.tolist(), seed)
-        functions = {"build": build, "fit": fit, "code": (train_detector,)}
-        return self.cache.trained(stage, *inputs, **functions, together=parallel.shared())
+        inputs = (config, self.sets.decoded(name)[1], labels, rows.tolist())
+        options = {"seed": seed, "code": (train_detector,), "together": parallel.shared()}
+        return self.cache.trained(stage, *inputs, build=build, fit=fit, **options)
 
     @cached_property
     def detector_stage(self) -> Trained:
@@ -153,15 +152,14 @@ class Run:
             features = feature_size(self.preset.detector.pyramid)
             return new_attention(features, vectors, NAMES if text else NAMES[:1], config)
 
-        def fit(folder: Path, key: str) -> tuple[CrossAttention, pd.DataFrame]:
-            place = {"folder": folder, "fingerprint": key, "seed": seed}
+        def fit(**place: object) -> tuple[CrossAttention, pd.DataFrame]:
             data = self.training_data()
             return train_localizer(*data, vectors, NAMES, config, text=text, **place)
 
         upstream = [self.regions_stage(name)[1] for name in self.sets.training]
-        inputs = (config, upstream, self.sets.words_stage[1], seed)
+        inputs = (config, upstream, self.sets.words_stage[1])
         code = (train_localizer, supervise, asserted_places)
-        return self.cache.trained(stage, *inputs, build=build, fit=fit, code=code)
+        return self.cache.trained(stage, *inputs, seed=seed, build=build, fit=fit, code=code)
 
     def localizer(self, text: bool, seed: int | None = None) -> tuple[CrossAttention, pd.DataFrame]:
         """The cross-attention trained with or without reports, and its history."""
@@ -175,20 +173,19 @@ class Run:
         def build() -> Classifier:
             return Classifier(self.detector)
 
-        def fit(folder: Path, key: str) -> tuple[Classifier, pd.DataFrame]:
+        def fit(**place: object) -> tuple[Classifier, pd.DataFrame]:
             _ = self.detector  # before the seed: loading it draws random numbers
             torch.manual_seed(self.seed)
             model, config = build(), self.preset.classifier
             data = (self.sets.labelled(split) for split in ("train", "validate"))
-            place = {"folder": folder, "fingerprint": key, "seed": self.seed}
             return model, train_classifier(model, *data, config, title="classifier", **place)
 
         upstream = [self.sets.decoded(name)[1] for name in self.sets.training]
         words, detector = self.sets.words_stage[1], self.detector_stage.key
-        inputs = (self.preset.classifier, upstream, words, detector, self.seed)
-        functions = {"build": build, "fit": fit, "code": (train_classifier, supervise)}
-        together = parallel.shared()
-        return self.cache.trained("classifier", *inputs, **functions, together=together)
+        inputs = (self.preset.classifier, upstream, words, detector)
+        options = {"code": (train_classifier, supervise), "together": parallel.shared()}
+        options |= {"seed": self.seed, "build": build, "fit": fit}
+        return self.cache.trained("classifier", *inputs, **options)
 
     @cached_property
     def classifier(self) -> Classifier:

@@ -37,15 +37,14 @@ def lungs_stage(run: Run) -> Trained:
     """The training of the lung finder on generated radiographs; keeps where lungs lie in these."""
     config, seed = run.preset.severity, run.seed
 
-    def fit(folder: Path, key: str) -> tuple[lungs.LungNet, pd.DataFrame]:
+    def fit(folder: Path, **place: object) -> tuple[lungs.LungNet, pd.DataFrame]:
         images, masks = lungs.generated(config.anatomies, seed)
         boxes, _ = lungs.boxes(masks.astype(float), np.zeros((2, 4)))
         save_tensors(folder / "usual.safetensors", {"boxes": torch.from_numpy(boxes).float()})
-        place = {"folder": folder, "fingerprint": key, "seed": seed}
-        return lungs.train_lungs(images, masks, epochs=config.epochs, **place)
+        return lungs.train_lungs(images, masks, epochs=config.epochs, folder=folder, **place)
 
-    inputs = (config.anatomies, config.epochs, seed)
-    return run.cache.trained("lungs", *inputs, build=lungs.LungNet, fit=fit, code=(lungs.boxes,))
+    functions = {"build": lungs.LungNet, "fit": fit, "code": (lungs.boxes,)}
+    return run.cache.trained("lungs", config.anatomies, config.epochs, seed=seed, **functions)
 
 
 @lru_cache(None)
