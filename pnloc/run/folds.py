@@ -18,7 +18,6 @@ import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 
 from pnloc.baselines import heatmaps, priors
-from pnloc.baselines.priors import fixed_pair
 from pnloc.boxes import union_iou
 from pnloc.detector import Detector
 from pnloc.evaluation import localization as metrics
@@ -56,14 +55,18 @@ def folds(run: Run) -> np.ndarray:
     Patients are whole; all folds but the first have about as many images with a box.
     """
     name = home(run)
-    boxed = np.array([len(boxes) > 0 for boxes in run.sets.true_boxes(name)])
-    patients = run.sets.records(name).images["patient"].to_numpy()
+    boxed, patients = _boxed(run), run.sets.records(name).images["patient"].to_numpy()
     training, fold = run.sets.rows(name, "train"), np.zeros(len(boxed), dtype=int)
     split = StratifiedGroupKFold(run.preset.folds - 1, shuffle=True, random_state=run.seed)
     parts = split.split(training, boxed[training], patients[training])
     for number, (_, rows) in enumerate(parts, start=1):
         fold[training[rows]] = number
     return fold
+
+
+def _boxed(run: Run) -> np.ndarray:
+    """Whether each image of the detector's set has a box: bool [N]."""
+    return np.array([len(boxes) > 0 for boxes in run.sets.true_boxes(home(run))])
 
 
 def plan(run: Run, number: int) -> tuple[str, np.ndarray, int]:
@@ -152,10 +155,11 @@ def _blind(run: Run, truth: list[np.ndarray], fold: np.ndarray) -> dict[str, Box
         rows, others = np.flatnonzero(fold == k), np.flatnonzero(fold != k)
         boxes = np.concatenate([relative[i] for i in others])
         heat = priors.heat_map(boxes)
-        ways = [heatmaps.boxes_of(heat, c)[0] / len(heat) for c in heatmaps.candidates("")]
+        tried = heatmaps.every_choice([heat], "")
+        ways = [corners / len(heat) for _, [(corners, _)] in tried]
         boxed = [i for i in others if len(truth[i])]
         unions = [np.mean([union_iou(way, relative[i]) for i in boxed]) for way in ways]
-        guesses = (fixed_pair(boxes), ways[int(np.argmax(unions))])
+        guesses = (priors.fixed_pair(boxes), ways[int(np.argmax(unions))])
         for method, guess in zip(BLIND, guesses, strict=True):
             placed = Images(run, home(run), rows).place(guess)
             for row, own in zip(rows, placed, strict=True):
@@ -174,8 +178,7 @@ def tables(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
     truth beside them.
     """
     if not run.preset.folds:
-        gaps = pd.DataFrame(columns=[*COLUMNS[:2], "against", *COLUMNS[2:]])
-        return pd.DataFrame(columns=COLUMNS), gaps
+        return pd.DataFrame(columns=COLUMNS), pd.DataFrame(columns=COLUMNS)
 
     def make() -> dict[str, pd.DataFrame]:
         return _tables(run)
@@ -188,9 +191,8 @@ def tables(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def _tables(run: Run) -> dict[str, pd.DataFrame]:
     name, options = home(run), {"resamples": run.preset.resamples, "seed": run.seed}
-    records, boxed = run.sets.records(name), [len(b) > 0 for b in run.sets.true_boxes(name)]
-    images, rows = records.images, np.arange(len(records.images))
-    patients, boxed = images.set_index("image")["patient"], np.array(boxed)
+    records, boxed = run.sets.records(name), _boxed(run)
+    patients, rows = records.images.set_index("image")["patient"], np.arange(len(boxed))
     boxes, negatives = records.boxes[["image", *metrics.CORNERS]], patients.index[~boxed]
     truth = metrics.Truth(boxes, patients.to_dict(), negatives)
     draws, of_boxed = (Patients(part, **options) for part in (patients, patients[boxed]))

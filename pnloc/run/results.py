@@ -28,11 +28,7 @@ def checkpoint(run: Run) -> Localizer:
     model, _ = run.localizer(True)
     choice, _ = predict.choose(run, "text-attention")
     localizer = Localizer(run.detector, model, NAMES, choice, run.preset.regions)
-    localizer.save(
-        run.root / "checkpoint",
-        preset=run.preset.name,
-        seed=run.seed,
-        model=run.preset.as_dict()["model"],
-    )
+    config = run.preset.as_dict()["model"]
+    localizer.save(run.root / "checkpoint", preset=run.preset.name, seed=run.seed, model=config)
     run.sets.vectors.save(run.root / "checkpoint" / "words.safetensors")
     return localizer

@@ -101,9 +101,8 @@ def _on_real(run: Run) -> list[pd.DataFrame]:
     mean = severity.at(table(run), seed=MEAN)
     parts.append(mean.assign(measure=f"union IoU, {run.preset.seeds} seeds", score="boxes"))
     levels = severity.at(severity.severity_table(run), fit="zero-shot")
-    zones, gaps = (
-        read_csv(run.root / "tables" / f"severity_{name}.csv") for name in ("text", "differences")
-    )
+    names = ("text", "differences")
+    zones, gaps = (read_csv(run.root / "tables" / f"severity_{name}.csv") for name in names)
     measure, score = "zones, " + zones["statistic"], "Brixia, " + zones["against"]
     parts.append(zones.assign(measure=measure, score=score))
     on = ["dataset", "score", "statistic"]
@@ -119,6 +118,5 @@ def _with_arms(
     gaps: pd.DataFrame, levels: pd.Series, arms: tuple[str, str], on: list[str]
 ) -> pd.DataFrame:
     """Differences with the value of either arm beside them; levels are indexed by arm and `on`."""
-    for column, arm in zip(("text", "labels"), arms, strict=True):
-        gaps = gaps.join(levels.loc[arm].rename(column), on=on)
-    return gaps
+    values = levels.unstack(0)[list(arms)].set_axis(["text", "labels"], axis=1)
+    return gaps.join(values, on=on)

@@ -28,32 +28,26 @@ def gather(folders: Iterable[str | Path], table: str = "localization") -> pd.Dat
     """
     if table not in TABLES:
         raise PnlocError(f"unknown table '{table}'; one of {', '.join(TABLES)}")
-    runs = [Path(folder) for folder in folders]
-    if not runs:
-        raise PnlocError("no run to gather; name the folders of some, such as sweep/*/*")
-    for run in runs:
+    configs, parts = [], []
+    for run in dict.fromkeys(map(Path, folders)):
         _require(run, "config.json", table)
-    configs = [read_json(run / "config.json") for run in runs]
+        configs.append({"run": str(run), **read_json(run / "config.json")})
+        rows = read_csv(run / "tables" / f"{table}.csv", COLUMNS).assign(run=str(run))
+        parts.append(rows.drop(columns="seed", errors="ignore"))
+    if not parts:
+        raise PnlocError("no run to gather; name the folders of some, such as sweep/*/*")
     settings = pd.json_normalize(configs).rename(columns={"name": "preset"})
-    others = settings.columns.drop(["preset", "seed"])
-    columns = ["preset", "seed", *(c for c in others if settings[c].map(str).nunique() > 1)]
-    parts = []
-    for run, row in zip(runs, settings[columns].to_dict("records"), strict=True):
-        rows = read_csv(run / "tables" / f"{table}.csv", COLUMNS).drop(
-            columns="seed", errors="ignore"
-        )
-        facts = pd.DataFrame([{"run": str(run), **row}] * len(rows), index=rows.index)
-        parts.append(pd.concat([facts, rows], axis=1))
-    return pd.concat(parts, ignore_index=True)
+    first = ["run", "preset", "seed"]
+    differing = [c for c in settings.columns.drop(first) if settings[c].map(str).nunique() > 1]
+    return settings[[*first, *differing]].merge(pd.concat(parts), on="run")
 
 
 def _require(run: Path, record: str, table: str) -> None:
     """Raise PnlocError where a folder lacks what every finished run has."""
-    if not (run / record).exists() or not (run / "tables" / f"{table}.csv").exists():
-        raise PnlocError(
-            f"{run}: no finished run (it needs {record} and tables/{table}.csv); "
-            "python -m pnloc train makes one"
-        )
+    needed = (record, f"tables/{table}.csv")
+    if not all((run / name).exists() for name in needed):
+        missing = f"{run}: no finished run (it needs {' and '.join(needed)})"
+        raise PnlocError(f"{missing}; python -m pnloc train makes one")
 
 
 def summary(gathered: pd.DataFrame, metric: str = "miou") -> pd.DataFrame:
@@ -85,12 +79,8 @@ def keep(run: str | Path, out: str | Path) -> Path:
             copy(path, out / path.name)
     record = read_json(run / "run.json")
     environments = [*record["environments"].values()]
-    facts = {
-        "preset": record["preset"],
-        "seed": record["seed"],
-        "date": datetime.now(UTC).date().isoformat(),
-        "commits": sorted({e["commit"] for e in environments}),
-        "packages": environments[-1]["packages"],
-    }
-    write_json(out / "made.json", facts)
+    facts = {"preset": record["preset"], "seed": record["seed"]}
+    facts |= {"date": str(datetime.now(UTC).date()), "packages": environments[-1]["packages"]}
+    commits = sorted({environment["commit"] for environment in environments})
+    write_json(out / "made.json", {**facts, "commits": commits})
     return out
