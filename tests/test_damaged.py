@@ -39,7 +39,7 @@ from trees import (
 from pnloc.data import openi, readers, rsna
 from pnloc.data.audit import Audit, audit
 from pnloc.data.records import BOX_COLUMNS, FATES
-from pnloc.data.tables import Ledger, Quarantine, clean_boxes
+from pnloc.data.tables import Ledger, clean_boxes
 from pnloc.errors import PnlocError
 from pnloc.images import load
 
@@ -329,21 +329,16 @@ def test_json_of_another_form_makes_its_set_unusable(judge, name, damage):
     assert judge(name, apply)[0] == "unusable"
 
 
-ANNOTATIONS = [
-    {"image_id": 99},
-    *(
-        {"bbox": box}
-        for box in (
-            None,
-            [1, 2, 3],
-            [1, 2, "wide", 4],
-            [1, 2, -3, 4],
-            [1, 2, 0, 4],
-            [100, 2, 3, 4],
-            [1, 2, 90, 4],
-        )
-    ),
+ODD = [
+    None,
+    [1, 2, 3],
+    [1, 2, "wide", 4],
+    [1, 2, -3, 4],
+    [1, 2, 0, 4],
+    [100, 2, 3, 4],
+    [1, 2, 90, 4],
 ]
+ANNOTATIONS = [{"image_id": 99}, *({"bbox": box} for box in ODD)]
 
 
 def test_annotations_of_tam_et_al_that_make_no_sense_are_quarantined(judge):
@@ -430,9 +425,8 @@ CELLS = [
     *(("nih entries", 3, value) for value in ("two", "-2", "2.5")),
     ("nih entries", 1, ""),
     ("covid metadata", 0, ""),
-    *(("severity", 1, value) for value in ("high", "9")),
-    *(("severity", 2, value) for value in ("-1", "nan")),
-    *(("brixia", column, value) for column, value in ((7, "19"), (3, "4"), (14, ""))),
+    *(("severity", *cell) for cell in ((1, "9"), (2, "-1"), (2, "nan"))),
+    *(("brixia", *cell) for cell in ((7, "19"), (14, ""))),
     *(("mimic metadata", n, value) for n, value in ((1, "p1"), (2, ""), (5, "tall"), (6, "0"))),
     *(("mimic splits", 3, value) for value in ("train ", "")),
     *(("chexpert", column, value) for column, value in ((3, "2.0"), (5, "yes"))),
@@ -492,11 +486,11 @@ names = st.sampled_from(["a", "b", "gone", None])
 def test_boxes_that_are_used_lie_in_their_image_and_all_are_counted(rows):
     boxes = pd.DataFrame(rows, columns=["image", "x", "y", "w", "h"]).assign(label="", text="")
     images = pd.DataFrame({"image": ["a", "b"], "width": [100, 60], "height": [80, 120]})
-    ledger = Ledger(Path("t"), boxes, Quarantine())
+    ledger = Ledger(Path("t"), boxes, [])
     used = clean_boxes(ledger, images, {"a": "used", "b": "used", "gone": "missing"})
     counts = ledger.fate.value_counts().reindex(FATES, fill_value=0)
     assert counts.sum() == len(rows) and counts["used"] == len(used)
-    assert counts["quarantined"] == len(ledger.quarantine.rows)
+    assert counts["quarantined"] == len(ledger.quarantine)
     size = images.set_index("image").loc[used["image"]].to_numpy()
     low, high = used[["x1", "y1"]].to_numpy(float), used[["x2", "y2"]].to_numpy(float)
     assert ((low >= 0) & (low < high) & (high <= size)).all()

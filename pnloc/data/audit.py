@@ -13,15 +13,7 @@ import numpy as np
 import pandas as pd
 
 from pnloc.data import duplicates
-from pnloc.data.records import (
-    QUARANTINE_COLUMNS,
-    Records,
-    check,
-    drop_broken,
-    drop_patients,
-    ledger,
-    split_digest,
-)
+from pnloc.data.records import Records, check, drop_broken, drop_patients, ledger, split_digest
 from pnloc.errors import PnlocError
 
 PAIR_COLUMNS = [f"{what}_{side}" for side in "ab" for what in ("set", "image", "patient", "split")]
@@ -55,7 +47,7 @@ class Audit:
     def quarantine(self) -> pd.DataFrame:
         """All rows in quarantine: set, file, row, reason."""
         parts = [r.quarantine.assign(set=name) for name, r in self.records.items()]
-        columns = ["set", *QUARANTINE_COLUMNS]
+        columns = ["set", "file", "row", "reason"]
         return _concat(parts, columns)[columns]
 
     def leaks(self) -> pd.DataFrame:

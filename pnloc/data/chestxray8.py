@@ -8,13 +8,8 @@ from pnloc.data.records import Records, assign_splits
 from pnloc.data.tables import XYWH, Ledger, Source, clean_boxes, column, numbers, rescaled, years
 
 WHERE = "get ChestX-ray8 from the NIH Clinical Center"
-OFFICIAL_SIDE = 1024
 # The header `Image Index,Finding Label,Bbox [x,y,w,h],,,` falls apart at its commas.
-BOXES = {
-    "Image Index": "image",
-    "Finding Label": "label",
-    **dict(zip(["Bbox [x", "y", "w", "h]"], XYWH, strict=True)),
-}
+BOX_HEADER = ["Image Index", "Finding Label", "Bbox [x", "y", "w", "h]"]
 
 
 def read(folder: Path) -> Records:
@@ -60,10 +55,9 @@ def read(folder: Path) -> Records:
 
 def _boxes(source: Source, images: pd.DataFrame) -> Ledger:
     """Boxes in pixels of the files."""
-    ledger = source.ledger(source.need("BBox_List_2017.csv"), BOXES)
-    table = ledger.table[list(BOXES)].rename(columns=BOXES)
-    scale = images.set_index("image")["width"] / OFFICIAL_SIDE
-    table[XYWH] = rescaled(table[XYWH], table["image"], scale)
+    ledger = source.ledger(source.need("BBox_List_2017.csv"), BOX_HEADER)
+    table = ledger.table[BOX_HEADER].set_axis(["image", "label", *XYWH], axis=1)
+    table[XYWH] = rescaled(table[XYWH], table["image"], images)
     ledger.table = table.assign(text="", label=table["label"].fillna(""))
     return ledger
 

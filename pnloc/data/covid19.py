@@ -23,7 +23,7 @@ LUNGS = {"right lung": "right", "left lung": "left"}
 NO_LUNGS = {"images": [], "categories": [], "annotations": []}
 
 
-def read(folder: Path, brixia: Path | None = None) -> Records:
+def read(folder: Path) -> Records:
     """Read `metadata.csv`, `images/`, `annotations/covid-severity-scores.csv`, and Brixia scores.
 
     Origin: radiographs from publications and web pages, most of them of COVID-19. Labels: the
@@ -56,7 +56,7 @@ def read(folder: Path, brixia: Path | None = None) -> Records:
         age=years(column(table, "age")),
         label=_labels(table["finding"]),
     )
-    scores, fates = _scores(source, brixia, ledger.fates("filename"))
+    scores, fates = _scores(source, ledger.fates("filename"))
     tested = images.loc[images["image"].isin(scores["image"]), "patient"]
     splits = assign_splits(images["patient"], "covid19", (0.85, 0.15, 0.0))
     images["split"] = splits.mask(images["patient"].isin(tested), "test")
@@ -131,9 +131,8 @@ def _people(source: Source, table: pd.DataFrame) -> dict[str, str]:
         person |= {p: heads[0] for p, head in person.items() if head in heads[1:]}
         person |= dict.fromkeys(heads[1:], heads[0])
     pairs = ", ".join(f"{patient} = {head}" for patient, head in person.items())
-    source.note(
-        len(person), f"patients share an image file with another and count as the same: {pairs}"
-    )
+    text = "patients share an image file with another and count as the same"
+    source.note(len(person), f"{text}: {pairs}")
     return person
 
 
@@ -143,9 +142,7 @@ def _labels(findings: pd.Series) -> pd.Series:
     return (text != "no finding").astype(float).mask(text.isin(OPEN))
 
 
-def _scores(
-    source: Source, brixia: Path | None, fates: dict[str, str]
-) -> tuple[pd.DataFrame, dict[str, pd.Series]]:
+def _scores(source: Source, fates: dict[str, str]) -> tuple[pd.DataFrame, dict[str, pd.Series]]:
     """One row per scored image, and the fates of the rows of each file that is there.
 
     Columns: geographic_extent, opacity; brixia, brixia_A to brixia_F (senior reader);
@@ -162,7 +159,7 @@ def _scores(
             source.notes.append(f"opacity is given from 0 to {top} and scaled to 0 to {OPACITY}")
         part["opacity"] = part["opacity"] * OPACITY / top
         table, ledgers["severity scores"] = table.merge(part, on="image", how="outer"), ledger.fate
-    path = (brixia or source.folder.parent / "brixia-cohen") / "public-annotations.csv"
+    path = source.folder.parent / "brixia-cohen" / "public-annotations.csv"
     if path.exists():
         names = {f"{column}-Global": name for column, name in READERS.items()}
         names |= {f"{column}-{z}": f"{name}_{z}" for column, name in READERS.items() for z in ZONES}

@@ -17,9 +17,7 @@ MS_CXR = ("MS_CXR_Local_Alignment_v1.1.0.csv", "MS_CXR_Local_Alignment_v1.0.0.cs
 MS_CXR_COLUMNS = ["dicom_id", "category_name", "label_text", "path", *XYWH]
 
 
-def read(
-    folder: Path, reports: Path | None = None, ms_cxr: Path | None = None, tam: Path | None = None
-) -> Records:
+def read(folder: Path, reports: Path | None = None) -> Records:
     """Read the three tables, the frontal JPGs under `files/`, the report tree and the boxes.
 
     Origin: 377,110 radiographs of 227,835 studies of Beth Israel Deaconess Medical Center. Labels:
@@ -27,11 +25,10 @@ def read(
     nothing of an image or a report may leave the machine. Citation: Johnson et al. 2019; boxes:
     MS-CXR (Boecking et al. 2022) and MIMIC-CXR-annotations (Tam et al. 2020).
 
-    reports: the tree of MIMIC-CXR (default: the folder `mimic-cxr` beside this one, or this one);
-    ms_cxr: the folder of MS-CXR (default: `ms-cxr` beside this one); tam: the folder of Tam et
-    al.'s JSON (default: `mimic-cxr-annotations` beside this one). Lateral and unknown views are
-    excluded. Sizes are those of the metadata: no image is opened. An image with boxes of both
-    sources keeps those of MS-CXR.
+    reports: the tree of MIMIC-CXR (default: the folder `mimic-cxr` beside this one, or this one).
+    MS-CXR lies in `ms-cxr` beside this folder, Tam et al.'s JSON in `mimic-cxr-annotations`.
+    Lateral and unknown views are excluded. Sizes are those of the metadata: no image is opened. An
+    image with boxes of both sources keeps those of MS-CXR.
     """
     source = Source("mimic", folder, WHERE, "credentialed")
     paths = [
@@ -72,14 +69,10 @@ def read(
     images = images[ledger.fate == "used"].astype({"width": int, "height": int})
     texts = _reports(source, reports, images)
     images["study"] = images["study"].where(images["study"].isin(texts.rows["study"]), "")
-    ms_cxr = ms_cxr or source.folder.parent / "ms-cxr"
-    tam = tam or source.folder.parent / "mimic-cxr-annotations"
-    boxes, box_fates = _boxes(source, ms_cxr, tam, images, ledger.fates("dicom_id"))
+    boxes, box_fates = _boxes(source, images, ledger.fates("dicom_id"))
     source.unnamed(present, file, paths[0])
-    source.note(
-        int((texts.fate == "missing").sum()),
-        "studies have no report file (reports come with MIMIC-CXR, not with MIMIC-CXR-JPG)",
-    )
+    why = "reports come with MIMIC-CXR, not with MIMIC-CXR-JPG"
+    source.note(int((texts.fate == "missing").sum()), f"studies have no report file ({why})")
     fates = {"images": ledger.fate, "reports": texts.fate, "boxes": box_fates}
     fates |= {"labels": labels.fate, "splits": splits.fate}
     return source.records(images, fates, boxes=boxes, reports=texts.rows[REPORT_COLUMNS])
@@ -139,9 +132,10 @@ def _reports(source: Source, tree: Path | None, images: pd.DataFrame) -> Ledger:
 
 
 def _boxes(
-    source: Source, ms_cxr: Path, tam: Path, images: pd.DataFrame, fates: dict[str, str]
+    source: Source, images: pd.DataFrame, fates: dict[str, str]
 ) -> tuple[pd.DataFrame, pd.Series]:
     """Boxes in pixels of the full-size image from both sources, and the fates of their rows."""
+    ms_cxr, tam = (source.folder.parent / name for name in ("ms-cxr", "mimic-cxr-annotations"))
     parts, ledgers, boxed = [], [], {}
     for name in [name for name in MS_CXR if (ms_cxr / name).exists()][:1]:
         ledgers.append(read_ms_cxr(source, ms_cxr / name, images))
@@ -151,9 +145,8 @@ def _boxes(
         ledgers.append(read_tam(source, path))
         parts.append(clean_boxes(ledgers[-1], images, fates | boxed))
     if not ledgers:
-        tables = ", ".join(MS_CXR)
-        text = f"no boxes: {ms_cxr.name}/ holds none of {tables}, and {tam.name}/ no *.json"
-        source.notes.append(text)
+        holds = f"{ms_cxr.name}/ holds none of {', '.join(MS_CXR)}, and {tam.name}/ no *.json"
+        source.notes.append(f"no boxes: {holds}")
         return pd.DataFrame(columns=BOX_COLUMNS), pd.Series(dtype=object)
     return pd.concat(parts), pd.concat([ledger.fate for ledger in ledgers])
 

@@ -41,7 +41,7 @@ def read(folder: Path | None = None) -> Records:
             reports[study] = report
             fates.append("used")
         except ValueError as error:
-            source.quarantine.add(name, 0, error)
+            source.quarantine.append((name, 0, error))
             fates.append("quarantined")
     rows = [(study, *report) for study, report in sorted(reports.items())]
     return source.records(

@@ -14,14 +14,9 @@ READERS = {
     "chestxray8": chestxray8.read,
     "covid19": covid19.read,
 }
-FOLDERS = {
-    "rsna": "rsna-pneumonia-detection-challenge",
-    "mimic": "mimic-cxr-jpg",
-    "chestxray8": "ChestX-ray8",
-    "covid19": "covid-chestxray-dataset",
-}
-BESIDE = {"mimic": ("mimic-cxr", "ms-cxr", "mimic-cxr-annotations"), "covid19": ("brixia-cohen",)}
-CARDS = pd.read_csv(Path(__file__).with_name("cards.csv"), index_col="set")
+SETS = pd.read_csv(Path(__file__).with_suffix(".csv"), index_col="set", keep_default_na=False)
+FOLDERS = SETS.loc[list(READERS), "folder"].to_dict()
+CARDS = SETS.drop(columns=["folder", "beside"])
 
 
 def find(data: Path) -> dict[str, Path]:
@@ -32,7 +27,7 @@ def find(data: Path) -> dict[str, Path]:
 
 def related(name: str) -> tuple[str, ...]:
     """Folders under the data folder that the reader of a set looks into."""
-    return (FOLDERS[name], *BESIDE.get(name, ()))
+    return (FOLDERS[name], *filter(None, SETS.loc[name, "beside"].split(";")))
 
 
 def read_all(data: Path, names: list[str]) -> dict[str, Records]:

@@ -35,7 +35,6 @@ IMAGE_COLUMNS = ["image", "path", "patient", "study", "view", "sex", "age"]
 IMAGE_COLUMNS += ["width", "height", "label", "split"]
 BOX_COLUMNS = ["image", "x1", "y1", "x2", "y2", "label", "text"]
 REPORT_COLUMNS = ["study", "text"]
-QUARANTINE_COLUMNS = ["file", "row", "reason"]
 SPLITS = ("train", "validate", "test")
 FATES = ("used", "missing", "excluded", "quarantined")  # of a row: exactly one
 COUNTED = ["rows", *FATES]

@@ -6,23 +6,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from pnloc.data import tables
 from pnloc.data.records import SPLITS, Records, assign_splits
-from pnloc.data.tables import (
-    XYWH,
-    Ledger,
-    Source,
-    clean_boxes,
-    column,
-    form,
-    numbers,
-    packaged,
-    read_rows,
-    rescaled,
-)
+from pnloc.data.tables import XYWH, Ledger, Source, clean_boxes, numbers, read_rows
 from pnloc.files import read_json
 
 WHERE = "get the RSNA Pneumonia Detection Challenge (stage 2) from Kaggle"
-OFFICIAL_SIDE = 1024  # boxes are pixels of the 1024 x 1024 DICOM
 MAPPING = "pneumonia-challenge-dataset-mappings_2018.json"
 MAPPING_CSV = "nih-of-rsna.csv"
 CLASSES_CSV = "stage_2_detailed_class_info.csv"
@@ -64,12 +53,10 @@ def read(folder: Path) -> Records:
     images = images.join(mapping(source), on="image")
     numbered = images["nih_image"].map(_patient, na_action="ignore")
     images["patient"] = numbered.fillna("rsna:" + images["image"])
-    source.note(
-        int(numbered.isna().sum()),
-        f"of {len(images)} images have no known NIH patient ({MAPPING} or {MAPPING_CSV} would name "
-        "them): that one patient stands on both sides of a split, here or in ChestX-ray8, cannot "
-        "be excluded",
-    )
+    unknown = f"images have no known NIH patient ({MAPPING} or {MAPPING_CSV} would name them)"
+    risk = "that one patient stands on both sides of a split, here or in ChestX-ray8"
+    lacking = int(numbered.isna().sum())
+    source.note(lacking, f"of {len(images)} {unknown}: {risk}, cannot be excluded")
     own = images["split"].isin(SPLITS)
     images["split"] = images["split"].where(own, assign_splits(images["patient"], "rsna"))
     if classes(source).empty:
@@ -90,22 +77,16 @@ def _images(path: Path, labels: pd.DataFrame, source: Source) -> Ledger:
     ledger.reject_names("patientId")
     odd = name.isin(name[~labels["value"].isin([0, 1])])
     ledger.reject(odd, "patientId '{patientId}' with a Target that is not 0 or 1")
-    both = name.isin(_ambiguous(labels, "value"))
+    both = labels.groupby("patientId")["value"].transform("nunique") > 1
     ledger.reject(both, "patientId '{patientId}' with Target 0 and 1")
     return ledger
-
-
-def _ambiguous(rows: pd.DataFrame, key: str) -> pd.Index:
-    """Ids whose rows differ in a column."""
-    values = rows.groupby("patientId")[key].nunique()
-    return values.index[values > 1]
 
 
 def _boxes(labels: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
     """Rows with Target 1 or with a coordinate, as boxes in pixels of the image file."""
     rows = labels[(labels["value"] == 1) | labels[COORDINATES].notna().any(axis=1)]
-    files = images[~images["dicom"].astype(bool)].set_index("image")
-    boxes = rescaled(rows[COORDINATES], rows["patientId"], files["width"] / OFFICIAL_SIDE)
+    files = images[~images["dicom"].astype(bool)]
+    boxes = tables.rescaled(rows[COORDINATES], rows["patientId"], files)
     problem = np.where(rows["value"] == 1, "", "its Target is not 1")
     boxes = boxes.set_axis(XYWH, axis=1).assign(label="Lung Opacity", text="", problem=problem)
     return boxes.assign(image=rows["patientId"])
@@ -128,10 +109,9 @@ def classes(source: Source) -> pd.Series:
     if not path.exists():
         return pd.Series(dtype=object)
     ledger = source.ledger(path, ["patientId", "class"])
-    name = ledger.table["patientId"]
-    ledger.reject(name.isna(), "no patientId")
+    ledger.reject(ledger.table["patientId"].isna(), "no patientId")
     ledger.reject(~ledger.table["class"].isin(CLASSES), "{patientId}: no class '{class}' is known")
-    several = name.isin(_ambiguous(ledger.rows, "class"))
+    several = ledger.rows.groupby("patientId")["class"].transform("nunique") > 1
     ledger.reject(several, "patientId '{patientId}' with several classes")
     return ledger.rows.drop_duplicates("patientId").set_index("patientId")["class"]
 
@@ -143,12 +123,12 @@ def mapping(source: Source) -> pd.DataFrame:
         ledger = source.ledger(path, columns)
     else:
         path, rows = source.folder / MAPPING, []
-        with form(path, "the official mapping"):
+        with tables.form(path, "the official mapping"):
             entries = read_json(path) if path.exists() else []
             rows = [(str(e["subset_img_id"]), str(e["img_id"])) for e in entries]
         table = pd.DataFrame(rows, columns=columns, dtype=object)
         ledger = Ledger(path, table, source.quarantine, first=1)
-    ledger.table["split"] = column(ledger.table, "split").fillna("")
+    ledger.table["split"] = tables.column(ledger.table, "split").fillna("")
     ledger.reject_names("patientId")
     whole = ledger.table["nih_image"].str.match(r"[0-9]+(?:_|\Z)", na=False)
     whole &= ledger.table["split"].isin(["", *SPLITS])
@@ -165,7 +145,7 @@ def findings(folder: Path, images: Sequence[str], names: Sequence[str]) -> np.nd
     where torchxrayvision, which holds NIH's table, is not whole.
     """
     source = Source("rsna", folder, WHERE)
-    path = packaged("torchxrayvision", NIH_CSV, "it holds NIH's labels")
+    path = tables.packaged("torchxrayvision", NIH_CSV, "it holds NIH's labels")
     mined = read_rows(path, ["Image Index", "Finding Labels"], compression="gzip").dropna()
     kinds = classes(source).reindex(images)
     nih = mapping(source)["nih_image"].reindex(images)

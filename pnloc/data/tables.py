@@ -14,19 +14,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pnloc.data.records import (
-    BOX_COLUMNS,
-    FATES,
-    IMAGE_COLUMNS,
-    QUARANTINE_COLUMNS,
-    REPORT_COLUMNS,
-    Records,
-)
+from pnloc.data.records import BOX_COLUMNS, FATES, IMAGE_COLUMNS, REPORT_COLUMNS, Records
 from pnloc.errors import PnlocError
 from pnloc.files import read_csv
 from pnloc.images import Header, header
 
 SUFFIXES = (".dcm", ".png", ".jpg", ".jpeg")
+OFFICIAL_SIDE = 1024  # of the PNG of NIH and the DICOM of RSNA: boxes are in its pixels
 SLACK = 0.01  # share of the longer side by which a box may overhang its image; it is then clipped
 OLDEST = 120  # years
 PATH = r"[/\\\x00-\x1f]"  # characters that no file name holds
@@ -96,32 +90,18 @@ def form(path: Path, what: str) -> Iterator[None]:
 # Rows -------------------------------------------------------------------------------------------
 
 
-class Quarantine:
-    """Rows that cannot be used: file, 1-based row of the table (0: the whole file), reason."""
-
-    def __init__(self) -> None:
-        self.rows: list[tuple[str, int, str]] = []
-
-    def add(self, file: object, row: int, reason: object) -> None:
-        """One more row; white space in the reason is collapsed, so that it fills one line."""
-        self.rows.append((str(file), int(row), " ".join(str(reason).split())))
-
-    def table(self) -> pd.DataFrame:
-        """All rows as a table."""
-        types = {"file": str, "row": int, "reason": str}
-        return pd.DataFrame(self.rows, columns=QUARANTINE_COLUMNS).astype(types)
-
-
 class Ledger:
     """The fate of each row of a table: used, excluded by a stated rule, missing, or quarantined.
 
     Only the first mark on a row counts, so the counts of the four fates add up to the rows.
     """
 
-    def __init__(
-        self, path: Path, table: pd.DataFrame, quarantine: Quarantine, first: int = 2
-    ) -> None:
-        """first: line in the file of the row with index 0; by default the one below a header."""
+    def __init__(self, path: Path, table: pd.DataFrame, quarantine: list, first: int = 2) -> None:
+        """A table whose rows are all in use, and the list for those of all tables that are not.
+
+        quarantine: (file, 1-based row or 0 for the whole file, reason); first: line in the file of
+        the row with index 0, by default the one below a header.
+        """
         self.path, self.table, self.quarantine, self.first = path, table, quarantine, first
         self.fate = pd.Series("used", index=table.index, dtype=object)
 
@@ -141,13 +121,13 @@ class Ledger:
         """Quarantine rows; {column} in the reason stands for the row's own value."""
         for index in self.mark(rows, "quarantined"):
             line = reason.format_map(self.table.loc[index])
-            self.quarantine.add(self.path, index + self.first, line)
+            self.quarantine.append((self.path, index + self.first, line))
 
     def reject_files(self, problems: dict[object, tuple[str, object]]) -> None:
         """Quarantine rows for a file that they name: index -> (path, reason)."""
         for index in self.mark(pd.Series(True, index=list(problems)), "quarantined"):
             path, reason = problems[index]
-            self.quarantine.add(path, 0, str(reason).removeprefix(f"{path}: "))
+            self.quarantine.append((path, 0, str(reason).removeprefix(f"{path}: ")))
 
     def reject_names(self, key: str, what: str = "") -> None:
         """Quarantine rows whose name is empty, is a path, or stands in an earlier row in use."""
@@ -207,9 +187,13 @@ def years(values: pd.Series) -> pd.Series:
     return ages.where(ages <= OLDEST)
 
 
-def rescaled(values: pd.DataFrame, images: pd.Series, scale: pd.Series) -> pd.DataFrame:
-    """Coordinates as numbers, times the scale of each row's image (by name; 1 for any other)."""
-    return numbers(values).mul(images.map(scale).astype(float).fillna(1.0), axis=0)
+def rescaled(values: pd.DataFrame, names: pd.Series, images: pd.DataFrame) -> pd.DataFrame:
+    """Coordinates on a square of OFFICIAL_SIDE pixels as numbers, in pixels of the rows' files.
+
+    names: the image of each row; coordinates of one that is not in `images` stay as they are.
+    """
+    scale = images.set_index("image")["width"] / OFFICIAL_SIDE
+    return numbers(values).mul(names.map(scale).astype(float).fillna(1.0), axis=0)
 
 
 # Boxes and records ------------------------------------------------------------------------------
@@ -255,7 +239,7 @@ class Source:
         self.name, self.folder, self.where = name, Path(folder), where
         generated = (self.folder.parent / "rates.json").exists()
         self.access = "generated" if generated else access
-        self.quarantine, self.notes = Quarantine(), []
+        self.quarantine, self.notes = [], []
 
     def note(self, count: int, text: str) -> None:
         """Remember a sentence that begins with a number, unless the number is 0."""
@@ -312,13 +296,16 @@ class Source:
             kind: {"rows": len(rows), **{fate: int((rows == fate).sum()) for fate in FATES}}
             for kind, rows in fates.items()
         }
+        types = {"file": str, "row": int, "reason": str}
+        quarantine = pd.DataFrame(self.quarantine, columns=list(types)).astype(types)
+        quarantine["reason"] = quarantine["reason"].str.split().str.join(" ")  # fills one line
         empty = {"boxes": BOX_COLUMNS, "reports": REPORT_COLUMNS, "scores": ["image"]}
         tables = {name: pd.DataFrame(columns=columns) for name, columns in empty.items()} | tables
         return Records(
             self.name,
             self.access,
             _typed(images, label=float, age=float),
-            quarantine=self.quarantine.table(),
+            quarantine=quarantine,
             counts=tally.pop("images"),
             notes=self.notes,
             tally=tally,
