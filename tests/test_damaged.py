@@ -16,25 +16,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import trees
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydicom import dcmread
-from trees import (
-    COVID,
-    D1,
-    MS_CXR,
-    NIH,
-    NIH_BOXES,
-    NIH_ENTRIES,
-    OPENI,
-    RSNA,
-    RSNA_LABELS,
-    SEVERITY,
-    SOUND,
-    draw,
-    noise,
-    write,
-)
+from trees import COVID, MS_CXR, NIH, OPENI, RSNA, RSNA_LABELS, SOUND, draw, noise, write
 
 from pnloc.data import openi, readers, rsna
 from pnloc.data.audit import Audit, audit
@@ -46,11 +32,11 @@ from pnloc.images import load
 # pydicom warns of what is broken on purpose.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 RSNA_IMAGES = f"{RSNA}/stage_2_train_images"
-MIMIC_JPG = f"mimic-cxr-jpg/{D1}"
+MIMIC_JPG = f"mimic-cxr-jpg/{trees.D1}"
 
 
 @pytest.fixture(scope="module")
-def trees(tmp_path_factory) -> dict[str, tuple[Path, Audit]]:
+def sound(tmp_path_factory) -> dict[str, tuple[Path, Audit]]:
     """The sound tree of each set, and what is read from it."""
     results = {}
     for name, make in SOUND.items():
@@ -62,16 +48,21 @@ def trees(tmp_path_factory) -> dict[str, tuple[Path, Audit]]:
 
 
 @pytest.fixture
-def judge(trees, tmp_path) -> Callable:
+def judge(sound, tmp_path) -> Callable:
     """Damages a copy of a sound tree and gives the verdict and the result, see `judged`."""
 
     def result(name: str, damage: Callable[[Path], object]) -> tuple[str, Audit]:
-        root = Path(shutil.copytree(trees[name][0], tmp_path / "tree", dirs_exist_ok=True))
+        root = Path(shutil.copytree(sound[name][0], tmp_path / "tree", dirs_exist_ok=True))
         damage(root)
         audited = read(name, root)
-        return judged(name, root, trees[name][1], audited), audited
+        return judged(name, root, sound[name][1], audited), audited
 
     return result
+
+
+def rewrite(place: str, damage: Callable[[bytes], bytes]) -> Callable[[Path], int]:
+    """Damages the bytes of a file of a tree."""
+    return lambda root: (root / place).write_bytes(damage((root / place).read_bytes()))
 
 
 def read(name: str, root: Path) -> Audit:
@@ -165,7 +156,7 @@ def test_a_damaged_image_is_quarantined_with_its_name(judge, tmp_path, name, dam
     assert set(map(str, paths)) <= set(result.quarantine()["file"])
 
 
-LINKS: dict[str, Callable[[Path], None]] = {
+LINKS = {
     "a folder": lambda p: p.mkdir(),
     "a link to nothing": lambda p: p.symlink_to("nowhere.png"),
     "a link to itself": lambda p: p.symlink_to(p.name),
@@ -184,13 +175,9 @@ def test_an_image_that_is_no_file_is_missing_or_quarantined(judge, name, damage)
 
 
 DICOM = [
-    {"PixelData": None},
-    {"Rows": None},
-    {"Rows": 0},
-    {"Rows": 5000},
+    *({tag: None} for tag in ("PixelData", "Rows", "BitsAllocated", "PhotometricInterpretation")),
+    *({"Rows": rows} for rows in (0, 5000)),
     {"Rows": 65535, "Columns": 65535},
-    {"BitsAllocated": None},
-    {"PhotometricInterpretation": None},
     {"PixelData": bytes(48 * 24)},
 ]
 
@@ -227,10 +214,10 @@ def test_an_image_of_other_proportions_than_its_table_says_is_quarantined(judge)
 TABLES = {
     "rsna labels": ("rsna", f"{RSNA}/{RSNA_LABELS}"),
     "rsna mapping": ("rsna", f"{RSNA}/nih-of-rsna.csv"),
-    "nih entries": ("chestxray8", f"{NIH}/{NIH_ENTRIES}"),
-    "nih boxes": ("chestxray8", f"{NIH}/{NIH_BOXES}"),
+    "nih entries": ("chestxray8", f"{NIH}/{trees.NIH_ENTRIES}"),
+    "nih boxes": ("chestxray8", f"{NIH}/{trees.NIH_BOXES}"),
     "covid metadata": ("covid19", f"{COVID}/metadata.csv"),
-    "severity": ("covid19", f"{COVID}/{SEVERITY}"),
+    "severity": ("covid19", f"{COVID}/{trees.SEVERITY}"),
     "brixia": ("covid19", "brixia-cohen/public-annotations.csv"),
     "mimic metadata": ("mimic", "mimic-cxr-jpg/mimic-cxr-2.0.0-metadata.csv.gz"),
     "mimic splits": ("mimic", "mimic-cxr-jpg/mimic-cxr-2.0.0-split.csv.gz"),
@@ -255,13 +242,10 @@ CUT = "chexpert", "nih entries", "nih boxes", "covid metadata", "ms-cxr", "mimic
 def change(table: str, damage: Callable[[bytes], bytes]) -> Callable[[Path], int]:
     """Damages what a table says, inside its gzip where it has one."""
 
-    def apply(root: Path) -> int:
-        path = root / TABLES[table][1]
-        if path.suffix == ".gz":
-            return path.write_bytes(gzip.compress(damage(gzip.decompress(path.read_bytes()))))
-        return path.write_bytes(damage(path.read_bytes()))
-
-    return apply
+    place = TABLES[table][1]
+    if place.endswith(".gz"):
+        return rewrite(place, lambda b: gzip.compress(damage(gzip.decompress(b))))
+    return rewrite(place, damage)
 
 
 @pytest.mark.parametrize("damage", FATAL)
@@ -288,14 +272,13 @@ def test_a_row_that_is_cut_or_doubled_is_told_and_line_ends_do_not_matter(judge,
     assert judge(name, change(table, cut))[0] != "same" or table in CUT
 
 
-@pytest.mark.parametrize("table", [t for t in TABLES if TABLES[t][1].endswith(".gz")])
+@pytest.mark.parametrize("table", ["mimic metadata", "mimic splits", "chexpert"])
 @pytest.mark.parametrize("share", [0.2, 0.9])
 def test_a_gzip_cut_short_makes_its_set_unusable(judge, table, share):
-    def cut(root: Path) -> None:
-        path = root / TABLES[table][1]
-        path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    def cut(content: bytes) -> bytes:
+        return content[: int(len(content) * share)]
 
-    assert judge("mimic", cut)[0] == "unusable"
+    assert judge("mimic", rewrite(TABLES[table][1], cut))[0] == "unusable"
 
 
 @pytest.mark.parametrize("table", [t for t in TABLES if t.endswith(("labels", "entries", "data"))])
@@ -342,14 +325,12 @@ ANNOTATIONS = [{"image_id": 99}, *({"bbox": box} for box in ODD)]
 
 
 def test_annotations_of_tam_et_al_that_make_no_sense_are_quarantined(judge):
-    def apply(root: Path) -> None:
-        path = root / "mimic-cxr-annotations/tam.json"
-        content = json.loads(path.read_text())
-        sound = content["annotations"][0]
-        content["annotations"] += [sound | damage for damage in ANNOTATIONS]
-        path.write_text(json.dumps(content))
+    def add(content: bytes) -> bytes:
+        tam = json.loads(content)
+        tam["annotations"] += [tam["annotations"][0] | damage for damage in ANNOTATIONS]
+        return json.dumps(tam).encode()
 
-    verdict, result = judge("mimic", apply)
+    verdict, result = judge("mimic", rewrite("mimic-cxr-annotations/tam.json", add))
     assert verdict == "quarantined"
     assert sorted(result.quarantine()["row"]) == list(range(2, len(ANNOTATIONS) + 2))
 
@@ -457,9 +438,9 @@ fixtures = [HealthCheck.function_scoped_fixture]
 @settings(max_examples=30, deadline=None, suppress_health_check=fixtures)
 @given(st.lists(st.tuples(*[cells] * 6), max_size=5))
 def test_whatever_stands_in_the_labels_the_counts_add_up_or_one_line_says_why(
-    trees, tmp_path, rows
+    sound, tmp_path, rows
 ):
-    root = Path(shutil.copytree(trees["rsna"][0], tmp_path / "tree", dirs_exist_ok=True))
+    root = Path(shutil.copytree(sound["rsna"][0], tmp_path / "tree", dirs_exist_ok=True))
     table = pd.DataFrame(rows, columns=["patientId", "x", "y", "width", "height", "Target"])
     content = table.to_csv(index=False).encode("utf-8", "surrogatepass")
     (root / RSNA / RSNA_LABELS).write_bytes(content)

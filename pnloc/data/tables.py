@@ -298,14 +298,15 @@ class Source:
         }
         types = {"file": str, "row": int, "reason": str}
         quarantine = pd.DataFrame(self.quarantine, columns=list(types)).astype(types)
-        quarantine["reason"] = quarantine["reason"].str.split().str.join(" ")  # fills one line
+        # White space in a reason is collapsed, so that it fills one line.
+        lines = quarantine["reason"].str.split().str.join(" ").astype(str)
         empty = {"boxes": BOX_COLUMNS, "reports": REPORT_COLUMNS, "scores": ["image"]}
         tables = {name: pd.DataFrame(columns=columns) for name, columns in empty.items()} | tables
         return Records(
             self.name,
             self.access,
             _typed(images, label=float, age=float),
-            quarantine=quarantine,
+            quarantine=quarantine.assign(reason=lines),
             counts=tally.pop("images"),
             notes=self.notes,
             tally=tally,
