@@ -1,5 +1,7 @@
 """Failures and calibration: shares, curves and errors by hand."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -56,7 +58,7 @@ def test_a_score_that_is_the_chance_has_no_error_and_certainty_about_nothing_has
 def test_the_share_of_boxes_found_by_size_and_kind_and_over_patients():
     sizes, kinds = ["large", "small", "small", "small"], ["k", "k", "k", "l"]
     true = pd.DataFrame({"image": list("aabb"), "x1": 0, "y1": 0, "x2": 1, "y2": 1})
-    true = true.assign(size=sizes, kind=kinds, found=[1.0, 0, 1, 0])
+    true = true.assign(size=sizes, kind=kinds, hit=[1.0, 0, 1, 0])
     table = localization.shares(true, PATIENTS, resamples=200).set_index(["factor", "level"])
     levels = [("size", "small"), ("size", "large"), ("kind", "k"), ("kind", "l")]
     assert table.index.tolist() == [("all", "all"), *levels]
@@ -79,8 +81,8 @@ def test_the_generator_tells_of_the_nearest_opacity():
         "boxes": "0 50 10 60;40 5 60 20",
         "severity": "mild",
     }
-    expected = {"lobe": "left upper", "zone": "left upper", "kind": "patchy", "severity": "mild"}
-    near = localization.traits(pd.Series(truth), np.array([[41.0, 5, 60, 21]]))
-    assert near == {**expected, "beside": "another finding"}
-    alone = localization.traits(pd.Series(truth | {"others": ""}), np.array([[0.0, 50, 10, 60]]))
+    near = localization.traits(SimpleNamespace(**truth), np.array([41.0, 5, 60, 21]))
+    places = {"lobe": "left upper", "zone": "left upper", "kind": "patchy"}
+    assert near == {**places, "severity": "mild", "beside": "another finding"}
+    alone = localization.traits(SimpleNamespace(**truth | {"others": ""}), [0.0, 50, 10, 60])
     assert alone["kind"] == "focal" and alone["beside"] == "nothing else"

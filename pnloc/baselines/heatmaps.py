@@ -89,10 +89,7 @@ def grad_cam(model: Classifier, images: np.ndarray, layer: str, plus: bool = Fal
 
 
 def _joined(
-    model: Classifier,
-    images: np.ndarray,
-    function: Callable[[Tensor], Tensor | np.ndarray],
-    shape: tuple[int, ...] | None = None,
+    model: Classifier, images: np.ndarray, function: Callable, shape: tuple[int, ...] | None = None
 ) -> np.ndarray:
     """What `function` gives per batch, as one float32 array; `shape` per image, or the image's."""
     shape = images.shape[1:] if shape is None else shape
