@@ -8,17 +8,8 @@ from multiprocessing import get_context
 from pathlib import Path
 
 CONTEXT = get_context("forkserver")
-CONTEXT.set_forkserver_preload(
-    [
-        "pytest",
-        "accelerate",
-        "pnloc.detector",
-        "pnloc.detector_training",
-        "pnloc.training",
-        "pnloc.baselines.classifier",
-        "pnloc.run.run",
-    ]
-)
+PRELOAD = ["pytest", "accelerate", "pnloc.detector_training", "pnloc.training", "pnloc.run.run"]
+CONTEXT.set_forkserver_preload([*PRELOAD, "pnloc.baselines.classifier"])
 
 
 def start(work: Callable, *arguments: object, **environment: str):
@@ -36,9 +27,7 @@ def _work(work: Callable, arguments: tuple, environment: dict[str, str]) -> None
     work(*arguments)
 
 
-def together(
-    work: Callable, folder: Path, *arguments: object, count: int = 2, **environment: str
-) -> None:
+def together(work: Callable, folder: Path, *arguments: object, count: int = 2) -> None:
     """Run work(folder, *arguments) in `count` connected processes (gloo), as a launcher does.
 
     Fails with the message of the first one that failed.
@@ -49,20 +38,10 @@ def together(
         port = probe.getsockname()[1]
     started = []
     for rank in range(count):
-        known = {
-            "RANK": rank,
-            "LOCAL_RANK": rank,
-            "WORLD_SIZE": count,
-            "LOCAL_WORLD_SIZE": count,
-            "MASTER_PORT": port,
-        }
-        known = {name: str(value) for name, value in known.items()} | {
-            "MASTER_ADDR": "127.0.0.1",
-            "OMP_NUM_THREADS": "1",
-        }
-        started.append(
-            start(_reporting, work, folder, rank, *arguments, **{**known, **environment})
-        )
+        own = dict.fromkeys(("RANK", "LOCAL_RANK"), str(rank))
+        own |= dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(count))
+        own |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+        started.append(start(_reporting, work, folder, rank, *arguments, **own))
     for process in started:
         process.join(120)
         process.kill()

@@ -36,11 +36,9 @@ def alone():
 
 
 def records(kind: str) -> Records:
+    boxes, reports = (pd.DataFrame(columns=c) for c in (BOX_COLUMNS, ["study", "text"]))
     images = IMAGES.reindex(columns=IMAGE_COLUMNS)
-    empty = pd.DataFrame(columns=BOX_COLUMNS)
-    return Records(
-        "mimic", kind, images, empty, pd.DataFrame(columns=["study", "text"]), pd.DataFrame(), {}
-    )
+    return Records("mimic", kind, images, boxes, reports, pd.DataFrame(), {})
 
 
 def figure(image: np.ndarray, draw=figures.radiograph) -> Figure:
@@ -77,32 +75,28 @@ def test_names_are_found_in_paths_before_suffixes_and_without_the_name_of_their_
     texts = "x/02aa804e-bde0afdd.jpg", "<td>mimic:10000032</td>", "patient 10000032", "s50414267"
     assert all(map(access.named, texts))
     assert access.named("1000003 and s5041426, 0.10000032 of 200 boxes") == ""
-
-
-def test_short_names_are_none_since_any_number_would_be_one():
-    images = pd.DataFrame({"image": ["7"], "patient": ["mimic:12"]})
-    assert access.identifiers(images) == {"mimic:12"}
+    short = pd.DataFrame({"image": ["7"], "patient": ["mimic:12"]})
+    assert access.identifiers(short) == {"mimic:12"}, "any number would be the image's name"
 
 
 # Marked
 
-DRAWN = {
-    "radiograph": figures.radiograph,
-    "attention": lambda image, ax: figures.attention(image, np.zeros((0, 4)), np.zeros(0), ax),
-    "severity_overlay": lambda image, ax: figures.severity_overlay(
-        image, np.zeros((2, 2)), np.zeros((2, 4)), ax, ""
-    ),
-    "by hand, grey": lambda image, ax: ax.imshow(image, cmap="gray"),
-    "by hand, in colour": lambda image, ax: ax.imshow(np.stack([image] * 3, -1)),
-}
+NONE = np.zeros((2, 4))
+DRAWN = [
+    figures.radiograph,
+    lambda image, ax: figures.attention(image, NONE[:0], NONE[:0, 0], ax),
+    lambda image, ax: figures.severity_overlay(image, NONE[:, :2], NONE, ax, ""),
+    lambda image, ax: ax.imshow(image, cmap="gray"),
+    lambda image, ax: ax.imshow(np.stack([image] * 3, -1)),
+]
 
 
-@pytest.mark.parametrize("name", DRAWN)
-def test_no_image_of_a_credentialed_set_is_drawn_without_a_mark(name):
-    assert kind(figure(IMAGE, DRAWN[name])) == ""
+@pytest.mark.parametrize("draw", DRAWN)
+def test_no_image_of_a_credentialed_set_is_drawn_without_a_mark(draw):
+    assert kind(figure(IMAGE, draw)) == ""
     records("credentialed")
-    assert kind(figure(IMAGE, DRAWN[name])) == "credentialed", "an image of unknown origin"
-    assert kind(figure(access.tag(IMAGE, "credentialed"), DRAWN[name])) == "credentialed"
+    assert kind(figure(IMAGE, draw)) == "credentialed", "an image of unknown origin"
+    assert kind(figure(access.tag(IMAGE, "credentialed"), draw)) == "credentialed"
 
 
 def test_open_images_and_maps_over_many_images_are_drawn_beside_credentialed_ones():
@@ -203,28 +197,20 @@ def only(executed: Path, tmp_path: Path, source: str, unmarked: bool = False) ->
     return run
 
 
-@pytest.mark.parametrize("way", ["drawn", "told", "listed"])
-def test_a_page_that_shows_credentialed_data_is_refused_by_its_mark(executed, tmp_path, way):
-    run = only(executed, tmp_path, SHOWING[way])
-    reason = "01_one.ipynb, cell 1: its output is marked as credentialed"
-    with pytest.raises(PnlocError, match=reason):
-        publishing.publish(run / "pages", tmp_path / "book")
-    assert not (tmp_path / "book").exists()
+MARKED, NAMED = "is marked as credentialed", "holds the name of a credentialed image"
+QUOTED = "quotes a credentialed report"
+WAYS = [(way, False, MARKED) for way in ("drawn", "told", "listed")]
+WAYS += [("listed", True, NAMED), ("printed", True, NAMED)]
+WAYS += [("told", True, QUOTED), ("quoted", True, QUOTED)]
 
 
-@pytest.mark.parametrize(
-    ("way", "why"),
-    [
-        ("listed", "holds the name of a credentialed image"),
-        ("printed", "holds the name of a credentialed image"),
-        ("told", "quotes a credentialed report"),
-        ("quoted", "quotes a credentialed report"),
-    ],
-)
-def test_what_nobody_marked_is_found_by_what_it_says(executed, tmp_path, way, why):
-    run = only(executed, tmp_path, SHOWING[way], unmarked=True)
+@pytest.mark.parametrize(("way", "unmarked", "why"), WAYS)
+def test_a_page_that_shows_credentialed_data_is_refused(executed, tmp_path, way, unmarked, why):
+    """By its mark, or, had nobody marked it, by what it says."""
+    run = only(executed, tmp_path, SHOWING[way], unmarked)
     with pytest.raises(PnlocError, match=f"01_one.ipynb, cell 1: its output {why}"):
         publishing.publish(run / "pages", tmp_path / "book")
+    assert not (tmp_path / "book").exists()
 
 
 def test_a_table_of_counts_of_credentialed_data_is_published(executed, tmp_path):

@@ -54,6 +54,7 @@ def test_each_place_has_the_median_of_its_training_boxes_or_a_third_of_its_side(
     boxes = priors.place_boxes(TRAINING[:3])
     assert boxes[:3] == pytest.approx(TRAINING[:3])
     x1, y1, x2, y2 = fixed_pair(TRAINING[:3])[1]
+    assert (x1, y1, x2, y2) == pytest.approx((0.6, 0.4, 0.8, 0.6)), "the other side, mirrored"
     thirds = y1 + (y2 - y1) * np.arange(4) / 3
     expected = [[x1, top, x2, low] for top, low in zip(thirds[:-1], thirds[1:], strict=True)]
     assert boxes[3:] == pytest.approx(np.array(expected))

@@ -71,21 +71,14 @@ def damaged_gzip() -> bytes:
     return raw[:3000] + bytes(200) + raw[3200:]
 
 
-BROKEN = [
-    (files.read_csv, "a table", b""),
-    (files.read_csv, "a table", b"a,b\n1,2\n1,2,3,4\n"),
-    (files.read_csv, "a table", b"a\n\xff\xfe\n"),
-    (files.read_csv, "a table", b'a,b\n"1,2\n'),
-    (files.read_csv, "a table.csv.gz", b"a,b\n1,2\n"),
-    (files.read_csv, "a table.csv.gz", gzip.compress(b"a,b\n1,2\n" * 99, mtime=0)[:-9]),
-    (files.read_csv, "a table.csv.gz", damaged_gzip()),
-    (files.read_json, "JSON", b'{"a": '),
-    (files.read_json, "JSON", b"\xff\xfe"),
-    (files.read_json, "JSON", b""),
-    (files.read_text, "text", b"\xff\xfe"),
-    (files.load_tensors, "safetensors", b"broken"),
-    (files.load_tensors, "safetensors", b""),
-]
+CUT = gzip.compress(b"a,b\n1,2\n" * 99, mtime=0)[:-9]
+TABLES = (b"", b"a,b\n1,2\n1,2,3,4\n", b"a\n\xff\xfe\n", b'a,b\n"1,2\n')
+BROKEN = [(files.read_csv, "a table", content) for content in TABLES]
+for content in (b"a,b\n1,2\n", CUT, damaged_gzip()):
+    BROKEN.append((files.read_csv, "a table.csv.gz", content))
+BROKEN += [(files.read_json, "JSON", content) for content in (b'{"a": ', b"\xff\xfe", b"")]
+BROKEN += [(files.load_tensors, "safetensors", content) for content in (b"broken", b"")]
+BROKEN.append((files.read_text, "text", b"\xff\xfe"))
 
 
 @pytest.mark.parametrize(("read", "kind", "content"), BROKEN)

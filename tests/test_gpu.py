@@ -25,16 +25,11 @@ gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device t
 
 
 def batch() -> Batch:
-    return Batch(
-        torch.randn(4, 5, 21),
-        torch.rand(4, 5).log(),
-        torch.ones(4, 5, dtype=torch.bool),
-        torch.rand(4, 5, 2),
-        torch.randint(0, 9, (4, 6)),
-        torch.randint(0, 2, (4, 2, 6)).float(),
-        torch.randint(0, 2, (4, 3)).float(),
-        torch.rand(4, 3),
-    )
+    valid = torch.ones(4, 5, dtype=torch.bool)
+    regions = torch.randn(4, 5, 21), torch.rand(4, 5).log(), valid, torch.rand(4, 5, 2)
+    phrases = torch.randint(0, 2, (4, 2, 6)).float()
+    labels = torch.randint(0, 2, (4, 3)).float()
+    return Batch(*regions, torch.randint(0, 9, (4, 6)), phrases, labels, torch.rand(4, 3))
 
 
 def attention() -> CrossAttention:

@@ -8,23 +8,16 @@ import pytest
 from PIL import Image
 from pydicom import dcmread
 from pydicom.dataelem import RawDataElement
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.tag import Tag
-from pydicom.uid import (
-    ExplicitVRLittleEndian,
-    JPEG2000Lossless,
-    JPEGBaseline8Bit,
-    RLELossless,
-    generate_uid,
-)
+from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
 
 from pnloc.errors import PnlocError
 from pnloc.images import MOST_PIXELS, header, is_dicom, load, read_gray
 
 RAMP = np.arange(0, 240, 5, dtype=np.uint8).reshape(6, 8)  # 0, 5, ..., 235: row after row
 NO_IMAGE = "not an image (PNG, JPEG or DICOM)"
-RGB = {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "PlanarConfiguration": 0}
 INVERTED = {"PhotometricInterpretation": "MONOCHROME1"}
 
 
@@ -34,18 +27,11 @@ def picture(width: int = 64, height: int = 48) -> np.ndarray:
     return (20 + 150 * x / width + 60 * y / height).astype(np.uint8)
 
 
-def save_dicom(
-    path: Path, pixels: np.ndarray, bits: int = 8, compress: str = "", **elements
-) -> Path:
-    """A DICOM file of one grey frame; `elements` are set after the usual ones."""
+def save_dicom(path: Path, pixels: np.ndarray, bits=8, compress="", **elements) -> Path:
+    """A DICOM file of frames [H, W], [N, H, W] or [H, W, 3]; `elements` are set at the end."""
     data = Dataset()
-    data.file_meta = FileMetaDataset()
-    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    data.SOPClassUID, data.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.1", generate_uid()
-    data.Rows, data.Columns, data.SamplesPerPixel = *pixels.shape[:2], 1
-    data.PhotometricInterpretation, data.PixelRepresentation = "MONOCHROME2", 0
-    data.BitsAllocated, data.BitsStored, data.HighBit = pixels.dtype.itemsize * 8, bits, bits - 1
-    data.PixelData = pixels.tobytes()
+    data.SOPClassUID = "1.2.840.10008.5.1.4.1.1.1"
+    data.set_pixel_data(pixels, "RGB" if pixels.shape[2:] == (3,) else "MONOCHROME2", bits)
     for name, value in elements.items():
         setattr(data, name, value)
     if compress:
@@ -82,22 +68,16 @@ def palette() -> Image.Image:
 # Luminance weighs red .299, green .587, blue .114; transparency lies on black.
 COLOURS = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255], [90, 90, 90]]], dtype=np.uint8)
 ALPHA = np.array([[[200] * 3 + [255], [200] * 3 + [0], [200] * 3 + [128]]], dtype=np.uint8)
+WORDS = np.array([[1000, 2000], [3000, 5000]], dtype=np.uint16)
+GREY_ALPHA = np.array([[[180, 255], [180, 0]]], dtype=np.uint8)
 PNG = {
     "8 bits": (Image.fromarray(RAMP), RAMP.tolist(), {}),
     "1 bit": (Image.fromarray(np.array([[True, False]])), [[255, 0]], {}),
-    "16 bits": (
-        Image.fromarray(np.array([[1000, 2000], [3000, 5000]], np.uint16)),
-        [[0, 64], [128, 255]],
-        {},
-    ),
+    "16 bits": (Image.fromarray(WORDS), [[0, 64], [128, 255]], {}),
     "flat": (Image.fromarray(np.full((2, 3), 4000, np.uint16)), [[0] * 3] * 2, {}),
     "colour": (Image.fromarray(COLOURS), [[76, 150, 29, 90]], {}),
     "transparent": (Image.fromarray(ALPHA), [[200, 0, 100]], {}),
-    "grey and alpha": (
-        Image.fromarray(np.array([[[180, 255], [180, 0]]], np.uint8), "LA"),
-        [[180, 0]],
-        {},
-    ),
+    "grey and alpha": (Image.fromarray(GREY_ALPHA, "LA"), [[180, 0]], {}),
     "palette": (palette(), [[10, 200, 76]], {}),
     "transparent palette": (palette(), [[10, 0, 76]], {"transparency": 1}),
 }
@@ -122,72 +102,47 @@ def test_a_jpeg_is_decoded_no_smaller_than_asked(tmp_path):
     assert np.abs(read_gray(path, near=200) - half).max() < 3
 
 
-@pytest.mark.parametrize(
-    ("mode", "colour", "grey"), [("RGB", (200, 100, 50), 124), ("CMYK", (0, 0, 0, 155), 100)]
-)
-def test_a_colour_jpeg_becomes_luminance_at_any_scale(tmp_path, mode, colour, grey):
-    Image.new(mode, (64, 32), colour).save(tmp_path / "a.jpg", quality=95)
-    for near in (None, 32):
+@pytest.mark.parametrize("near", [None, 32])
+def test_a_colour_jpeg_becomes_luminance_at_any_scale(tmp_path, near):
+    for mode, colour, grey in (("RGB", (200, 100, 50), 124), ("CMYK", (0, 0, 0, 155), 100)):
+        Image.new(mode, (64, 32), colour).save(tmp_path / "a.jpg", quality=95)
         assert np.abs(read_gray(tmp_path / "a.jpg", near=near).astype(int) - grey).max() <= 2
 
 
-def lut() -> Dataset:
-    table = Dataset()
-    table.LUTDescriptor = [4, 0, 16]
-    table.add_new("LUTData", "US", [0, 200 * 257, 220 * 257, 255 * 257])
-    return table
-
-
+TABLE = Dataset()
+TABLE.LUTDescriptor = [4, 0, 16]
+TABLE.add_new("LUTData", "US", [0, 200 * 257, 220 * 257, 255 * 257])
+LUT = {"VOILUTSequence": [TABLE]}
 SIGNED = np.array([[-100, 0], [100, 300]], dtype=np.int16)
 WIDE = np.array([[0, 999, 1250, 1500, 1750, 2001, 4095]], dtype=np.uint16)
 WINDOW = {"WindowCenter": "1500", "WindowWidth": "1000"}
-RESCALED = {"RescaleSlope": "2", "RescaleIntercept": "-1000"}
 INDICES = np.arange(4, dtype=np.uint8)[None]
+TWELVE = np.array([[96, 1096], [2096, 4095]], dtype=np.uint16)
+DEEP = np.array([[[0] * 3, [1000] * 3, [4000] * 3]], dtype=np.uint16)
+TENS = np.array([[0, 50, 100]], dtype=np.uint8)
+
+
+def rescaled(slope: int, intercept: int) -> dict[str, str]:
+    return {"RescaleSlope": str(slope), "RescaleIntercept": str(intercept)}
+
+
+WINDOWED = [[0, 0, 64, 128, 191, 255, 255]]
+OTHER_UNITS = {"WindowCenter": "2000", "WindowWidth": "2000", **rescaled(2, -1000)}
 DICOM = {
     "8 bits": (RAMP, 8, {}, RAMP.tolist()),
     "inverted": (RAMP, 8, INVERTED, (255 - RAMP).tolist()),
-    "12 bits": (np.array([[96, 1096], [2096, 4095]], np.uint16), 12, {}, [[0, 64], [128, 255]]),
-    "signed": (SIGNED, 16, {"PixelRepresentation": 1}, [[0, 64], [128, 255]]),
-    "rescaled": (
-        SIGNED,
-        16,
-        {"PixelRepresentation": 1, "RescaleSlope": "-2", "RescaleIntercept": "50"},
-        [[255, 191], [128, 0]],
-    ),
-    "rescaled within 8 bits": (
-        np.array([[0, 50, 100]], np.uint8),
-        8,
-        {"RescaleSlope": "2", "RescaleIntercept": "10"},
-        [[10, 110, 210]],
-    ),
-    "window": (WIDE, 12, WINDOW, [[0, 0, 64, 128, 191, 255, 255]]),
-    "window in rescaled units": (
-        WIDE,
-        12,
-        {"WindowCenter": "2000", "WindowWidth": "2000", **RESCALED},
-        [[0, 0, 64, 128, 191, 255, 255]],
-    ),
+    "12 bits": (TWELVE, 12, {}, [[0, 64], [128, 255]]),
+    "signed": (SIGNED, 16, {}, [[0, 64], [128, 255]]),
+    "rescaled": (SIGNED, 16, rescaled(-2, 50), [[255, 191], [128, 0]]),
+    "rescaled within 8 bits": (TENS, 8, rescaled(2, 10), [[10, 110, 210]]),
+    "window": (WIDE, 12, WINDOW, WINDOWED),
+    "window in rescaled units": (WIDE, 12, OTHER_UNITS, WINDOWED),
     "window, then inverted": (WIDE, 12, {**WINDOW, **INVERTED}, [[255, 255, 191, 128, 64, 0, 0]]),
-    "VOI LUT": (INDICES, 8, {"VOILUTSequence": [lut()]}, [[0, 200, 220, 255]]),
-    "VOI LUT, then inverted": (
-        INDICES,
-        8,
-        {"VOILUTSequence": [lut()], **INVERTED},
-        [[255, 55, 35, 0]],
-    ),
-    "first of two frames": (
-        np.stack([RAMP, 255 - RAMP]),
-        8,
-        {"NumberOfFrames": 2, "Rows": 6, "Columns": 8},
-        RAMP.tolist(),
-    ),
-    "colour": (COLOURS, 8, RGB, [[76, 150, 29, 90]]),
-    "colour of 12 bits": (
-        np.array([[[0] * 3, [1000] * 3, [4000] * 3]], np.uint16),
-        12,
-        RGB,
-        [[0, 64, 255]],
-    ),
+    "VOI LUT": (INDICES, 8, LUT, [[0, 200, 220, 255]]),
+    "VOI LUT, then inverted": (INDICES, 8, {**LUT, **INVERTED}, [[255, 55, 35, 0]]),
+    "first of two frames": (np.stack([RAMP, 255 - RAMP]), 8, {}, RAMP.tolist()),
+    "colour": (COLOURS, 8, {}, [[76, 150, 29, 90]]),
+    "colour of 12 bits": (DEEP, 12, {}, [[0, 64, 255]]),
     "run lengths": (RAMP, 8, {"compress": RLELossless}, RAMP.tolist()),
 }
 
@@ -279,7 +234,7 @@ def test_a_damaged_file_gives_an_image_or_one_line(tmp_path):
     Image.fromarray(picture()).save(tmp_path / "grey.jpg")
     save_dicom(tmp_path / "rle.dcm", picture(), compress=RLELossless)
     save_dicom(tmp_path / "window.dcm", picture().astype(np.uint16), bits=12, **WINDOW)
-    rng, outcomes = np.random.default_rng(0), {"image": 0, "error": 0}
+    rng, images, errors = np.random.default_rng(0), 0, 0
     for path in sorted(tmp_path.iterdir()):
         content = path.read_bytes()
         path.write_bytes(content[: len(content) // 2])
@@ -293,12 +248,11 @@ def test_a_damaged_file_gives_an_image_or_one_line(tmp_path):
             path.write_bytes(broken)
             for read in (header, lambda p: read_gray(p, near=8)):
                 try:
-                    read(path)
-                    outcomes["image"] += 1
+                    images += read(path) is not None
                 except PnlocError as error:
                     assert str(error).startswith(f"{path}: ") and "\n" not in str(error)
-                    outcomes["error"] += 1
-    assert min(outcomes.values()) > 150
+                    errors += 1
+    assert min(images, errors) > 150
 
 
 @pytest.mark.parametrize("side", [11_000, 60_000, 2_000_000])

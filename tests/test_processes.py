@@ -29,16 +29,8 @@ def trained(folder, module=None, epochs=3, spoil=False):
         return {"fit": error / (0.0 if spoil and parallel.index() == 1 else 1.0)}
 
     schedule = Schedule(epochs, len(data), 1e-2, 0.0)
-    history = fit(
-        module,
-        lambda epoch: data,
-        losses,
-        schedule,
-        folder=folder,
-        fingerprint="f",
-        seed=0,
-        shared=True,
-    )
+    place = {"folder": folder, "fingerprint": "f", "seed": 0}
+    history = fit(module, lambda epoch: data, losses, schedule, **place, shared=True)
     torch.save(module.state_dict(), folder / f"weights-{parallel.index()}.pt")
     return history["loss"].tolist()
 
@@ -94,10 +86,8 @@ def test_a_loss_that_is_not_finite_in_one_process_ends_them_all(tmp_path):
 
 
 def parts(folder):
-    assert (
-        parallel.part((torch.arange(7), list("abcdefg")))[1]
-        == list("abcdefg")[parallel.index() :: 3]
-    )
+    letters = list("abcdefg")
+    assert parallel.part((torch.arange(7), letters))[1] == letters[parallel.index() :: 3]
     assert len(parallel.part((torch.arange(2),))[0]) == 2, "too few for a row each"
     assert parallel.agree(f"from {parallel.index()}") == "from 0"
 
@@ -118,9 +108,7 @@ def stages(folder):
         return write
 
     first, _ = cache.stage("first", 1, make=make("first"))
-    assert (first / "done.json").exists(), (
-        "the others wait for the files of the one that makes them"
-    )
+    assert (first / "done.json").exists(), "the others wait for the one that makes it"
     cache.stage("second", 1, make=make("second"), together=True)
     cache.stage("second", 1, make=make("second"), together=True)
     assert not parallel.shared(), "on CPUs one process trains"
