@@ -126,7 +126,7 @@ def drop_broken(records: Records, reasons: dict[str, str]) -> Records:
 
 
 def split_digest(records: Records) -> str:
-    """16 hexadecimal digits that depend on the splits alone: SHA-256 of sorted 'image<tab>split'."""
+    """16 hexadecimal digits of the splits alone: SHA-256 of sorted 'image<tab>split'."""
     lines = sorted(records.images["image"] + "\t" + records.images["split"])
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 

@@ -35,8 +35,7 @@ _UNKNOWN = {"study": "", "view": "", "sex": "", "age": np.nan, "label": np.nan, 
 def walk(folder: Path, suffixes: tuple[str, ...]) -> list[str]:
     """Paths of all files with one of some suffixes, in any case: relative to `folder`, sorted.
 
-    Links to folders are followed, each folder once, so that a set may lie on several disks and a
-    loop ends.
+    Links to folders are followed, each folder once: a set may lie on several disks, a loop ends.
     """
     paths, visited = [], set()
     for root, folders, names in os.walk(folder, followlinks=True):
