@@ -1,4 +1,7 @@
-"""`python -m bench [NAME...]`: run some or all benchmarks, print their tables and keep them under artifacts/bench/."""
+"""`python -m bench [NAME...]`: run some or all benchmarks, print and keep their tables.
+
+They are kept under artifacts/bench/.
+"""
 
 import sys
 from importlib import import_module

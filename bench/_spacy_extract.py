@@ -1,8 +1,10 @@
-"""Run inside the benchmark's own environment: attributes of texts by spaCy with negspacy, with the same vocabulary as ours.
+"""Attributes of texts by spaCy with negspacy, with the same vocabulary as ours.
 
-`python _spacy_extract.py IN.json OUT.json`: IN holds a list of texts, OUT gets {"seconds", "attributes": [[...], ...]}. Targets are the words that our
-lexicon tags as findings, and 'airspace disease' and its like; attributes are those of all words of a sentence that has a
-target which negspacy (termset 'en_clinical') does not negate: the library knows negations and leaves what modifies what to its user.
+Run inside the benchmark's own environment: `python _spacy_extract.py IN.json OUT.json`. IN holds a
+list of texts, OUT gets {"seconds", "attributes": [[...], ...]}. Targets are the words that our
+lexicon tags as findings, and 'airspace disease' and its like; attributes are those of all words of
+a sentence that has a target which negspacy (termset 'en_clinical') does not negate: the library
+knows negations and leaves what modifies what to its user.
 """
 
 import json

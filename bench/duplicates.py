@@ -1,4 +1,7 @@
-"""Finding the same image twice: the search by bands against comparing all hashes with all, and its time for 100,000 images."""
+"""Finding the same image twice: the search by bands against comparing all hashes with all.
+
+Also the time of that search for 100,000 images.
+"""
 
 import time
 

@@ -1,8 +1,10 @@
-"""The explorer: milliseconds from a change to the picture that shows it, in Chromium, beside drawing the same picture with matplotlib.
+"""The explorer, in Chromium: milliseconds from a change to the picture that shows it.
 
-A study is generated: 20 regions, 48 words, all attributes, a picture of 384 x 384. A change in the view ends when the frame that shows it has been
-painted (two animation frames, so that 17 to 33 ms of it are waiting). An image of one's own is read by untrained networks of the demo's size,
-whose time is that of trained ones; it ends where the view has been given its values. Without Chromium and playwright only that is measured.
+They stand beside drawing the same picture with matplotlib. A study is generated: 20 regions, 48
+words, all attributes, a picture of 384 x 384. A change in the view ends when the frame that shows
+it has been painted (two animation frames, so that 17 to 33 ms of it are waiting). An image of one's
+own is read by untrained networks of the demo's size, whose time is that of trained ones; it ends
+where the view has been given its values. Without Chromium and playwright only that is measured.
 """
 
 import io
@@ -38,18 +40,24 @@ BAR, REPEATS, REGIONS, WORDS = 150.0, 15, 20, 48
 STARTS = {source: (0.5, 2) for source in SOURCES}
 # What is done in the page, k counting the repeats; each time to another value than the last one.
 CHANGES = {
-    "hover a word": "panel().querySelectorAll('button.pnloc-word')[K % 48].dispatchEvent(new Event('mouseenter'))",
+    "hover a word": "panel().querySelectorAll('button.pnloc-word')[K % 48]"
+    ".dispatchEvent(new Event('mouseenter'))",
     "choose a word": "panel().querySelectorAll('button.pnloc-word')[K % 48].click()",
     "choose an attribute": "panel().querySelectorAll('button.pnloc-attribute')[K % 20].click()",
     "move the threshold": "turn('[aria-label^=threshold]', 0.05 + 0.05 * (K % 19), 'input')",
     "change the number of boxes": "turn('[aria-label^=number]', 1 + K % 5, 'input')",
-    "switch to Grad-CAM and back": "document.querySelectorAll('.pnloc-by-cam, .pnloc-by-detector')[K % 2].click()",
+    "switch to Grad-CAM and back": "document"
+    ".querySelectorAll('.pnloc-by-cam, .pnloc-by-detector')[K % 2].click()",
     "choose another study": "turn('[aria-label=study]', K % 6, 'change')",
     "compare with another study": "turn('[aria-label^=compare]', K % 6, 'change')",
 }
 TIMED = """async () => {
   const panel = () => document.querySelector('.pnloc-panel');
-  const turn = (which, value, name) => { const e = document.querySelector(which); e.value = value; e.dispatchEvent(new Event(name)); };
+  const turn = (which, value, name) => {
+    const e = document.querySelector(which);
+    e.value = value;
+    e.dispatchEvent(new Event(name));
+  };
   const frame = () => new Promise(requestAnimationFrame), found = [];
   for (let K = 0; K < REPEATS; K++) {
     await frame();
@@ -100,7 +108,7 @@ def drawn(one: Study) -> bytes:
 
 
 def own_image(folder: Path) -> Callable[[], object]:
-    """What happens to an image of one's own, 1024 x 1024, from the file to the values that are drawn."""
+    """What happens to an image of one's own, 1024 x 1024, from the file to the values drawn."""
     demo = preset("demo")
     vectors = WordVectors(["", "right"], np.zeros((2, demo.words.size), dtype=np.float32))
     detector = Detector(demo.detector).eval()
@@ -129,7 +137,7 @@ def milliseconds(work: Callable[[], object]) -> float:
 
 
 def in_chromium() -> dict[str, list[float]]:
-    """Milliseconds of each change, REPEATS times; empty where there is no Chromium or playwright."""
+    """Milliseconds of each change, REPEATS times; empty without Chromium or playwright."""
     found = next(
         filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
     )

@@ -1,7 +1,7 @@
-"""Decoding: a large JPEG at model size, beside a full decode and beside the bare reduced decode; and threads, beside one.
+"""Decoding: a large JPEG at model size, beside a full decode and beside the bare reduced decode.
 
-The file is generated: 2544 x 3056 pixels, about 1.6 MB, as in MIMIC-CXR-JPG; bounds are those of the entropy decoder, which no reduced scale
-spares.
+Threads are measured beside one, too. The file is generated: 2544 x 3056 pixels, about 1.6 MB, as in
+MIMIC-CXR-JPG; bounds are those of the entropy decoder, which no reduced scale spares.
 """
 
 import tempfile
@@ -52,7 +52,10 @@ def bare(path: Path) -> np.ndarray:
 
 
 def _fastest(*functions) -> list[float]:
-    """Milliseconds of each function, the least of REPEATS turns; they take turns, so that a busy machine is fair."""
+    """Milliseconds of each function, the least of REPEATS.
+
+    They take turns, so that a busy machine is fair.
+    """
     times = np.full((REPEATS, len(functions)), np.inf)
     for turn in range(REPEATS):
         for k, function in enumerate(functions):
@@ -73,7 +76,7 @@ def _training(seconds: float) -> int:
 
 
 def _overlapped(paths: list[Path]) -> float:
-    """Seconds for decoding, with one thread ahead, while as long a computation runs between two images."""
+    """Seconds for decoding, one thread ahead, while as long a computation runs between images."""
     share = _alone(paths) / len(paths)
     started = time.perf_counter()
     for _ in load_all(paths, SIDE, workers=1):

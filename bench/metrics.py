@@ -1,7 +1,9 @@
-"""The bootstrap of the localization table: all samples as one product of matrices, beside a loop that measures every sample anew.
+"""The bootstrap of the localization table: all samples as one product of matrices, beside a loop.
 
-The loop draws patients and sums what each image gives, as one would write it first; COCO's average precision it takes from the reference code, pycocotools.
-Both sides start from the same matched boxes or per-image values, so that drawing and summing is what is compared.
+The loop measures every sample anew: it draws patients and sums what each image gives, as one would
+write it first; COCO's average precision it takes from the reference code, pycocotools. Both sides
+start from the same matched boxes or per-image values, so that drawing and summing is what is
+compared.
 """
 
 import contextlib
@@ -21,7 +23,7 @@ LOOPED, JUDGED = 100, 4  # samples that the slow sides are timed on
 
 
 def scene(seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, str], list[str]]:
-    """Predictions, true boxes, patients and negatives of the size of a test set of the preset `demo`."""
+    """Predictions, true boxes, patients and negatives, as many as in a test set of `demo`."""
     rng = np.random.default_rng(seed)
     names = [f"{n:04d}" for n in range(IMAGES + NEGATIVES)]
     owners = {name: f"p{rng.integers(PATIENTS):03d}" for name in names}

@@ -1,8 +1,11 @@
-"""The report reader beside negspacy (NegEx on spaCy): same OpenI reports, same vocabulary, same measure; speed and agreement.
+"""The report reader beside negspacy (NegEx on spaCy): speed and agreement.
 
-spaCy and negspacy live in an environment of their own, `artifacts/bench/negspacy/`, made here where it is missing; where pip cannot fetch
-them, our own figures stand alone and a line says so. Quality goes to `artifacts/bench/reports_quality.csv`: micro F1 per group on the
-development reports (even numbers) with an opacity coded in the lung. Speed is on all development reports, in processor time of one core.
+OpenI reports, vocabulary and measure are the same for both. spaCy and negspacy live in an
+environment of their own, `artifacts/bench/negspacy/`, made here where it is missing; where pip
+cannot fetch them, our own figures stand alone and a line says so. Quality goes to
+`artifacts/bench/reports_quality.csv`: micro F1 per group on the development reports (even numbers)
+with an opacity coded in the lung. Speed is on all development reports, in processor time of one
+core.
 """
 
 import json
@@ -31,7 +34,7 @@ BARS = {"side": 0.93, "zone": 0.93, "kind": 0.91, "severity": 0.91}
 
 
 def run() -> pd.DataFrame:
-    """Reports per second, seconds of a report of 1 MB, and F1 per group on the development reports."""
+    """Reports per second, seconds of a 1 MB report, F1 per group on the development reports."""
     development = mesh.half(openi.read(None).reports, odd=False)
     texts = development["text"].tolist()
     ours = len(texts) / min(
@@ -103,7 +106,7 @@ def _seconds(work) -> float:
 
 
 def _environment() -> Path | None:
-    """Python of the environment with negspacy, made where it is missing; None where it cannot be made."""
+    """Python of the environment with negspacy, made if missing; None where it cannot be made."""
     folder = HERE / "negspacy"
     python, done = folder / "bin" / "python", folder / "installed"
     if done.exists():
@@ -127,7 +130,8 @@ def _environment() -> Path | None:
         if made.returncode:
             reason = (made.stderr.strip().splitlines() or ["no message"])[-1]
             print(
-                f"reports: no comparison with negspacy, its environment could not be made ({reason})",
+                "reports: no comparison with negspacy, "
+                f"its environment could not be made ({reason})",
                 flush=True,
             )
             return None

@@ -1,8 +1,10 @@
-"""The tables of MIMIC-CXR-JPG at their full size, 377,110 rows, joined by the reader: seconds and peak memory.
+"""The tables of MIMIC-CXR-JPG at full size, 377,110 rows, joined: seconds and peak memory.
 
-A tree is generated with everything that the reader opens: the three gzipped tables, one (empty) file per image, which the reader lists but
-never opens, and one report per study: 600,000 small files, which go into memory (/dev/shm) where the system has room for them there, since
-their writing is not what is measured. The reader runs in a process of its own, whose peak memory is what the system says of it.
+A tree is generated with everything that the reader opens: the three gzipped tables, one (empty)
+file per image, which the reader lists but never opens, and one report per study: 600,000 small
+files, which go into memory (/dev/shm) where the system has room for them there, since their writing
+is not what is measured. The reader runs in a process of its own, whose peak memory is what the
+system says of it.
 """
 
 import json
@@ -30,7 +32,10 @@ started, busy = time.perf_counter(), time.process_time()
 records = mimic_cxr.read(Path(sys.argv[1]))
 seconds, busy = time.perf_counter() - started, time.process_time() - busy
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
-print(json.dumps({"seconds": seconds, "busy": busy, "gib": peak, "counts": records.counts, "reports": len(records.reports)}))
+print(json.dumps({
+    "seconds": seconds, "busy": busy, "gib": peak,
+    "counts": records.counts, "reports": len(records.reports),
+}))
 """
 
 
@@ -115,7 +120,10 @@ def run() -> pd.DataFrame:
         or found["counts"]["quarantined"]
     ):
         raise RuntimeError(f"the generated tree was not read whole: {found}")
-    what = f"MIMIC-CXR-JPG, {IMAGES} rows, {found['counts']['used']} frontal images, {found['reports']} reports"
+    what = (
+        f"MIMIC-CXR-JPG, {IMAGES} rows, {found['counts']['used']} frontal images, "
+        f"{found['reports']} reports"
+    )
     rows = [
         (
             f"{what}: read",

@@ -1,9 +1,10 @@
-"""Training and inference against their alternatives: the stock RetinaNet, the detector alone, waiting for data.
+"""Training and inference beside the stock RetinaNet and the detector alone; waiting for data.
 
-Generated images (noise with bright ellipses in every other one) with reports from the demo's own writer, weights as initialised: speed does
-not depend on them. Ours is the `demo` preset as it is trained, torchvision's is RetinaNet on a ResNet-18 with a 256-channel pyramid at the same size. Both take grey
-images to losses or to boxes, with the same number of proposals; each time is the least of several repeats. With and without attention, boxes come
-from the same grouping step.
+Generated images (noise with bright ellipses in every other one) with reports from the demo's own
+writer, weights as initialised: speed does not depend on them. Ours is the `demo` preset as it is
+trained, torchvision's is RetinaNet on a ResNet-18 with a 256-channel pyramid at the same size. Both
+take grey images to losses or to boxes, with the same number of proposals; each time is the least of
+several repeats. With and without attention, boxes come from the same grouping step.
 """
 
 import time
@@ -104,7 +105,7 @@ def run() -> pd.DataFrame:
 
 
 def pictures(count: int) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Grey images uint8 [N, S, S] and the boxes of their bright ellipses, none in every other image."""
+    """Grey images uint8 [N, S, S] and the boxes of their ellipses, none in every other image."""
     rng = np.random.default_rng(0)
     images = rng.integers(30, 120, (count, SIDE, SIDE)).astype(np.float32)
     y, x = np.mgrid[:SIDE, :SIDE]
@@ -119,7 +120,10 @@ def pictures(count: int) -> tuple[np.ndarray, list[np.ndarray]]:
 
 
 def least(works: list[Callable[[], object]], repeats: int = REPEATS) -> list[float]:
-    """The least time of each work in seconds, after one unmeasured round; they take turns, so that load hits them alike."""
+    """The least time of each work in seconds, after one unmeasured round.
+
+    They take turns, so that load hits them alike.
+    """
     times = [[] for _ in works]
     for number in range(repeats + 1):
         for work, found in zip(works, times, strict=True):
@@ -151,7 +155,10 @@ def detector_step(model: Detector, images: np.ndarray, boxes: list[np.ndarray]) 
 
 
 def stock_retinanet() -> torch.nn.Module:
-    """torchvision's RetinaNet with a ResNet-18 pyramid of 256 channels, strides 8 to 128, for square images of SIDE."""
+    """torchvision's RetinaNet for square images of SIDE.
+
+    A ResNet-18 pyramid of 256 channels, strides 8 to 128.
+    """
     from torchvision.models.detection import RetinaNet
     from torchvision.models.detection.anchor_utils import AnchorGenerator
     from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
@@ -181,7 +188,7 @@ def stock_retinanet() -> torch.nn.Module:
 
 
 def stock_step(model: torch.nn.Module, images: np.ndarray, boxes: list[np.ndarray]) -> None:
-    """The same batch through the stock network, in the same precision and after the same augmentation."""
+    """The same batch through the stock network, with the same precision and augmentation."""
     moved, found = augment(
         torch.from_numpy(images[:BATCH])[:, None], boxes[:BATCH], np.random.default_rng(1)
     )
@@ -220,7 +227,10 @@ def many(regions: Regions, count: int) -> Regions:
 
 
 def written(count: int) -> list[str]:
-    """Reports of made-up cases, as the preset's own are written: as many with opacities, as many words, as often the same ones."""
+    """Reports of made-up cases, as the preset's own are written.
+
+    As many with opacities, as many words, as often the same ones.
+    """
     rng, shape = np.random.default_rng(0), np.zeros((0, 0), dtype=bool)
 
     def opacity() -> Finding:
@@ -239,7 +249,10 @@ def written(count: int) -> list[str]:
 
 
 def attention(regions: Regions) -> tuple[torch.nn.Module, float, tuple]:
-    """The text attention trained on these regions: the model, seconds per image and epoch, its share of waiting for data."""
+    """The text attention trained on these regions.
+
+    Gives the model, seconds per image and epoch, its share of waiting for data.
+    """
     import tempfile
 
     texts = written(len(regions))
@@ -278,7 +291,10 @@ def attention(regions: Regions) -> tuple[torch.nn.Module, float, tuple]:
 
 
 def detector_waiting(images: np.ndarray, boxes: list[np.ndarray]) -> tuple:
-    """Seconds waited for batches, seconds of training, the unit and their ratio, for the detector as it is trained."""
+    """Waiting for data, for the detector as it is trained.
+
+    Seconds waited for batches, seconds of training, the unit and their ratio.
+    """
     import tempfile
     from dataclasses import replace
 
@@ -299,7 +315,11 @@ def detector_waiting(images: np.ndarray, boxes: list[np.ndarray]) -> tuple:
 
 
 def measured(work: Callable[[], object]) -> tuple[tuple, object]:
-    """Run a training; seconds that its loop waited for batches, seconds of its steps, the unit, their ratio; its result."""
+    """Run a training and measure it.
+
+    Gives the seconds that its loop waited for batches, those of its steps, the unit and their
+    ratio; and the result of the training.
+    """
     waited, spent = [], []
     ahead, step = train._ahead, train._step
 

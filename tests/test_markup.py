@@ -6,7 +6,10 @@ from html import unescape
 from pnloc.reports.findings import ASSERTIONS
 from pnloc.view import markup
 
-TEXT = "INDICATION: Pneumonia?\nFINDINGS: Patchy opacity in the right base, 5 < 6 & <b>. No consolidation on the left."
+TEXT = (
+    "INDICATION: Pneumonia?\nFINDINGS: Patchy opacity in the right base, 5 < 6 & <b>. "
+    "No consolidation on the left."
+)
 
 
 def plain(html: str) -> str:

@@ -1,4 +1,7 @@
-"""Reports: sections, findings and their assertion, whose attributes are whose; `readings.csv` has sentences."""
+"""Reports: sections, findings, their assertion, whose attributes are whose.
+
+`readings.csv` has sentences.
+"""
 
 import csv
 import io
@@ -44,7 +47,7 @@ def test_a_sentence_is_read_as_a_radiologist_would(row):
     assert bool(asserting_words(sentence)) == bool(current)
 
 
-# Sections and sentences -----------------------------------------------------------------------------
+# Sections and sentences ---------------------------------------------------------------------------
 
 
 def test_sections_go_by_upper_case_headers():
@@ -109,7 +112,7 @@ def test_cues_reach_far_but_not_without_end():
     assert assertions("No " + "very " * 200 + "patchy opacity.") == ["affirmed"]
 
 
-# What a report as a whole says ----------------------------------------------------------------------
+# What a report as a whole says --------------------------------------------------------------------
 
 
 def test_an_empty_text_is_not_known_and_a_silent_one_is_negative():
@@ -175,7 +178,7 @@ def test_the_command_reads_files_and_standard_input_and_names_what_it_cannot_rea
     assert "none.txt: No such file" in errors[1]
 
 
-# Any text -------------------------------------------------------------------------------------------
+# Any text -----------------------------------------------------------------------------------------
 
 PIECES = (
     "No|opacity|opacities|density|ground-glass|left|bases|patchy|and|or|,|/|;|in|with|there is|"

@@ -1,4 +1,4 @@
-"""Sentences: Punkt's decisions, its parameters learnt from a corpus and stored; glued full stops; spans."""
+"""Sentences: Punkt's decisions, its parameters learnt and stored; glued full stops; spans."""
 
 import numpy as np
 import pytest

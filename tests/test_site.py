@@ -1,4 +1,7 @@
-"""The built book: complete, small, described, free of anything external or credentialed; what made a page."""
+"""The built book: complete, small, described, free of anything external or credentialed.
+
+And what made a page.
+"""
 
 import json
 
@@ -124,7 +127,7 @@ def test_a_browser_that_prints_nothing_is_an_error_with_its_last_words(tmp_path,
         site.pdf(tmp_path / "index.html", tmp_path / "book.pdf")
 
 
-# What made a page -----------------------------------------------------------------------------------
+# What made a page ---------------------------------------------------------------------------------
 
 VERSIONS = {"torch": "2.6.0", "scipy": "1"}
 MADE = {"pnloc": "0.1.0", "python": "3.12.1", "commit": "0123456789abcdef+", "packages": VERSIONS}

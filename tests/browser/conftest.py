@@ -1,4 +1,7 @@
-"""A real Chromium, the built book and real Jupyter servers. What is not there is skipped, with the command that makes it."""
+"""A real Chromium, the built book and real Jupyter servers.
+
+What is not there is skipped, with the command that makes it.
+"""
 
 import os
 import shutil
@@ -23,7 +26,10 @@ TOKEN = "for-the-tests"
 
 
 class Watched:
-    """What a page says and asks for that it should not: errors of its scripts, pictures that fail, requests that leave the site."""
+    """What a page says and asks for that it should not.
+
+    Errors of its scripts, pictures that fail, requests that leave the site.
+    """
 
     def __init__(self, page, home: str = "file:") -> None:
         self.page, self.errors, self.left = page, [], []
@@ -102,7 +108,7 @@ def site() -> Path:
 
 @pytest.fixture(scope="session")
 def workplace(tmp_path_factory) -> Path:
-    """A folder with notebook 8, set to the smoke preset and the results that `make book PRESET=smoke` left."""
+    """A folder with notebook 8 at the smoke preset and the results of `make book PRESET=smoke`."""
     if not (ROOT / "artifacts" / "smoke" / "tables" / "choices.csv").exists():
         pytest.skip("no results of the smoke preset: make book PRESET=smoke")
     import papermill
@@ -117,7 +123,7 @@ def workplace(tmp_path_factory) -> Path:
 
 @contextmanager
 def serving(folder: Path, *command: str) -> Iterator[str]:
-    """A Jupyter server in a folder of its own settings, ended with all its kernels; gives its address."""
+    """A Jupyter server in its own settings folder, ended with its kernels; gives its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -1,4 +1,7 @@
-"""Notebook 8 in a real JupyterLab, in Notebook 7 and served by Voila: a word is chosen, an image is loaded, a broken one is refused."""
+"""Notebook 8 in a real JupyterLab, in Notebook 7 and served by Voila.
+
+A word is chosen, an image is loaded, a broken one is refused.
+"""
 
 import json
 from importlib.util import find_spec
@@ -40,7 +43,10 @@ def live(request, workplace, opened):
 
 def run_all(page) -> None:
     """Choose 'Run All Cells' once the kernel is there, and again while no cell has begun."""
-    begun = "Array.from(document.querySelectorAll('.jp-InputPrompt')).some(p => /\\[[*0-9]+\\]/.test(p.textContent))"
+    begun = (
+        "Array.from(document.querySelectorAll('.jp-InputPrompt'))"
+        ".some(p => /\\[[*0-9]+\\]/.test(p.textContent))"
+    )
     page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=LOADED)
     page.wait_for_selector(
         ":is(.jp-Toolbar-kernelName, .jp-KernelName):has-text('Python 3')", timeout=LOADED
@@ -56,13 +62,14 @@ def run_all(page) -> None:
 
 
 def show(page) -> None:
-    """Scroll until the view is there: JupyterLab keeps cells that are out of sight out of the page."""
+    """Scroll until the view is there: JupyterLab keeps cells that are out of sight off the page."""
     panel = page.locator(".pnloc-view .pnloc-panel").first
     for _ in range(LOADED // 500):
         if panel.is_visible():
             return panel.scroll_into_view_if_needed()
         page.evaluate(
-            "document.querySelectorAll('.jp-WindowedPanel-outer').forEach(e => e.scrollTo(0, e.scrollHeight))"
+            "document.querySelectorAll('.jp-WindowedPanel-outer')"
+            ".forEach(e => e.scrollTo(0, e.scrollHeight))"
         )
         page.wait_for_timeout(500)
     raise AssertionError(

@@ -7,8 +7,14 @@ from book._ext.check import toc
 from .conftest import ROOT
 
 PAGES = toc(ROOT / "book" / "_toc.yml")
-BROKEN = "Array.from(document.images).filter(i => i.complete && i.naturalWidth === 0).map(i => i.src.slice(0, 120))"
-ALTLESS = "Array.from(document.querySelectorAll('article img')).filter(i => !i.alt).map(i => i.src.slice(0, 120))"
+BROKEN = (
+    "Array.from(document.images).filter(i => i.complete && i.naturalWidth === 0)"
+    ".map(i => i.src.slice(0, 120))"
+)
+ALTLESS = (
+    "Array.from(document.querySelectorAll('article img')).filter(i => !i.alt)"
+    ".map(i => i.src.slice(0, 120))"
+)
 WIDER = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
 
@@ -43,7 +49,7 @@ def test_a_page_fits_a_phone_and_its_text_stands_out(site, opened, name, dark):
 
 
 def luminance(colour: list[float]) -> float:
-    """0 black to 1 white, of red, green and blue from 0 to 255; good enough to tell dark from light."""
+    """0 black to 1 white, of red, green and blue up to 255; good enough to tell dark from light."""
     return (0.2126 * colour[0] + 0.7152 * colour[1] + 0.0722 * colour[2]) / 255
 
 

@@ -5,7 +5,10 @@ import re
 
 import pytest
 
-SHADES = "Array.from(document.querySelectorAll('.pnloc-panel:first-child .pnloc-region')).map(r => r.style.fillOpacity)"
+SHADES = (
+    "Array.from(document.querySelectorAll('.pnloc-panel:first-child .pnloc-region'))"
+    ".map(r => r.style.fillOpacity)"
+)
 KEPT = ".pnloc-panel:first-child .pnloc-kept rect"
 
 
@@ -129,11 +132,13 @@ def test_it_reads_in_the_dark_as_in_the_light(site, opened):
         page = opened(f"file://{site}/pages/08_explorer.html", dark=dark).page
         page.wait_for_selector(".pnloc-panel")
         colour, ground = page.evaluate(
-            "[getComputedStyle(document.querySelector('.pnloc-report')).color, getComputedStyle(document.body).backgroundColor]"
+            "[getComputedStyle(document.querySelector('.pnloc-report')).color, "
+            "getComputedStyle(document.body).backgroundColor]"
             ".map(c => c.match(/[0-9.]+/g).slice(0, 3).map(Number).reduce((a, b) => a + b) / 3)"
         )
         assert abs(colour - ground) > 120, (dark, colour, ground)
         behind = page.evaluate(
-            "getComputedStyle(document.querySelector('.text_html:has(.pnloc-view)')).backgroundColor"
+            "getComputedStyle(document.querySelector('.text_html:has(.pnloc-view)'))"
+            ".backgroundColor"
         )
         assert behind == "rgba(0, 0, 0, 0)", "the view stands on the ground of the page"
