@@ -156,8 +156,16 @@ class CrossAttention(nn.Module):
         return joint / likelihood.unsqueeze(-1) * real.unsqueeze(-1), likelihood
 
     def match(self, batch: Batch, regions: Tensor | None = None) -> Tensor:
-        """score [B reports, B images], as in the equations; 0 for reports without words."""
-        return self.match_groups(batch, regions, 1)[0]
+        """score [B reports, B images], as in the equations; 0 for reports without words.
+
+        Training takes the same numbers from `match_groups`, which needs far less memory.
+        """
+        v = self.encode_regions(batch.features) if regions is None else regions
+        t, real = self.encode_words(batch.words), batch.words >= 0
+        alpha = self.attend(t[:, None], v[None], batch.log_scores[None], batch.valid[None])
+        c = torch.einsum("ijwr,jrd->ijwd", alpha, v)
+        cosine = F.cosine_similarity(t[:, None], c, dim=-1) * real[:, None]
+        return cosine.sum(-1) / real.sum(1, keepdim=True).clamp_min(1)
 
     def match_groups(self, batch: Batch, regions: Tensor | None, groups: int) -> Tensor:
         """The same within G groups of b consecutive studies: [G, b reports, b images].
