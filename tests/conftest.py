@@ -20,14 +20,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def smoke(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+def shared(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A temporary folder that all workers have in common."""
+    base = tmp_path_factory.getbasetemp()
+    return base if worker_id == "master" else base.parent
+
+
+@pytest.fixture(scope="session")
+def smoke(shared: Path) -> Path:
     """Artifacts of a finished smoke run, which is in the folder `smoke`.
 
     All workers share it: one makes a stage while the others wait for it.
     """
     from pnloc.cli import main
 
-    base = tmp_path_factory.getbasetemp()
-    folder = (base if worker_id == "master" else base.parent) / "artifacts"
+    folder = shared / "artifacts"
     assert main(["train", "--preset", "smoke", "--artifacts", str(folder)]) == 0
     return folder

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from filelock import FileLock
 
 from experiments import arms, pooling
 from experiments import text_gain as experiment
@@ -175,10 +176,13 @@ def command(folder) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """The small plan, run by the command line."""
-    folder = tmp_path_factory.mktemp("experiment")
-    assert main(command(folder)) == 0
+def finished(shared):
+    """The small plan, run by the command line, once for all workers."""
+    folder = shared / "experiment"
+    folder.mkdir(exist_ok=True)
+    with FileLock(folder / "lock"):
+        if not (folder / "out" / "experiment.json").exists():
+            assert main(command(folder)) == 0
     return folder
 
 

@@ -33,6 +33,7 @@ from pnloc.run.run import Run
 BLIND = ("fixed-boxes", "heat-map")
 METHODS = (*BLIND, "detector-top", "detector", "detector-mask")
 COLUMNS = ["dataset", "method", "metric", "threshold", *metrics.ESTIMATE]
+DIFFERENCES = ["dataset", "method", "against", "metric", *metrics.ESTIMATE, "p"]
 SHOWN = {
     "miou": "union IoU",
     "acc@0.3": "acc, T .3",
@@ -178,7 +179,7 @@ def tables(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
     truth beside them.
     """
     if not run.preset.folds:
-        return pd.DataFrame(columns=COLUMNS), pd.DataFrame(columns=COLUMNS)
+        return tuple(pd.DataFrame(columns=columns) for columns in (COLUMNS, DIFFERENCES))
 
     def make() -> dict[str, pd.DataFrame]:
         return _tables(run)
