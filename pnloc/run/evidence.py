@@ -8,6 +8,7 @@
 Predictions are, per image, boxes [n, 4] in pixels of the square input and scores [n], best first.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -109,7 +110,7 @@ class Images:
         return [letterbox.boxes(as_boxes(b) * side) for letterbox, b, side in triples]
 
 
-class Evidence:
+class Evidence(ABC):
     """What a method says of n images, before the number of its boxes is chosen."""
 
     def choose(self, truth: list[np.ndarray]) -> tuple[Choice | HeatChoice | None, float]:
@@ -119,9 +120,9 @@ class Evidence:
         """
         return None, float("nan")
 
+    @abstractmethod
     def predictions(self, choice: Choice | HeatChoice | None) -> Boxes:
         """Boxes and scores per image."""
-        raise NotImplementedError
 
     def heat(self, choice: Choice | HeatChoice | None, number: int) -> np.ndarray | None:
         """The heat map [S, S] of one of the images, or None for a method without maps."""
