@@ -15,8 +15,6 @@ ACCURACY = {  # at T(IoU), for the pneumonia boxes of ChestX-ray8
 COHEN = {"pearson": 0.81, "r2": 0.60, "mae": 1.16}
 COHEN_DEVIATION = 0.04  # of the correlation
 BS_NET = 0.874
-# Senior against junior Brixia reader on the same collection, n=192 (Signoroni et al. 2021).
-BRIXIA_READERS = {"pearson": 0.868, "mae": 1.94}
 
 
 def lines() -> pd.DataFrame:
