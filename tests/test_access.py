@@ -20,9 +20,8 @@ from pnloc.errors import PnlocError
 from pnloc.view import figures, markup
 from pnloc.view import guard as display
 
-IMAGES = pd.DataFrame(
-    {"image": ["02aa804e-bde0afdd"], "patient": ["mimic:10000032"], "study": ["s50414267"]}
-)
+ROW = ("02aa804e-bde0afdd", "mimic:10000032", "s50414267")
+IMAGES = pd.DataFrame([ROW], columns=["image", "patient", "study"])
 IMAGE = np.full((8, 8), 90, dtype=np.uint8)
 REPORT = "There is a new patchy opacity in the right lower lobe, concerning for pneumonia."
 
@@ -61,7 +60,7 @@ def test_an_image_keeps_its_class_in_its_parts_and_what_is_computed_from_it():
     assert access.of(access.tag("a report", "generated")) == "generated"
 
 
-def test_what_has_no_class_of_its_own_is_credentialed_once_such_a_set_is_held_and_only_then():
+def test_untagged_data_count_as_credentialed_only_while_a_credentialed_set_is_loaded():
     assert access.of(IMAGE) == "" and access.of("text") == ""
     records("open")
     assert access.of(IMAGE) == ""
@@ -70,7 +69,7 @@ def test_what_has_no_class_of_its_own_is_credentialed_once_such_a_set_is_held_an
     assert access.of(access.tag(IMAGE, "open")) == "open"
 
 
-def test_names_are_found_in_paths_before_suffixes_and_without_the_name_of_their_set():
+def test_names_are_recognised_in_paths_with_a_suffix_and_without_the_prefix_of_their_set():
     access.hold("mimic", IMAGES)
     texts = "x/02aa804e-bde0afdd.jpg", "<td>mimic:10000032</td>", "patient 10000032", "s50414267"
     assert all(map(access.named, texts))
@@ -147,9 +146,7 @@ SHOWING = {
     "printed": "print(run.sets.records(name).images['patient'].iloc[0])",
     "quoted": "print('Quoting:', next(t for t in run.sets.texts(name) if len(t) > 160)[20:160])",
 }
-COUNTED = (
-    "run.sets.records(name).images.groupby(['split', 'view']).size().reset_index(name='images')"
-)
+COUNTED = "run.sets.records(name).images.groupby(['split', 'view']).size().to_frame('images')"
 
 
 @pytest.fixture(scope="module")

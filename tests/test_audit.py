@@ -129,12 +129,8 @@ def test_without_a_mapping_a_test_image_in_training_is_recognised_and_ends_with_
 def test_a_copy_under_another_patient_leaks_and_all_images_of_that_patient_are_left_out(
     data, check, tmp_path
 ):
-    rows = [
-        trees.study("a.png", 1),
-        trees.study("d.png", 9),
-        trees.study("e.png", 9),
-        trees.study("f.png", 10),
-    ]
+    patients = {"a.png": 1, "d.png": 9, "e.png": 9, "f.png": 10}
+    rows = [trees.study(name, patient) for name, patient in patients.items()]
     table(data / COVID / "metadata.csv", trees.COVID_HEADER, rows)
     images = data / COVID / "images"
     (images / "d.png").write_bytes((images / "a.png").read_bytes())
@@ -175,7 +171,7 @@ def test_links_are_followed_and_a_loop_ends_and_labels_may_name_nothing(data, ch
     assert any("4 image files are named by no row" in remark for remark in out["remarks"])
 
 
-def test_the_real_data_that_is_here(check):
+def test_the_downloaded_data(check):
     if not all((trees.DATA / name).is_dir() for name in (RSNA, NIH, COVID)):
         pytest.skip("not all public sets in ../shared/data beside the repository")
     status, out = check("--json", folder=trees.DATA)

@@ -22,10 +22,8 @@ def guess(text: str) -> np.ndarray:
 
 
 def test_training_boxes_are_relative_to_their_images_and_from_the_training_split():
-    images = pd.DataFrame(
-        [("a", 100, 50, "train"), ("b", 10, 10, "test"), ("c", 20, 40, "train")],
-        columns=["image", "width", "height", "split"],
-    )
+    sizes = [("a", 100, 50, "train"), ("b", 10, 10, "test"), ("c", 20, 40, "train")]
+    images = pd.DataFrame(sizes, columns=["image", "width", "height", "split"])
     rows = [("c", 2, 4, 10, 20), ("b", 0, 0, 5, 5), ("a", 10, 10, 50, 25), ("c", 0, 0, 20, 40)]
     boxes = pd.DataFrame(rows, columns=["image", "x1", "y1", "x2", "y2"])
     expected = [[0.1, 0.1, 0.5, 0.5], [0.1, 0.2, 0.5, 0.5], [0, 0, 1, 1]]
@@ -135,6 +133,5 @@ def test_every_rule_is_tried_on_every_layer_as_if_it_were_the_only_one():
     choices = heatmaps.candidates("16", "32")
     assert len(choices) == len({repr(c) for c in choices}) == 2 * (6 * 3 + 3)
     for choice, (boxes,) in heatmaps.every_choice([STEPS], ""):
-        assert all(
-            np.array_equal(*pair) for pair in zip(boxes, boxes_of(STEPS, choice), strict=True)
-        )
+        pairs = zip(boxes, boxes_of(STEPS, choice), strict=True)
+        assert all(np.array_equal(*pair) for pair in pairs)

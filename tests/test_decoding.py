@@ -24,7 +24,7 @@ def test_images_that_stay_move_to_the_front_in_their_order(monkeypatch):
     assert decode.to_the_front(pixels[:0], kept[:0]).shape == (0, 2, 2)
 
 
-def test_scratch_room_is_gone_afterwards_whatever_happens(tmp_path):
+def test_scratch_space_is_removed_even_after_an_error(tmp_path):
     with decode.scratch(tmp_path, 3, 4) as room:
         assert room.shape == (3, 4, 4) and len(list(tmp_path.iterdir())) == 1
     with decode.scratch(tmp_path, 0, 4) as room:

@@ -26,14 +26,12 @@ SIZE = demo.DemoSize(variants=5, rsna=12, mimic=16, chestxray8=6, covid=8, side=
 
 
 @pytest.fixture(scope="session")
-def tree(tmp_path_factory, worker_id) -> Path:
+def tree(shared) -> Path:
     """A small generated data folder, shared by all workers."""
-    base = tmp_path_factory.getbasetemp()
-    base = base if worker_id == "master" else base.parent
-    with FileLock(base / "demo.lock"):
-        if not (base / "demo").exists():
-            demo.generate(base / "demo", SIZE, seed=3, workers=1)
-    return base / "demo"
+    with FileLock(shared / "demo.lock"):
+        if not (shared / "demo").exists():
+            demo.generate(shared / "demo", SIZE, seed=3, workers=1)
+    return shared / "demo"
 
 
 @pytest.fixture(scope="module")
@@ -75,12 +73,13 @@ def named(text: str, group: str) -> set[str]:
 # The folder ---------------------------------------------------------------------------------------
 
 
-def test_the_same_seed_gives_the_same_files_whatever_the_number_of_workers(tree, tmp_path):
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_the_same_seed_gives_the_same_files_for_any_number_of_workers(tree, tmp_path):
     demo.generate(tmp_path / "again", SIZE, seed=3, workers=2)
-    first, second = (
-        {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-        for folder in (tree, tmp_path / "again")
-    )
+    first, second = map(contents, (tree, tmp_path / "again"))
     assert first == second and len(set(first.values())) == len(first), "no file twice"
     assert [p.name for p in tmp_path.iterdir()] == ["again"], "nothing else is left behind"
     assert read_json(tree / "rates.json") == RATES
@@ -362,7 +361,7 @@ def test_a_report_tells_what_it_reports_but_for_slips_and_omissions():
     assert 0.89 < agrees < 0.97 and 0.1 < hedged < 0.35 and 0.8 < full < 0.96
 
 
-def test_normals_assert_no_opacity_whatever_else_they_have():
+def test_reports_of_normal_cases_assert_no_opacity_even_with_other_findings():
     for seed in range(200):
         one, text, *_ = written(seed, 0)
         note = wording.note(one, np.random.default_rng(seed))

@@ -137,13 +137,13 @@ def test_p_values_are_of_the_same_comparisons_and_corrected_upwards(run, table):
 # The run -------------------------------------------------------------------------------------
 
 
-def test_a_second_run_repeats_nothing(smoke):
+def test_a_second_run_makes_no_stage_again(smoke):
     again = open_run("smoke", artifacts=str(smoke))
     results.tables(again)
     assert again.cache.ran == []
 
 
-def test_two_processes_make_the_tables_of_one(tmp_path, smoke, table):
+def test_two_processes_give_the_tables_of_one(tmp_path, smoke, table):
     """Everything after the detector anew, by the command in the book, with the same seed."""
     aside = shutil.ignore_patterns("tables", "predictions")
     shutil.copytree(smoke / "smoke", tmp_path / "smoke", ignore=aside)
@@ -153,14 +153,9 @@ def test_two_processes_make_the_tables_of_one(tmp_path, smoke, table):
     launch = "-m accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1"
     options = "--mixed_precision no --dynamo_backend no --main_process_port 0"
     train = ["-m", "pnloc", "train", "--preset", "smoke", "--artifacts", str(tmp_path)]
-    done = subprocess.run(
-        [sys.executable, *launch.split(), *options.split(), *train],
-        cwd=Path(__file__).parents[1],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [sys.executable, *launch.split(), *options.split(), *train]
+    place = {"cwd": Path(__file__).parents[1], "env": {**os.environ, "OMP_NUM_THREADS": "1"}}
+    done = subprocess.run(command, **place, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("checkpoint: ") == 1, "one process reports"
     for name in ("localization", "differences"):
@@ -171,7 +166,7 @@ def test_two_processes_make_the_tables_of_one(tmp_path, smoke, table):
     assert facts["environments"][used]["processes"] == 2
 
 
-def test_what_a_run_was_made_with_lies_beside_it(smoke):
+def test_a_run_records_its_configuration_stages_and_data(smoke):
     facts = read_json(smoke / "smoke" / "run.json")
     assert facts["preset"] == "smoke" and facts["seed"] == 0
     assert set(facts["stages"]) == set(pd.read_csv(smoke / "smoke" / "timing.csv")["stage"])

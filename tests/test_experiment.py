@@ -186,7 +186,7 @@ def finished(shared):
     return folder
 
 
-def test_the_tables_have_the_columns_of_the_kept_ones(finished):
+def test_the_tables_have_the_columns_of_the_published_results(finished):
     for path in (ROOT / "book" / "results").glob("*.csv"):
         table = pd.read_csv(finished / "out" / path.name)
         assert list(table) == list(pd.read_csv(path)), path.name
@@ -210,7 +210,7 @@ def test_a_difference_is_that_of_the_two_lines(finished):
         assert row.value == pytest.approx(difference)
 
 
-def test_what_made_the_tables_stands_beside_them(finished):
+def test_the_provenance_of_the_tables_is_stored_beside_them(finished):
     facts = read_json(finished / "out" / "experiment.json")
     expected = read_json(ROOT / "book" / "results" / "experiment.json")
     assert set(facts) == set(expected)

@@ -36,7 +36,7 @@ def png(width: int = 40, height: int = 60) -> bytes:
     return buffer.getvalue()
 
 
-def test_an_image_of_ones_own_is_shown_with_its_reading(explorer):
+def test_an_uploaded_image_is_shown_with_its_reading(explorer):
     assert "Not a medical device" in explorer.children[0].value
     explorer.load("C:\\scans\\mine & yours.png", png())
     assert "Loaded mine &amp; yours.png, 40 × 60 pixels" in explorer.message.value

@@ -94,20 +94,17 @@ def test_a_detector_learns_from_all_images_but_those_of_its_fold_or_has_another_
 
 
 @pytest.mark.parametrize("number", [3, 0])
-def test_on_their_own_set_only_a_detector_speaks_that_has_not_seen_the_image(monkeypatch, number):
+def test_a_training_image_is_scored_by_detectors_that_have_not_seen_it(monkeypatch, number):
     run = run_of(number)
     run.detector, rows = "own", np.arange(3)
     monkeypatch.setattr(ensemble, "detectors", lambda _: ["own", "other"])
     monkeypatch.setattr(ensemble, "view", lambda _run, detectors, *_: detectors)
-    assert ensemble.unseen_view(run, "rsna", rows, None) == (
-        ["own"] if number else ["own", "other"]
-    )
-    assert ensemble.unseen_view(run, "covid19", rows, None) == ["own", "other"], (
-        "elsewhere all speak"
-    )
+    unseen = ["own"] if number else ["own", "other"]
+    assert ensemble.unseen_view(run, "rsna", rows, None) == unseen
+    assert ensemble.unseen_view(run, "covid19", rows, None) == ["own", "other"]
 
 
-def test_a_way_is_chosen_on_the_other_folds():
+def test_a_choice_is_made_on_the_other_folds():
     first, second = [BOX, WRONG, WRONG, WRONG], [WRONG, BOX, WRONG, WRONG]
     fold = np.array([0, 1, 1, 1])
     # Fold 0 looks at images 1 and 2, where the second way is better; fold 1 at image 0 only.
@@ -159,10 +156,8 @@ def test_an_image_seen_both_ways_has_the_mean_mask_and_the_mean_log_odds():
     one, other = torch.zeros(1, 2, 4), torch.zeros(1, 2, 4)
     one[0, 0, 0], other[0, 0, 3] = 0.8, 0.4  # the same place, seen from the other side
     boxes = [torch.ones(1, 4)]
-    both = both_ways(
-        Output(boxes, [torch.ones(1)], one, torch.tensor([0.2]), {}),
-        Output([], [], other, torch.tensor([0.9]), {}),
-    )
+    plain = Output(boxes, [torch.ones(1)], one, torch.tensor([0.2]), {})
+    both = both_ways(plain, Output([], [], other, torch.tensor([0.9]), {}))
     assert both.mask[0, 0, 0] == pytest.approx(0.6) and both.mask.sum() == pytest.approx(0.6)
     odds = (np.log(0.25) + np.log(9)) / 2
     assert both.image.item() == pytest.approx(1 / (1 + np.exp(-odds)), abs=1e-5)

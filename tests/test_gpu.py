@@ -132,10 +132,8 @@ def test_bfloat16_on_the_gpu_is_close_to_float32():
     """The loss before any step; bfloat16 has three digits."""
     torch.manual_seed(0)
     (pixels, boxes), model, totals = images(), Detector(TINY).cuda(), []
-    targets = [
-        {"boxes": torch.from_numpy(b).float().cuda(), "labels": torch.zeros(len(b)).long().cuda()}
-        for b in boxes
-    ]
+    moved = [torch.from_numpy(own).float().cuda() for own in boxes]
+    targets = [{"boxes": own, "labels": torch.zeros(len(own)).long().cuda()} for own in moved]
     for context in (nullcontext(), parallel.autocast(torch.device("cuda"))):
         with context:
             terms = model.losses(torch.from_numpy(pixels)[:, None].cuda(), targets)

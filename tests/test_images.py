@@ -186,7 +186,7 @@ def test_missing_decoders_are_named(tmp_path, monkeypatch):
     assert "`pip install 'pylibjpeg[all]'`, or convert the file to PNG" in message(path)
 
 
-def test_a_file_is_read_by_its_content_whatever_its_name(tmp_path):
+def test_a_file_is_read_by_its_content_and_not_by_its_name(tmp_path):
     Image.fromarray(RAMP).save(tmp_path / "a.png")
     assert not is_dicom((tmp_path / "a.png").rename(tmp_path / "a.dcm"))
     for name in ("b.jpg", "c"):
@@ -199,7 +199,7 @@ def test_a_file_is_read_by_its_content_whatever_its_name(tmp_path):
 @pytest.mark.parametrize(
     ("age", "expected"), [("058Y", 58), ("58", 58), ("999Y", np.nan), ("", np.nan), ("old", np.nan)]
 )
-def test_a_dicom_header_tells_sex_view_and_age_in_years(tmp_path, age, expected):
+def test_a_dicom_header_gives_sex_view_and_age_in_years(tmp_path, age, expected):
     path = save_dicom(tmp_path / "a.dcm", RAMP, PatientSex="F", ViewPosition="AP")
     data, tag = dcmread(path), Tag("PatientAge")
     data["PatientAge"] = RawDataElement(tag, "AS", len(age), age.encode(), 0, False, True)

@@ -45,7 +45,7 @@ def test_the_curve_and_its_error_by_hand(monkeypatch):
     assert [*error] == pytest.approx([(0.25 + 0.2) / 2, 0.2, 0.25, 4])
 
 
-def test_a_score_that_is_the_chance_has_no_error_and_certainty_about_nothing_has_the_whole():
+def test_calibration_error_is_0_for_true_probabilities_and_1_for_certain_errors():
     honest = scored(*[("a", 0.25, i == 0) for i in range(4)])
     assert calibration.calibration(honest, PATIENTS, 10)[1].value == pytest.approx(0)
     wrong = scored(*[("a", 1.0, 0) for _ in range(4)])
@@ -74,13 +74,10 @@ def test_a_true_box_is_found_by_any_box_of_its_own_image_only():
     assert localization.hits(predictions, TRUE).tolist() == [1.0, 0.0]
 
 
-def test_the_generator_tells_of_the_nearest_opacity():
-    truth = {
-        "opacities": "focal/right/lower/right lower/0.84;patchy/left/upper/left upper/0.50",
-        "others": "nodule/right",
-        "boxes": "0 50 10 60;40 5 60 20",
-        "severity": "mild",
-    }
+def test_the_traits_are_those_of_the_nearest_opacity():
+    opacities = "focal/right/lower/right lower/0.84;patchy/left/upper/left upper/0.50"
+    truth = {"opacities": opacities, "others": "nodule/right", "severity": "mild"}
+    truth["boxes"] = "0 50 10 60;40 5 60 20"
     near = localization.traits(SimpleNamespace(**truth), np.array([41.0, 5, 60, 21]))
     places = {"lobe": "left upper", "zone": "left upper", "kind": "patchy"}
     assert near == {**places, "severity": "mild", "beside": "another finding"}

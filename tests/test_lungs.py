@@ -1,4 +1,4 @@
-"""Lungs: zones, boxes and areas by hand, augmentation, and a finder that learns two ellipses."""
+"""Lungs: zones, boxes and areas by hand, augmentation, and a network that learns two ellipses."""
 
 import numpy as np
 import pytest
@@ -23,13 +23,8 @@ def chest(count: int, seed: int = 0, side: int = lungs.INPUT) -> tuple[np.ndarra
 def test_zones_are_thirds_of_each_lung_right_lung_first():
     boxes = np.array([USUAL, [[0.1, 0.1, 0.4, 0.7], [0.6, 0.0, 0.9, 0.9]]])
     zones = lungs.Lungs(boxes, np.ones((2, 2), bool)).zones
-    assert zones.shape == (2, 6, 4)
-    for zone, box in (
-        (0, [0.1, 0.1, 0.4, 0.3]),
-        (2, [0.1, 0.5, 0.4, 0.7]),
-        (4, [0.6, 0.3, 0.9, 0.6]),
-    ):
-        assert zones[1, zone] == pytest.approx(box)
+    expected = [[0.1, 0.1, 0.4, 0.3], [0.1, 0.5, 0.4, 0.7], [0.6, 0.3, 0.9, 0.6]]
+    assert zones.shape == (2, 6, 4) and zones[1, [0, 2, 4]] == pytest.approx(np.array(expected))
 
 
 def test_a_box_lies_around_the_largest_part():
@@ -81,13 +76,13 @@ def test_augmentation_depends_on_the_seed_and_keeps_lungs_on_their_side():
     assert both.sum() > 50 and (centre[both, 0] < centre[both, 1]).all(), "also when mirrored"
 
 
-def test_a_finder_learns_and_treats_an_image_and_its_mirror_alike(tmp_path):
+def test_the_network_learns_and_treats_an_image_like_its_mirror_image(tmp_path):
     place = {"folder": tmp_path, "fingerprint": "x"}
-    net, history = lungs.train_lungs(*chest(64), epochs=12, seed=0, **place)
-    assert history["loss"].iloc[-1] < 0.6 * history["loss"].iloc[0]
+    net, history = lungs.train_lungs(*chest(32), epochs=12, seed=0, **place)
+    assert history["loss"].iloc[-1] < 0.75 * history["loss"].iloc[0]
     images, masks = chest(6, seed=9)
     boxes, found = lungs.boxes(lungs.masks(net, images), USUAL)
     true, _ = lungs.boxes(masks.astype(float), USUAL)
-    assert found.all() and np.abs(boxes - true).mean() < 0.05
+    assert found.all() and np.abs(boxes - true).mean() < 0.02
     mirrored = lungs.masks(net, images[:, :, ::-1].copy())
     assert mirrored[:, ::-1, :, ::-1] == pytest.approx(lungs.masks(net, images), abs=1e-4)

@@ -6,10 +6,8 @@ from html import unescape
 from pnloc.reports.findings import ASSERTIONS
 from pnloc.view import markup
 
-TEXT = (
-    "INDICATION: Pneumonia?\nFINDINGS: Patchy opacity in the right base, 5 < 6 & <b>. "
-    "No consolidation on the left."
-)
+FINDINGS = "Patchy opacity in the right base, 5 < 6 & <b>. No consolidation on the left."
+TEXT = f"INDICATION: Pneumonia?\nFINDINGS: {FINDINGS}"
 
 
 def plain(html: str) -> str:

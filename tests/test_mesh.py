@@ -46,7 +46,7 @@ def test_a_coding_as_attributes(coding, expected):
     assert openi.gold(coding) == expected
 
 
-def test_to_the_letter_the_lingula_has_no_side():
+def test_without_implied_attributes_the_lingula_has_no_side():
     assert openi.gold("Opacity/lung/lingula", implied=False) == {"zone:lingula"}
     assert openi.gold("Opacity/lung/base/right", implied=False) == {"zone:lower", "side:right"}
 
@@ -72,7 +72,7 @@ def test_over_every_report_what_is_not_coded_is_extra():
     assert table.loc["severity", ["precision", "recall"]].tolist() == [0, 0]
 
 
-def test_the_comparison_takes_the_words_of_a_sentence_whatever_they_describe():
+def test_the_word_baseline_ignores_what_a_word_describes():
     read = openi.words_alone(mentions)
     words = read("Small left effusion, right opacity. Mild scar.")
     assert words == {"severity:mild", "side:bilateral"} and read("No left opacity.") == set()

@@ -206,17 +206,20 @@ def test_what_cannot_be_measured_is_named(options, message):
 
 # Against others -------------------------------------------------------------------------------
 
-coordinate = st.floats(-50, 50, allow_nan=False, width=32)
+
+def corners(box: tuple) -> tuple:
+    """x1, y1, x2, y2 of x1, y1, width, height."""
+    return box[0], box[1], box[0] + box[2], box[1] + box[3]
+
+
+place = st.floats(-50, 50, allow_nan=False, width=32)
 length = st.floats(0.125, 40, allow_nan=False, width=32)
-solid = st.tuples(coordinate, coordinate, length, length).map(
-    lambda v: (v[0], v[1], v[0] + v[2], v[1] + v[3])
-)
+solid = st.tuples(place, place, length, length).map(corners)
 cell, size = st.integers(0, 12), st.integers(1, 12)
 # Boxes of whole coordinates, so that overlaps are the same numbers everywhere, ties included.
-whole = st.tuples(cell, cell, size, size).map(lambda v: (v[0], v[1], v[0] + v[2], v[1] + v[3]))
-image = st.tuples(
-    st.lists(st.tuples(whole, st.integers(1, 64)), max_size=6), st.lists(whole, max_size=4)
-)
+whole = st.tuples(cell, cell, size, size).map(corners)
+scored = st.tuples(whole, st.integers(1, 64))
+image = st.tuples(st.lists(scored, max_size=6), st.lists(whole, max_size=4))
 scenes = st.lists(image, min_size=1, max_size=5).filter(lambda images: any(t for _, t in images))
 
 
@@ -252,20 +255,17 @@ def by_pycocotools(cases: list[Case]) -> np.ndarray:
         return {"image_id": i, "bbox": corners, "area": area, "category_id": 1, **more}
 
     truth = [box(b, i, iscrowd=0) for i, case in enumerate(cases) for b in case.true]
-    results = [
-        box(b, i, score=float(score))
-        for i, case in enumerate(cases)
-        for b, score in zip(case.predicted, case.scores, strict=True)
-    ]
+    results = []
+    for i, case in enumerate(cases):
+        scored = zip(case.predicted, case.scores, strict=True)
+        results += [box(b, i, score=float(score)) for b, score in scored]
     if not results:
         return np.zeros(10)
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO()
-        coco.dataset = {
-            "images": [{"id": i} for i in range(len(cases))],
-            "categories": [{"id": 1}],
-            "annotations": [row | {"id": n} for n, row in enumerate(truth, start=1)],
-        }
+        annotations = [row | {"id": n} for n, row in enumerate(truth, start=1)]
+        images = [{"id": i} for i in range(len(cases))]
+        coco.dataset = {"images": images, "categories": [{"id": 1}], "annotations": annotations}
         coco.createIndex()
         judge = COCOeval(coco, coco.loadRes(results), "bbox")
         judge.evaluate()
@@ -332,10 +332,8 @@ def plain_froc(cases: list[Case], overlap: float) -> list[float]:
             near = iou(case.predicted[case.scores >= limit], case.true) > overlap
             hits, wrong = hits + near.any(0).sum(), wrong + (~near.any(1)).sum()
         points.append((wrong / len(cases), hits / sum(len(case.true) for case in cases)))
-    return [
-        max((hit for wrong, hit in points if wrong <= rate), default=0.0)
-        for rate in froc_ap.FROC_RATES
-    ]
+    points.append((0.0, 0.0))
+    return [max(hit for wrong, hit in points if wrong <= rate) for rate in froc_ap.FROC_RATES]
 
 
 @settings(deadline=None, max_examples=50)
@@ -369,10 +367,9 @@ def test_samples_in_parts_are_those_in_one(monkeypatch):
     corners = rng.integers(0, 20, (12, 2, 2))
     truth = np.concatenate([corners, corners + 10], axis=2)
     boxes = truth + rng.integers(-2, 3, truth.shape)
-    cases = [
-        Case(str(k), boxes[k].astype(float), np.sort(rng.random(2))[::-1], truth[k].astype(float))
-        for k in range(12)
-    ]
+    scores = -np.sort(-rng.random((12, 2)), axis=1)
+    pairs = zip(boxes.astype(float), scores, truth.astype(float), strict=True)
+    cases = [Case(str(number), *own) for number, own in enumerate(pairs)]
     drawn, blocks = Patients(range(12), 40, 0).drawn, froc_ap._blocks
     at_once = froc_ap.average_precision(cases, drawn), froc_ap.froc(cases, drawn)
     monkeypatch.setattr(froc_ap, "_blocks", lambda *of: blocks(*of, most=70))

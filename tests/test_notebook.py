@@ -160,7 +160,7 @@ def test_a_kernel_that_was_started_ahead_ends_when_its_notebook_never_comes(fold
     assert not psutil.pid_exists(int(mark.read_text()))
 
 
-def test_parameters_that_a_notebook_lacks_are_refused_before_anything_runs(folders):
+def test_unknown_parameters_are_refused_before_anything_runs(folders):
     write(folders[0], "01_a", "1")
     write(folders[0], "02_b", "1", parameters='PRESET = "demo"')
     with pytest.raises(PnlocError, match="did you mean SEED"):
@@ -277,9 +277,8 @@ def test_a_book_with_a_missing_an_empty_or_a_broken_page_is_refused(tmp_path):
 
 
 def test_an_error_in_a_kernel_is_shown_as_one_line():
-    code = (
-        "from IPython.core.interactiveshell import InteractiveShell as S; S.instance().run_cell("
-        f"\"{IMPORT}; raise PnlocError('what; what to do')\")"
-    )
+    cell = f"{IMPORT}; raise PnlocError('what; what to do')"
+    code = "from IPython.core.interactiveshell import InteractiveShell as Shell\n"
+    code += f"Shell.instance().run_cell({cell!r})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert (done.stdout + done.stderr).strip() == "PnlocError: what; what to do"

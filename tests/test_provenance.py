@@ -57,7 +57,7 @@ def test_the_data_digest_is_of_the_content_alone():
     assert len({first, *others, data_digest(pixels, table.assign(label=0))}) == 5
 
 
-def test_run_json_names_the_environment_that_each_stage_was_made_in(tmp_path, monkeypatch):
+def test_run_json_names_the_environment_of_each_stage(tmp_path, monkeypatch):
     def make(folder, key):
         return {"data": "abc"}
 

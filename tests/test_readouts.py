@@ -73,11 +73,9 @@ def test_patients_who_share_a_radiograph_by_content_count_as_one():
     pictures = [np.asarray(image.resize((64, 64))) for image in small]
     pixels = np.stack([*pictures, np.maximum(pictures[0] // 2, 1), pictures[1]])
     images = pd.DataFrame({"patient": ["p", "q", "r", "s", "s"], "width": 64, "height": 64})
-    sets = SimpleNamespace(
-        records=lambda _: SimpleNamespace(images=images),
-        pixels=lambda _: pixels,
-        letterboxes=lambda rows: [Letterbox(64, 64, 64)] * len(rows),
-    )
+    sets = SimpleNamespace(records=lambda _: SimpleNamespace(images=images))
+    sets.pixels = lambda _: pixels
+    sets.letterboxes = lambda rows: [Letterbox(64, 64, 64)] * len(rows)
     # The fourth is the first at half the exposure, the fifth the second: p, q and s are one person.
     person = readouts.persons(SimpleNamespace(sets=sets), "covid19").tolist()
     assert person[0] == person[1] == person[3] == person[4] != person[2]

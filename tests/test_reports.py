@@ -1,7 +1,4 @@
-"""Reports: sections, findings, their assertion, whose attributes are whose.
-
-`readings.csv` has sentences.
-"""
+"""Reports: sections, findings, their assertions and attributes; `readings.csv` lists sentences."""
 
 import csv
 import io
@@ -99,7 +96,7 @@ def test_findings_know_their_section_sentence_words_and_span():
     assert r.findings("\u0130 opacity. Right opacity.")[1].span == (17, 24)
 
 
-def test_a_sentence_that_recurs_is_read_alike():
+def test_a_repeated_sentence_is_read_the_same_way():
     text = "Patchy opacity in the right base. No effusion. Patchy opacity in the right base."
     first, second = r.findings(text)
     assert (first.attributes, first.assertion) == (second.attributes, second.assertion)

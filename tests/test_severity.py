@@ -39,13 +39,8 @@ def values_of(table: pd.DataFrame) -> dict:
 
 
 def test_expected_severity_by_hand():
-    rows = [
-        (0.5, 0.2, 0.2, 0.4),
-        (1, 0, 0, 0.3),
-        (1, 0.7, 0, 0),
-        (0, 0.1, 0.1, 0.9),
-        (0.8, 0, 0, 0),
-    ]
+    rows = [(0.5, 0.2, 0.2, 0.4), (1, 0, 0, 0.3), (1, 0.7, 0, 0), (0, 0.1, 0.1, 0.9)]
+    rows.append((0.8, 0, 0, 0))
     table = pd.DataFrame(rows, columns=["pneumonia", *severity.LEVELS])
     # (.2 * 1 + .2 * 2 + .4 * 3) / .8 = 2.25, times .5.
     assert severity.expected_severity(table).tolist() == pytest.approx([1.125, 3, 1, 0, 0])
@@ -53,9 +48,8 @@ def test_expected_severity_by_hand():
 
 
 def test_box_area_by_hand():
-    sizes = pd.DataFrame(
-        {"image": ["b", "none", "a"], "width": [100, 10, 10], "height": [50, 10, 20]}
-    )
+    sizes = [("b", 100, 50), ("none", 10, 10), ("a", 10, 20)]
+    sizes = pd.DataFrame(sizes, columns=["image", "width", "height"])
     rows = [("a", 0, 0, 10, 20, 0.25), ("b", 0, 0, 50, 50, 0.8), ("b", 10, 10, 20, 20, 0.5)]
     boxes = pd.DataFrame(rows, columns=["image", "x1", "y1", "x2", "y2", "score"])
     area = severity.box_area(boxes, sizes)
@@ -140,7 +134,7 @@ def test_associations_are_those_of_scipy_and_scikit_learn():
     assert {s for fit, s in found if fit == HALVES} == {"pearson", "r2", "mae"}
     assert (table["low"] < table["value"]).all() and (table["value"] < table["high"]).all()
     assert (table["n"] == 24).all() and len(table) == 9
-    # Images are matched by name, and those without a score left out.
+    # Images are matched by name, and those without a score are left out.
     more = pd.concat([readout, pd.Series([9.0], ["other"])]).sample(frac=1, random_state=0)
     again = severity.associations(more, score, drawn(who, 200))
     pd.testing.assert_frame_equal(again, table)
@@ -265,9 +259,8 @@ def test_zones_pooled_and_within_an_image_by_hand():
     patients, spearman = drawn(["p", "q", "r"]), REFERENCES["spearman"]
     table = severity.zone_associations(ours, theirs, patients)
     rows = table.set_index(["zone", "statistic"])
-    assert rows.loc[("all", "pooled"), "value"] == pytest.approx(
-        spearman(*map(np.ravel, (ours, theirs)))
-    )
+    pooled = spearman(ours.ravel(), theirs.ravel())
+    assert rows.loc[("all", "pooled"), "value"] == pytest.approx(pooled)
     # The middle image has equal zones and does not count: (1 - 1) / 2.
     assert rows.loc[("all", "within"), ["value", "n"]].tolist() == [0, 2]
     assert rows.loc[("all", "pooled"), "n"] == 9

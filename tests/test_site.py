@@ -71,7 +71,7 @@ def test_a_page_counts_with_its_pictures(built):
         '<p style="background: url(https://example.org/a.png)"></p>',
     ],
 )
-def test_whatever_is_external_is_refused(built, head):
+def test_external_resources_are_refused(built, head):
     with pytest.raises(PnlocError, match=r"intro.html: loads .*example.org.*needs no network"):
         site.check(*built(head=head))
 
@@ -135,7 +135,7 @@ MADE = {"pnloc": "0.1.0", "python": "3.12.1", "commit": "0123456789abcdef+", "pa
 
 @pytest.fixture
 def page(tmp_path, monkeypatch):
-    """Publishes a page, of which the metadata or the run's run.json say what made it; its cells."""
+    """Publishes a page with its provenance in its metadata or in run.json; returns its cells."""
     monkeypatch.setattr(publishing, "repository", lambda: "")
 
     def publish(made=None):
@@ -154,13 +154,12 @@ def page(tmp_path, monkeypatch):
     return publish
 
 
-def test_a_page_says_what_made_it_under_its_title_and_links_to_pages(page):
+def test_a_page_names_its_run_and_versions_and_links_to_pages(page):
     title, code = page(MADE)
-    lines = "".join(title["source"]).splitlines()
-    assert lines[0] == "# One" and lines[2] == "::::{container} page-facts"
-    assert "`source notebook <../../notebooks/01_a.ipynb>`" in lines[3]
-    assert lines[5] == "took **7 s** · preset **smoke** · seed **3** · commit `0123456789+`"
-    assert lines[7] == "pnloc 0.1.0, Python 3.12.1, torch 2.6.0"
+    facts = "".join(title["source"])
+    values = ("7 s", "smoke", "seed **3**", "0123456789+", "0.1.0", "3.12.1", "torch 2.6.0")
+    assert facts.startswith("# One\n") and all(value in facts for value in values)
+    assert "`source notebook <../../notebooks/01_a.ipynb>`" in facts
     link = "".join(code["outputs"][0]["data"]["text/markdown"])
     assert link == "[6: What text adds](06_b.html#what-text-adds)"
 
@@ -170,7 +169,7 @@ def test_an_older_page_takes_versions_from_its_run(tmp_path, page):
     record = {"preset": "demo", "seed": 0, "environments": {"x": MADE}}
     (tmp_path / "run" / "run.json").write_text(json.dumps(record))
     source = "".join(page()[0]["source"])
-    assert all(t in source for t in ("commit `0123456789+`", "preset **smoke**", "torch 2.6.0"))
+    assert all(value in source for value in ("0123456789+", "smoke", "torch 2.6.0"))
 
 
 def test_a_public_repository_gives_links_to_binder_and_colab(monkeypatch):

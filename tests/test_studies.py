@@ -36,7 +36,7 @@ def test_a_word_of_a_section_that_asserts_nothing_is_not_taken_for_it():
     assert REPORT[: first[0]].endswith("Heart is normal. ")
 
 
-def test_a_phrase_that_an_impression_repeats_stands_once_and_a_denied_one_not_at_all():
+def test_a_phrase_repeated_in_the_impression_is_listed_once_and_a_denied_one_never():
     texts = {"Opacity": "affirmed", "opacity": "affirmed", "mass": "hedged", "no": "negated"}
     one, again, other, denied = (Phrase(*pair, (1.0,) * 6) for pair in texts.items())
     assert studies.distinct([one, denied, other, again]) == [one, other]

@@ -34,9 +34,8 @@ def detector(folder):
     rng = np.random.default_rng(1)
     images = rng.integers(1, 200, (24, 32, 32), dtype=np.uint8)
     boxes = [np.array([[4.0, 6, 20, 24]]) if row % 2 else np.zeros((0, 4)) for row in range(24)]
-    config = DetectorConfig(
-        side=32, width=8, pyramid=8, anchor_sizes=((12.0,), (20.0,)), batch=4, epochs=4
-    )
+    sizes = {"side": 32, "width": 8, "pyramid": 8, "anchor_sizes": ((12.0,), (20.0,))}
+    config = DetectorConfig(**sizes, batch=4, epochs=4)
     return train_detector(images, boxes, config, seed=2, folder=folder, fingerprint="f")[0]
 
 
@@ -55,20 +54,9 @@ def localizer(folder):
     labels = (rng.uniform(size=(60, 2)) < 0.5).astype(np.float32)
     phrases = rng.integers(0, 2, (60, 2, 6)).astype(np.float32)
     config = ModelConfig(width=8, epochs=5, batch=6)
-    return train_localizer(
-        regions,
-        rng.integers(-1, 3, (60, 4)),
-        phrases,
-        labels,
-        np.ones_like(labels),
-        vectors,
-        ("pneumonia", "side:left"),
-        config,
-        text=True,
-        seed=2,
-        folder=folder,
-        fingerprint="f",
-    )[0]
+    words, names = rng.integers(-1, 3, (60, 4)), ("pneumonia", "side:left")
+    data = (regions, words, phrases, labels, np.ones_like(labels), vectors, names, config)
+    return train_localizer(*data, text=True, seed=2, folder=folder, fingerprint="f")[0]
 
 
 def run(work, folder, begun=None):
@@ -97,9 +85,7 @@ def finished(work, folder) -> dict[str, torch.Tensor]:
 
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    return one.keys() == other.keys() and all(
-        torch.equal(value, other[name]) for name, value in one.items()
-    )
+    return one.keys() == other.keys() and all(torch.equal(one[n], other[n]) for n in one)
 
 
 def progress(folder) -> tuple[int, int]:
@@ -107,8 +93,8 @@ def progress(folder) -> tuple[int, int]:
     if not (folder / STATE).exists():
         return 0, 0
     with safe_open(folder / STATE, "pt") as file:
-        found = json.loads(file.metadata()["progress"])
-    return len(found["history"]), found["step"]
+        state = json.loads(file.metadata()["progress"])
+    return len(state["history"]), state["step"]
 
 
 def test_twenty_kills_at_random_moments_change_no_bit(tmp_path):
@@ -132,14 +118,10 @@ def test_twenty_kills_at_random_moments_change_no_bit(tmp_path):
             process.join()
             kills += process.exitcode == -signal.SIGKILL
             found.add(progress(folder))
-        assert same(finished(work, folder), whole[work]), (
-            f"{work.__name__} after kills at {sorted(found)}"
-        )
+        assert same(finished(work, folder), whole[work]), f"{work.__name__}: {sorted(found)}"
         if kills >= KILLS:
             break
-    assert len(found) >= 5 and any(step for _, step in found), (
-        "kills at many moments, within epochs, too"
-    )
+    assert len(found) >= 5 and any(step for _, step in found), "many moments, also within epochs"
 
 
 def killed_in_a_write(work, folder, moment):
@@ -182,12 +164,9 @@ def test_a_kill_while_the_checkpoint_is_written_leaves_the_old_one_or_the_new_on
     process = start(killed_in_a_write, localizer, tmp_path / "killed", moment)
     process.join(60)
     assert process.exitcode == -signal.SIGKILL
-    assert (
-        progress(tmp_path / "killed") == {"half": (0, 8), "before": (0, 8), "after": (0, 9)}[moment]
-    )
-    assert len(list((tmp_path / "killed").iterdir())) == (1 if moment == "after" else 2), (
-        "half a file lies beside it"
-    )
+    assert progress(tmp_path / "killed") == (0, 9 if moment == "after" else 8)
+    files_left = len(list((tmp_path / "killed").iterdir()))
+    assert files_left == (1 if moment == "after" else 2), "a half file lies beside it"
     assert same(finished(localizer, tmp_path / "killed"), finished(localizer, tmp_path / "whole"))
     assert sorted(p.name for p in (tmp_path / "killed").iterdir()) == [STATE, "weights.safetensors"]
 
@@ -197,13 +176,13 @@ def commanded(folder, begun):
     train.EVERY = 0.0
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 
-    def small(given):
+    def small(arguments):
         begun.send(True)
         localizer(folder)
         time.sleep(60)
 
     cli._train = small
-    with open(folder / "said.txt", "w") as file:
+    with open(folder / "stderr.txt", "w") as file:
         os.dup2(file.fileno(), 2)
         os._exit(cli.main(["train"]))
 
@@ -219,9 +198,8 @@ def test_control_c_is_one_line_and_keeps_the_state(tmp_path):
     os.kill(process.pid, signal.SIGINT)
     process.join(60)
     assert process.exitcode == 130
-    assert (folder / "said.txt").read_text().count("\n") == 1 and "stopped" in (
-        folder / "said.txt"
-    ).read_text()
+    message = (folder / "stderr.txt").read_text()
+    assert message.count("\n") == 1 and "stopped" in message
     assert same(finished(localizer, folder), finished(localizer, tmp_path / "whole"))
 
 
@@ -261,9 +239,8 @@ def test_a_file_that_may_not_grow_ends_the_run_in_one_line_and_keeps_the_state(
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
     try:
-        with pytest.raises(
-            PnlocError, match=r"state\.safetensors: cannot be written .*too large.*make room"
-        ) as caught:
+        advice = r"state\.safetensors: cannot be written .*too large.*make room"
+        with pytest.raises(PnlocError, match=advice) as caught:
             localizer(tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -280,23 +257,18 @@ def test_a_full_disk_ends_the_run_in_one_line_and_keeps_the_state(tmp_path, monk
         ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", disk], capture_output=True, check=False
     )
     if mounted.returncode:
-        pytest.skip(
-            "may not mount a small file system here; the limit on a file's size is tested instead"
-        )
+        pytest.skip("no small file system can be mounted; a file's size limit is tested instead")
     try:
         until(monkeypatch, 13, localizer, disk / "run")
         room = os.statvfs(disk)
         (disk / "filler").write_bytes(bytes(room.f_bavail * room.f_frsize - 4096))
         with pytest.raises(PnlocError, match="cannot be written .*No space left"):
             localizer(disk / "run")
-        with pytest.raises(
-            PnlocError, match="table.csv: cannot be written .*No space left.*make room"
-        ):
+        advice = "table.csv: cannot be written .*No space left.*make room"
+        with pytest.raises(PnlocError, match=advice):
             files.write_text(disk / "table.csv", "x" * 100_000)
-        assert [p.name for p in (disk / "run").iterdir()] == [STATE] and progress(disk / "run") == (
-            1,
-            3,
-        )
+        assert [p.name for p in (disk / "run").iterdir()] == [STATE]
+        assert progress(disk / "run") == (1, 3)
         (disk / "filler").unlink()
         again = localizer(disk / "run").state_dict()
     finally:
@@ -312,10 +284,8 @@ def test_a_value_that_is_not_finite_ends_the_run_and_keeps_the_step_before(
         terms = real(model, *arguments)
         calls.append(0)
         if len(calls) == 14:
-            bad = model.bias.sum() * 0
-            terms["spoiled"] = (
-                bad * float("nan") if what == "loss" else bad.sqrt()
-            )  # the root's slope at 0 is infinite
+            zero = model.bias.sum() * 0  # the root's slope there is infinite
+            terms["spoiled"] = zero * float("nan") if what == "loss" else zero.sqrt()
         return terms
 
     from pnloc import training
@@ -324,9 +294,8 @@ def test_a_value_that_is_not_finite_ends_the_run_and_keeps_the_step_before(
     monkeypatch.setattr(train, "EVERY", 0.0)
     with monkeypatch.context() as patch:
         patch.setattr(training, "total", spoiled)
-        with pytest.raises(
-            PnlocError, match=f"text attention: the {what} is not finite.* epoch 1, step 3; .*keeps"
-        ):
+        reason = f"text attention: the {what} is not finite.* epoch 1, step 3; .*keeps"
+        with pytest.raises(PnlocError, match=reason):
             localizer(tmp_path)
     assert progress(tmp_path) == (1, 3)
     assert same(localizer(tmp_path).state_dict(), localizer(tmp_path / "whole").state_dict())

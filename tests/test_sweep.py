@@ -47,24 +47,19 @@ def run(folder, seed, value, weight=0.5, name="smoke"):
     (folder / "tables").mkdir(parents=True)
     config = {"name": name, "seed": seed, "model": {"weight": weight, "width": 96}}
     (folder / "config.json").write_text(json.dumps(config))
-    rows = [
-        ("s", "detector", "miou", np.nan, value, seed),
-        ("s", "detector", "acc", 0.3, 0.9, seed),
-        ("s", "cam", "miou", np.nan, 0.1, seed),
-    ]
-    columns = ["dataset", "method", "metric", "threshold", "value", "seed"]
-    table = pd.DataFrame(rows, columns=columns)
+    rows = [("detector", "miou", np.nan, value), ("detector", "acc", 0.3, 0.9)]
+    rows.append(("cam", "miou", np.nan, 0.1))
+    table = pd.DataFrame(rows, columns=["method", "metric", "threshold", "value"])
+    table.insert(0, "dataset", "s")
+    table = table.assign(seed=seed)
     table.to_csv(folder / "tables" / "localization.csv", index=False)
     return folder
 
 
 @pytest.fixture
 def runs(tmp_path):
-    return [
-        run(tmp_path / "a", 0, 0.2),
-        run(tmp_path / "b", 1, 0.4),
-        run(tmp_path / "c", 0, 0.3, weight=0.0, name="smoke+model.weight=0"),
-    ]
+    other = run(tmp_path / "c", 0, 0.3, weight=0.0, name="smoke+model.weight=0")
+    return [run(tmp_path / "a", 0, 0.2), run(tmp_path / "b", 1, 0.4), other]
 
 
 def test_runs_are_gathered_with_what_differs_between_them(runs):
@@ -104,7 +99,7 @@ def test_the_command_prints_means_and_writes_every_row(runs, tmp_path, capsys):
     assert capsys.readouterr().err.startswith("pnloc: ")
 
 
-def test_tables_over_patients_are_kept_with_what_made_them(runs, tmp_path, capsys):
+def test_tables_over_patients_are_kept_with_their_provenance(runs, tmp_path, capsys):
     torch = {"packages": {"torch": "2"}}
     environments = {"x": {"commit": "b" * 40, **torch}, "y": {"commit": "a" * 40, **torch}}
     record = {"preset": "smoke", "seed": 0, "environments": environments}

@@ -4,6 +4,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from itertools import product
 
 import numpy as np
 import pytest
@@ -12,12 +13,9 @@ from safetensors.numpy import save_file
 from pnloc.errors import PnlocError
 from pnloc.reports.words import UNKNOWN, WordVectors, train
 
+CHOICES = ("mild", "moderate", "severe"), ("patchy", "focal"), ("left", "right"), ("upper", "lower")
 SENTENCES = [
-    f"{grade} {kind} opacity in the {side} {zone} zone".split()
-    for grade in ("mild", "moderate", "severe")
-    for kind in ("patchy", "focal")
-    for side in ("left", "right")
-    for zone in ("upper", "lower")
+    "{} {} opacity in the {} {} zone".format(*words).split() for words in product(*CHOICES)
 ]
 SMALL = {"size": 12, "epochs": 3}
 PROGRAM = """

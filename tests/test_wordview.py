@@ -58,7 +58,7 @@ def test_what_reaches_a_threshold_is_what_the_package_selects(seed):
         assert shown == chosen.round(1).tolist()
 
 
-def test_regions_without_any_score_are_all_kept_as_the_package_keeps_them():
+def test_regions_without_a_score_are_all_shown():
     boxes, none = np.array([[0.0, 0, 5, 5], [20, 20, 30, 30]]), np.zeros(2)
     assert wordview.ranked(boxes, none, none) == [[1.0, 0, 0, 5, 5], [1.0, 20, 20, 30, 30]]
     assert list(select(boxes, none, 1.0, 5)) == [0, 1]

@@ -35,12 +35,7 @@ class Watched:
         self.page, self.errors, self.left = page, [], []
         page.on("console", lambda m: self.errors.append(m.text) if m.type == "error" else None)
         page.on("pageerror", lambda e: self.errors.append(str(e)))
-        page.on(
-            "requestfailed",
-            lambda r: (
-                self.errors.append(f"{r.url}: {r.failure}") if r.url.startswith(OWN) else None
-            ),
-        )
+        page.on("requestfailed", self.failed)
 
         def route(asked):
             outside = not asked.request.url.startswith((*OWN, home))
@@ -50,21 +45,24 @@ class Watched:
 
         page.route("**/*", route)
 
+    def failed(self, request) -> None:
+        if request.url.startswith(OWN):
+            self.errors.append(f"{request.url}: {request.failure}")
+
 
 @pytest.fixture(scope="session")
 def chromium():
     """Debian's Chromium, or another one on the path, driven by Playwright."""
-    found = next(
-        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-    )
-    if found is None:
+    names = ("chromium", "chromium-browser", "google-chrome")
+    program = next(filter(None, map(shutil.which, names)), None)
+    if program is None:
         pytest.skip("no Chromium on this machine: apt-get install chromium fonts-dejavu")
     if find_spec("playwright") is None:
         pytest.skip("no playwright here: pip install 'pnloc[test]', or make env")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
         yield browser
         browser.close()
 
@@ -74,20 +72,9 @@ def opened(chromium) -> Iterator[Callable]:
     """Opens pages: opened(url, width=.., height=.., dark=.., touch=..) -> Watched."""
     contexts = []
 
-    def open_page(
-        url: str,
-        width: int = 1300,
-        height: int = 900,
-        dark: bool = False,
-        touch: bool = False,
-        home: str = "file:",
-    ) -> Watched:
-        scheme = "dark" if dark else "light"
-        contexts.append(
-            chromium.new_context(
-                viewport={"width": width, "height": height}, color_scheme=scheme, has_touch=touch
-            )
-        )
+    def open_page(url, width=1300, height=900, dark=False, touch=False, home="file:") -> Watched:
+        view = {"viewport": {"width": width, "height": height}, "has_touch": touch}
+        contexts.append(chromium.new_context(**view, color_scheme="dark" if dark else "light"))
         contexts[-1].set_default_timeout(120_000)
         watched = Watched(contexts[-1].new_page(), home)
         watched.page.goto(url)
@@ -114,10 +101,9 @@ def workplace(tmp_path_factory) -> Path:
     import papermill
 
     folder = tmp_path_factory.mktemp("jupyter")
-    given = {"PRESET": "smoke", "ARTIFACTS": str(ROOT / "artifacts")}
-    papermill.execute_notebook(
-        NOTEBOOK, folder / "08.ipynb", given, prepare_only=True, progress_bar=False
-    )
+    values = {"PRESET": "smoke", "ARTIFACTS": str(ROOT / "artifacts")}
+    options = {"prepare_only": True, "progress_bar": False}
+    papermill.execute_notebook(NOTEBOOK, folder / "08.ipynb", values, **options)
     return folder
 
 
@@ -127,19 +113,13 @@ def serving(folder: Path, *command: str) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    own = {
-        f"JUPYTER_{name}_DIR": str(folder / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")
-    }
-    given = {**os.environ, **own, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    names = ("CONFIG", "DATA", "RUNTIME")
+    own = {f"JUPYTER_{name}_DIR": str(folder / name.lower()) for name in names}
+    environment = {**os.environ, **own, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    start = [sys.executable, "-m", *command, "--no-browser", f"--port={port}"]
+    options = {"cwd": folder, "env": environment, "start_new_session": True}
     with (folder / "server.log").open("w") as log:
-        server = subprocess.Popen(
-            [sys.executable, "-m", *command, "--no-browser", f"--port={port}"],
-            cwd=folder,
-            env=given,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        server = subprocess.Popen(start, stdout=log, stderr=subprocess.STDOUT, **options)
     address = f"http://127.0.0.1:{port}"
     try:
         for _ in range(120):

@@ -7,14 +7,8 @@ from book._ext.check import toc
 from .conftest import ROOT
 
 PAGES = toc(ROOT / "book" / "_toc.yml")
-BROKEN = (
-    "Array.from(document.images).filter(i => i.complete && i.naturalWidth === 0)"
-    ".map(i => i.src.slice(0, 120))"
-)
-ALTLESS = (
-    "Array.from(document.querySelectorAll('article img')).filter(i => !i.alt)"
-    ".map(i => i.src.slice(0, 120))"
-)
+EMPTY = "Array.from(document.images).filter(i => i.complete && i.naturalWidth === 0)"
+BROKEN = EMPTY + ".map(i => i.src.slice(0, 120))"
 WIDER = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
 
@@ -35,14 +29,10 @@ def test_a_page_loads_without_errors_broken_images_or_a_request_that_leaves_the_
 def test_a_page_fits_a_phone_and_its_text_stands_out(site, opened, name, dark):
     page = opened(f"file://{site}/{name}.html", 390, 844, dark).page
     assert page.evaluate(WIDER) <= 0, f"{name} is wider than a phone"
+    words = "querySelector('article p, article li')"
     back, text = (
-        page.evaluate(
-            f"getComputedStyle(document.{where}).{what}.match(/[0-9.]+/g).slice(0, 3).map(Number)"
-        )
-        for where, what in (
-            ("body", "backgroundColor"),
-            ("querySelector('article p, article li')", "color"),
-        )
+        page.evaluate(f"getComputedStyle(document.{shown}.match(/[0-9.]+/g).map(Number)")
+        for shown in ("body).backgroundColor", f"{words}).color")
     )
     assert abs(luminance(back) - luminance(text)) > 0.5, (back, text)
     assert (luminance(back) < 0.2) == dark
@@ -50,7 +40,8 @@ def test_a_page_fits_a_phone_and_its_text_stands_out(site, opened, name, dark):
 
 def luminance(colour: list[float]) -> float:
     """0 black to 1 white, of red, green and blue up to 255; good enough to tell dark from light."""
-    return (0.2126 * colour[0] + 0.7152 * colour[1] + 0.0722 * colour[2]) / 255
+    red, green, blue = colour[:3]
+    return (0.2126 * red + 0.7152 * green + 0.0722 * blue) / 255
 
 
 def test_a_search_finds_a_page_without_a_network(site, opened):
