@@ -13,7 +13,7 @@ from pnloc.config import DetectorConfig
 from pnloc.detector import Detector, start
 from pnloc.errors import PnlocError
 from pnloc.parallel import autocast, device
-from pnloc.train import Losses, Schedule, fit, generator
+from pnloc.train import Losses, Schedule, fit, generator, parts
 
 
 def augment(
@@ -82,13 +82,18 @@ def balanced(
     def batches(epoch: int) -> Iterator[tuple[Tensor, list[Tensor], Tensor]]:
         rng = generator(seed, stream, epoch)
         order = np.concatenate([positive, rng.choice(negative, drawn, replace=False)])
-        order = rng.permutation(order)
-        for step in range(steps):
-            rows = order[step * batch : (step + 1) * batch]
+        for rows in parts(rng.permutation(order), batch, steps):
             moved = augment(torch.from_numpy(images[rows])[:, None], [boxes[i] for i in rows], rng)
             yield *moved, torch.from_numpy(findings[rows])
 
     return steps, batches
+
+
+def targets_of(boxes: list, where: torch.device) -> list[dict[str, Tensor]]:
+    """Targets of `Detector.losses` from the boxes [n, 4] of each image."""
+    boxes = [torch.as_tensor(own, dtype=torch.float32, device=where) for own in boxes]
+    labels = [torch.zeros(len(own), dtype=torch.int64, device=where) for own in boxes]
+    return [{"boxes": b, "labels": zeros} for b, zeros in zip(boxes, labels, strict=True)]
 
 
 def train_detector(
@@ -118,10 +123,8 @@ def train_detector(
 
     def losses(batch: tuple[Tensor, list[Tensor], Tensor]) -> Losses:
         pictures, boxes, findings = batch
-        targets = []
-        for box, row in zip(boxes, findings.to(where), strict=True):
-            labels = torch.zeros(len(box), dtype=torch.int64, device=where)
-            targets.append({"boxes": box.to(where), "labels": labels, "findings": row})
+        both = zip(targets_of(boxes, where), findings.to(where), strict=True)
+        targets = [target | {"findings": row} for target, row in both]
         with autocast(where):
             return detector.losses(pictures.to(where), targets)
 

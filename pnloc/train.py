@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
@@ -41,9 +41,9 @@ _watchers: list[Callable[[str, pd.DataFrame], None]] = []
 class Schedule:
     """Number of epochs, `steps` batches in each, and the peak `rate` of the one-cycle schedule.
 
-    With a `patience`, training stops early, after that many epochs without a lower validation loss.
-    `epochs` is then the maximum, and the rate rises during the first epoch and stays, since no
-    cycle fits an unknown number of epochs.
+    With a `patience`, training stops early, after that many epochs without a lower validation loss;
+    without a validation loss it has no effect. `epochs` is then the maximum, and the rate rises
+    during the first epoch and stays, since no cycle fits an unknown number of epochs.
     """
 
     epochs: int
@@ -67,6 +67,12 @@ class Schedule:
             rates.last_epoch = done - 1
             rates.step()
         return rates
+
+
+def parts(rows: np.ndarray | list, size: int, count: int | None = None) -> Iterator:
+    """`count` consecutive parts of `size` rows, by default all; the last one may be smaller."""
+    count = math.ceil(len(rows) / size) if count is None else count
+    return (rows[number * size : (number + 1) * size] for number in range(count))
 
 
 def generator(*seed: int) -> np.random.Generator:
@@ -194,6 +200,7 @@ def fit(
     shared: the losses are means over the rows of a batch, a tuple of columns, of which each of
     several processes (pnloc.parallel) may take a part.
     """
+    schedule = schedule if validation else replace(schedule, patience=0)
     key, decay = digest(fingerprint, asdict(schedule), seed), schedule.weight_decay
     optimizer = AdamW(module.parameters(), lr=schedule.rate, weight_decay=decay)
     checkpoint = Checkpoint(Path(folder), key, module, optimizer)

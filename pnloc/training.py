@@ -18,7 +18,7 @@ from pnloc.losses import total
 from pnloc.model import CrossAttention
 from pnloc.parallel import device
 from pnloc.regions import Regions
-from pnloc.train import Schedule, fit, generator
+from pnloc.train import Schedule, fit, generator, parts
 
 UNMENTIONED = 0.2  # weight of an attribute that the report of a pneumonia does not mention
 
@@ -119,9 +119,7 @@ def train_localizer(
 
     def batches(epoch: int):
         rng = generator(seed, 2, epoch)
-        order = rng.permutation(usable)
-        for step in range(steps):
-            rows = order[step * config.batch : (step + 1) * config.batch]
+        for rows in parts(rng.permutation(usable), config.batch, steps):
             tokens = stretches(words[rows], config.contrast_words, rng)
             yield make_batch(regions.rows(rows), tokens, phrases[rows], labels[rows], weights[rows])
 

@@ -130,7 +130,7 @@ def test_every_box_is_real_and_lies_on_the_map(seed, choice):
 
 
 def test_every_rule_is_tried_on_every_layer_as_if_it_were_the_only_one():
-    choices = heatmaps.candidates("16", "32")
+    choices = [*heatmaps.candidates("16"), *heatmaps.candidates("32")]
     assert len(choices) == len({repr(c) for c in choices}) == 2 * (6 * 3 + 3)
     for choice, (boxes,) in heatmaps.every_choice([STEPS], ""):
         pairs = zip(boxes, boxes_of(STEPS, choice), strict=True)

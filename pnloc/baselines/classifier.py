@@ -1,10 +1,10 @@
-"""An image-label classifier, and the early stopping that every trained baseline uses.
+"""A classifier of image labels, and its training with early stopping.
 
 Heat maps of the classifier are in `pnloc.baselines.heatmaps`, its weakly supervised relatives in
 `pnloc.baselines.weak`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from copy import deepcopy
 
 import numpy as np
@@ -17,7 +17,7 @@ from pnloc.config import FittingConfig
 from pnloc.detector import Detector, normalize
 from pnloc.detector_training import augment
 from pnloc.parallel import autocast, device
-from pnloc.train import Losses, Schedule, fit, generator
+from pnloc.train import Losses, Schedule, fit, generator, parts
 
 Labelled = tuple[np.ndarray, np.ndarray]  # images uint8 [N, S, S], labels [N]
 
@@ -62,15 +62,6 @@ class Classifier(nn.Module):
         return torch.einsum("bchw,c->bhw", features, self.head.weight[0])
 
 
-def early_stopping(config: FittingConfig, steps: int, validation: Callable | None) -> Schedule:
-    """The schedule of a training that ends where its validation loss stops falling.
-
-    Without a validation loss it lasts for all epochs.
-    """
-    patience = config.patience if validation else 0
-    return Schedule(config.epochs, steps, config.rate, config.weight_decay, patience)
-
-
 def train_classifier(
     model: Classifier, training: Labelled, held_out: Labelled, config: FittingConfig, **options
 ) -> pd.DataFrame:
@@ -85,9 +76,7 @@ def train_classifier(
 
     def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         rng = generator(options["seed"], 3, epoch)
-        order = rng.permutation(len(images))
-        for step in range(steps):
-            rows = order[step * config.batch : (step + 1) * config.batch]
+        for rows in parts(rng.permutation(len(images)), config.batch, steps):
             no_boxes = [np.zeros((0, 4))] * len(rows)
             pictures, _ = augment(torch.from_numpy(images[rows])[:, None], no_boxes, rng)
             targets = torch.as_tensor(labels[rows], dtype=torch.float32, device=where)
@@ -105,13 +94,12 @@ def train_classifier(
         return sum(losses(batch, "sum")["label"].item() for batch in batches) / len(truth)
 
     check = validation if len(held_out[0]) else None
-    schedule = early_stopping(config, steps, check)
+    schedule = Schedule(config.epochs, steps, config.rate, config.weight_decay, config.patience)
     return fit(model, batches, losses, schedule, validation=check, shared=True, **options)
 
 
 def in_batches(model: nn.Module, images: np.ndarray, size: int = 32) -> Iterator[Tensor]:
     """Uint8 images [N, S, S] as float batches [b, 1, S, S] on the device of `model`."""
     where = next(model.parameters()).device
-    for start in range(0, len(images), size):
-        batch = torch.from_numpy(np.asarray(images[start : start + size]))
-        yield batch[:, None].float().to(where)
+    for batch in parts(images, size):
+        yield torch.from_numpy(np.asarray(batch))[:, None].float().to(where)

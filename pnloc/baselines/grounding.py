@@ -10,6 +10,7 @@ always PROMPT, never the image's report. Letters as in `pnloc.model`.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pnloc.baselines.classifier import early_stopping
 from pnloc.config import FittingConfig, ModelConfig
 from pnloc.localizer import make_batch
 from pnloc.losses import matching
@@ -25,7 +25,7 @@ from pnloc.model import Batch, CrossAttention
 from pnloc.parallel import device
 from pnloc.regions import Regions
 from pnloc.reports.words import WordVectors
-from pnloc.train import Losses, fit, generator
+from pnloc.train import Losses, Schedule, fit, generator, parts
 
 Pairs = tuple[Regions, np.ndarray]  # regions of N images, words [N, W]
 PROMPT = ("opacity", "consolidation", "pneumonia")
@@ -47,16 +47,12 @@ class ContrastiveGrounding(CrossAttention):
         """In-batch contrastive loss of a batch's reports and images."""
         return matching(self, batch, None, self.contrast_group, self.contrast_tau)
 
-    def weights(self, batch: Batch, regions: Tensor) -> Tensor:
-        """Attention [B, W, R] of the batch's words over its encoded regions; 0 for padding."""
-        return self.text_attention(batch, regions)
-
     def grounded(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Mean attention of the words [B, R], and how well they fit the image [B], 0 to 1."""
         regions = self.encode_regions(batch.features)
         count = (batch.words >= 0).sum(1, keepdim=True).clamp_min(1)
         fit = (1 + self.match(batch, regions).diagonal()) / 2
-        return self.weights(batch, regions).sum(1) / count, fit
+        return self.text_attention(batch, regions).sum(1) / count, fit
 
 
 class Align2Ground(ContrastiveGrounding):
@@ -83,8 +79,8 @@ class Align2Ground(ContrastiveGrounding):
         best = cosines.argmax(2)  # [B images, U]
         picked = regions.gather(1, best.unsqueeze(-1).expand(-1, -1, regions.shape[-1]))
         report, count = torch.nonzero(present)[:, 0], present.sum(1).clamp_min(1).unsqueeze(-1)
-        often = torch.zeros(len(present), len(words), device=regions.device)
         once = torch.ones(len(which), device=regions.device)
+        often = once.new_zeros(len(present), len(words))
         often.index_put_((report, which), once, accumulate=True)
         images = (often / count) @ picked  # [B images, B reports, D]
         captions = (encoded * present.unsqueeze(-1)).sum(1) / count
@@ -95,12 +91,10 @@ class Align2Ground(ContrastiveGrounding):
         """Ranking loss of a batch's reports and images."""
         return ranking(self.match(batch), (batch.words >= 0).any(1))
 
-    def weights(self, batch: Batch, regions: Tensor) -> Tensor:
-        """Softmax of the cosines [B, W, R]; 0 for padding."""
-        valid, present = batch.valid.unsqueeze(1), (batch.words >= 0).unsqueeze(-1)
-        cosines = torch.einsum("bwd,brd->bwr", self.encode_words(batch.words), regions)
-        cosines = cosines.masked_fill(~valid, torch.finfo(cosines.dtype).min)
-        return torch.softmax(cosines / self.tau, dim=-1) * valid * present
+    def text_attention(self, batch: Batch, regions: Tensor | None = None) -> Tensor:
+        """Softmax of the cosines [B, W, R], without the detector's score; 0 for padding."""
+        equal = replace(batch, log_scores=torch.zeros_like(batch.log_scores))
+        return super().text_attention(equal, regions)
 
 
 def _residual(width: int) -> nn.Sequential:
@@ -158,8 +152,7 @@ def train_grounding(
 
     def batches(epoch: int) -> Iterator[Batch]:
         order = generator(options["seed"], 5, epoch).permutation(rows)
-        for step in range(steps):
-            yield batch_of(training, order[step * config.batch : (step + 1) * config.batch])
+        return (batch_of(training, own) for own in parts(order, config.batch, steps))
 
     def losses(batch: Batch) -> Losses:
         return {options["title"]: model.loss(batch)}
@@ -172,7 +165,7 @@ def train_grounding(
         return float(np.mean([model.loss(block).item() for block in blocks]))
 
     check = validation if blocks else None
-    schedule = early_stopping(config, steps, check)
+    schedule = Schedule(config.epochs, steps, config.rate, config.weight_decay, config.patience)
     return fit(model, batches, losses, schedule, validation=check, **options)
 
 
@@ -183,9 +176,8 @@ def prompted(
     """From images alone: attention of PROMPT over the regions [N, R], and its fit [N], 0 to 1."""
     words = vectors.index(PROMPT)
     words = words[words > 0]
-    parts = [(np.zeros((0, regions.scores.shape[1])), np.zeros(0))]
-    for start in range(0, len(regions), 128):
-        batch = regions.rows(np.arange(start, min(start + 128, len(regions))))
-        outputs = model.grounded(make_batch(batch, np.tile(words, (len(batch), 1))))
-        parts.append(tuple(output.cpu().numpy() for output in outputs))
-    return tuple(np.concatenate(p) for p in zip(*parts, strict=True))
+    outputs = [(np.zeros((0, regions.scores.shape[1])), np.zeros(0))]
+    for rows in parts(np.arange(len(regions)), 128):
+        batch = make_batch(regions.rows(rows), np.tile(words, (len(rows), 1)))
+        outputs.append([output.cpu().numpy() for output in model.grounded(batch)])
+    return tuple(map(np.concatenate, zip(*outputs, strict=True)))

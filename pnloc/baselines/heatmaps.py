@@ -4,8 +4,9 @@ Maps are [S, S] or any other grid, larger where the evidence is; boxes are in ce
 Which layer and which rule a method uses is chosen on validation data from `candidates`.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
 from itertools import product
 
 import numpy as np
@@ -21,8 +22,8 @@ from pnloc.regions import Regions
 
 THRESHOLDS, COUNTS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8), (1, 2, 3)
 WANG = (60 / 255, 180 / 255)
-QUANTILE = 0.95
-RULES = ("range", "wang", "quantile", "otsu")
+STATISTICS = {"quantile": partial(np.quantile, q=0.95), "otsu": threshold_otsu}
+RULES = ("range", "wang", *STATISTICS)
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,10 @@ class HeatChoice:
     rule: str = "range"
 
 
-def candidates(*layers: str) -> list[HeatChoice]:
-    """Every choice that is tried on validation data, for each layer."""
-    choices = []
-    for layer in layers:
-        choices += [HeatChoice(layer, *pair) for pair in product(THRESHOLDS, COUNTS)]
-        choices += [HeatChoice(layer, float("nan"), None, rule) for rule in RULES[1:]]
-    return choices
+def candidates(layer: str) -> list[HeatChoice]:
+    """Every choice that is tried on validation data for a layer."""
+    choices = [HeatChoice(layer, *pair) for pair in product(THRESHOLDS, COUNTS)]
+    return choices + [HeatChoice(layer, float("nan"), None, rule) for rule in RULES[1:]]
 
 
 # Maps of a classifier -------------------------------------------------------------------------
@@ -58,7 +56,7 @@ def candidates(*layers: str) -> list[HeatChoice]:
 @torch.no_grad()
 def probabilities(model: Classifier, images: np.ndarray) -> np.ndarray:
     """The classifier's probability [N] of a pneumonia in uint8 images [N, S, S]."""
-    return _joined(model, images, lambda batch: torch.sigmoid(model(batch))[:, 0], ())
+    return _joined(model, images, lambda batch: torch.sigmoid(model(batch))[:, 0])
 
 
 @torch.no_grad()
@@ -68,8 +66,13 @@ def class_activation(model: Classifier, images: np.ndarray, layer: str = "") -> 
     CAM (Zhou et al. 2016), negative evidence staying negative, or the patch probabilities of
     multiple-instance learning (Li et al. 2018). There is no choice of a `layer`.
     """
-    side = images.shape[1:]
-    return _joined(model, images, lambda batch: _enlarged(model.activation(batch), side))
+
+    def maps(batch: Tensor) -> Tensor:
+        large = _enlarged(model.activation(batch), images.shape[-1])
+        low, high = large.amin((1, 2), keepdim=True), large.amax((1, 2), keepdim=True)
+        return (large - low) / (high - low).clamp_min(1e-7)
+
+    return _joined(model, images, maps).reshape(images.shape)
 
 
 def grad_cam(model: Classifier, images: np.ndarray, layer: str, plus: bool = False) -> np.ndarray:
@@ -78,33 +81,21 @@ def grad_cam(model: Classifier, images: np.ndarray, layer: str, plus: bool = Fal
     plus: Grad-CAM++ (Chattopadhyay et al. 2018) instead.
     """
     from pytorch_grad_cam import GradCAM, GradCAMPlusPlus
-    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
     with (GradCAMPlusPlus if plus else GradCAM)(model, [model.body.stages[layer]]) as cam:
-
-        def maps(batch: Tensor) -> np.ndarray:
-            return cam(batch, [ClassifierOutputTarget(0)] * len(batch))
-
-        return _joined(model, images, maps)
+        maps = _joined(model, images, lambda batch: torch.from_numpy(cam(batch, None)))
+    return maps.reshape(images.shape)
 
 
-def _joined(
-    model: Classifier, images: np.ndarray, function: Callable, shape: tuple[int, ...] | None = None
-) -> np.ndarray:
-    """What `function` gives per batch, as one float32 array; `shape` per image, or the image's."""
-    shape = images.shape[1:] if shape is None else shape
-    parts = [np.zeros((0, *shape), dtype=np.float32)]
-    for batch in in_batches(model, images):
-        values = function(batch)
-        parts.append(values.float().cpu().numpy() if isinstance(values, Tensor) else values)
-    return np.concatenate(parts)
+def _joined(model: Classifier, images: np.ndarray, function: Callable) -> np.ndarray:
+    """The output of `function` for batches [B, 1, S, S] of the images, as one float32 array."""
+    outputs = [function(batch).float().cpu() for batch in in_batches(model, images)]
+    return torch.cat([torch.zeros(0), *outputs]).numpy()
 
 
-def _enlarged(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Maps [B, h, w] enlarged bilinearly to [B, H, W], 0 to 1 per image."""
-    maps = F.interpolate(maps[:, None], size, mode="bilinear", align_corners=False)[:, 0]
-    low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
-    return (maps - low) / (high - low).clamp_min(1e-7)
+def _enlarged(maps: Tensor, side: int) -> Tensor:
+    """Maps [B, h, w] enlarged bilinearly to [B, S, S]."""
+    return F.interpolate(maps[:, None], (side, side), mode="bilinear")[:, 0]
 
 
 # Maps of regions and boxes --------------------------------------------------------------------
@@ -112,8 +103,7 @@ def _enlarged(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
 def mask_maps(regions: Regions, side: int) -> np.ndarray:
     """The detector's mask of N images as maps [N, S, S] of the square input, S = `side`."""
-    mask = regions.mask.float()[:, None]
-    return F.interpolate(mask, (side, side), mode="bilinear", align_corners=False)[:, 0].numpy()
+    return _enlarged(regions.mask.float(), side).numpy()
 
 
 def coverage(boxes: np.ndarray, weights: np.ndarray, cells: int) -> np.ndarray:
@@ -139,10 +129,8 @@ def boxes_of(heat: np.ndarray, choice: HeatChoice) -> tuple[np.ndarray, np.ndarr
     low, high = float(heat.min()), float(heat.max())
     if high - low < 1e-6:
         return np.zeros((0, 4)), np.zeros(0)
-    if choice.rule == "quantile":
-        levels = [np.quantile(heat, QUANTILE)]
-    elif choice.rule == "otsu":
-        levels = [threshold_otsu(heat)]
+    if choice.rule in STATISTICS:
+        levels = [STATISTICS[choice.rule](heat)]
     else:
         shares = WANG if choice.rule == "wang" else (choice.threshold,)
         levels = [low + share * (high - low) for share in shares]
@@ -156,11 +144,13 @@ def boxes_of(heat: np.ndarray, choice: HeatChoice) -> tuple[np.ndarray, np.ndarr
     return as_boxes(boxes)[order], np.array(scores, dtype=np.float64)[order]
 
 
-def every_choice(maps: Iterable[np.ndarray], layer: str) -> Iterator[tuple[HeatChoice, list]]:
-    """Each of `candidates(layer)` with its boxes and scores on every map, computed once."""
-    maps, rule, whole = list(maps), None, []
+def every_choice(maps: Sequence[np.ndarray], layer: str) -> Iterator[tuple[HeatChoice, list]]:
+    """Each of `candidates(layer)` with its boxes and scores on every map."""
+
+    @cache
+    def all_boxes(rule: str, threshold: float) -> list[tuple[np.ndarray, np.ndarray]]:
+        return [boxes_of(heat, HeatChoice(layer, threshold, None, rule)) for heat in maps]
+
     for choice in candidates(layer):
-        if (choice.rule, choice.threshold) != rule:
-            rule = (choice.rule, choice.threshold)
-            whole = [boxes_of(heat, replace(choice, most=None)) for heat in maps]
-        yield choice, [(boxes[: choice.most], scores[: choice.most]) for boxes, scores in whole]
+        every, most = all_boxes(choice.rule, choice.threshold), choice.most
+        yield choice, [(boxes[:most], scores[:most]) for boxes, scores in every]

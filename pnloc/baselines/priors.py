@@ -36,7 +36,6 @@ def whole_lungs(training: np.ndarray) -> np.ndarray:
 
     It leaves out a twentieth of the training boxes' edges on each side.
     """
-    training = as_boxes(training)
     if len(training) == 0:
         return training
     low, high = np.quantile(training, [0.05, 0.95], axis=0)
@@ -45,7 +44,6 @@ def whole_lungs(training: np.ndarray) -> np.ndarray:
 
 def heat_map(training: np.ndarray, cells: int = GRID) -> np.ndarray:
     """Share of the training boxes [N, 4] that cover each place, [cells, cells]; 0 without boxes."""
-    training = as_boxes(training)
     return coverage(training, np.full(len(training), 1 / max(len(training), 1)), cells)
 
 
@@ -56,20 +54,17 @@ def place_boxes(training: np.ndarray) -> np.ndarray:
     the height of `whole_lungs`; the right lung is on the left of the picture. A place without
     boxes takes its third of the box of its side (`fixed_pair`). NaN without any boxes.
     """
-    training = as_boxes(training)
     if len(training) == 0:
         return np.full((len(PLACES), 4), np.nan)
     top, bottom = whole_lungs(training)[0, [1, 3]]
     x, y = (training[:, 0] + training[:, 2]) / 2, (training[:, 1] + training[:, 3]) / 2
     third = np.clip((3 * (y - top) / max(bottom - top, 1e-9)).astype(int), 0, 2)
     boxes = []
-    for number in range(len(PLACES)):
-        side, zone = divmod(number, 3)
-        here = training[((x >= 0.5) == bool(side)) & (third == zone)]
-        x1, y1, x2, y2 = fixed_pair(training)[side]
-        height = y2 - y1
-        share = [x1, y1 + zone * height / 3, x2, y1 + (zone + 1) * height / 3]
-        boxes.append(np.median(here, axis=0) if len(here) else share)
+    for side, (x1, y1, x2, y2) in enumerate(fixed_pair(training)):
+        for zone in range(3):
+            here, height = training[((x >= 0.5) == side) & (third == zone)], y2 - y1
+            share = [x1, y1 + zone * height / 3, x2, y1 + (zone + 1) * height / 3]
+            boxes.append(np.median(here, axis=0) if len(here) else share)
     return np.array(boxes)
 
 
@@ -110,7 +105,6 @@ def fixed_pair(boxes: np.ndarray) -> np.ndarray:
     boxes [N, 4] are training boxes relative to their image (0 to 1). A half without a box mirrors
     the other.
     """
-    boxes = as_boxes(boxes)
     right = (boxes[:, 0] + boxes[:, 2]) / 2 >= 0.5
     halves = [np.median(half, axis=0) for half in (boxes[~right], boxes[right]) if len(half)]
     if len(halves) == 1:

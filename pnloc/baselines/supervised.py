@@ -6,7 +6,6 @@ they have had access to whatever the other methods have.
 """
 
 from copy import deepcopy
-from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -16,12 +15,12 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FasterRCNN, FastRCNNPredictor, TwoMLPHead
 from torchvision.ops import MultiScaleRoIAlign
 
-from pnloc.baselines.classifier import early_stopping, in_batches
+from pnloc.baselines.classifier import in_batches
 from pnloc.config import FittingConfig
 from pnloc.detector import Detector, normalize
-from pnloc.detector_training import balanced
+from pnloc.detector_training import balanced, targets_of
 from pnloc.parallel import autocast, device
-from pnloc.train import Losses, fit
+from pnloc.train import Losses, Schedule, fit, parts
 
 Boxed = tuple[np.ndarray, list[np.ndarray]]  # images uint8 [N, S, S], boxes [n, 4] of each
 OVERLAP = 0.3  # IoU above which the lesser of two detections of Faster R-CNN is dropped
@@ -48,9 +47,7 @@ class FasterRegions(FasterRCNN):
     """
 
     def __init__(self, detector: Detector) -> None:
-        config, width, counts = detector.config, 256, {"pre": 400, "post": 200}
-        stages = product(counts, ("train", "test"))
-        proposals = {f"rpn_{when}_nms_top_n_{stage}": counts[when] for when, stage in stages}
+        config, width = detector.config, 256
         ratios = (config.aspect_ratios,) * len(config.anchor_sizes)
         super().__init__(
             Pyramid(detector),
@@ -58,6 +55,10 @@ class FasterRegions(FasterRCNN):
             box_roi_pool=MultiScaleRoIAlign(["16", "32"], output_size=5, sampling_ratio=2),
             box_head=TwoMLPHead(config.pyramid * 25, width),
             box_predictor=FastRCNNPredictor(width, 2),
+            rpn_pre_nms_top_n_train=400,
+            rpn_pre_nms_top_n_test=400,
+            rpn_post_nms_top_n_train=200,
+            rpn_post_nms_top_n_test=200,
             rpn_batch_size_per_image=64,
             box_batch_size_per_image=64,
             box_score_thresh=0.0,
@@ -67,7 +68,6 @@ class FasterRegions(FasterRCNN):
             max_size=config.side,
             image_mean=[0.0],
             image_std=[1.0],
-            **proposals,
         )
         self.config = config
 
@@ -76,13 +76,10 @@ class FasterRegions(FasterRCNN):
         targets = [{**t, "labels": t["labels"] + 1} for t in targets]  # 0 is the background
         training = self.training
         self.train()  # torchvision gives losses in this mode only
-        for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.train(training)
-        try:
-            return super().forward(list(images), targets)
-        finally:
-            self.train(training)
+        self.backbone.train(training)  # which has all the batch normalization
+        terms = super().forward(list(images), targets)
+        self.train(training)
+        return terms
 
 
 def train_supervised(
@@ -98,25 +95,22 @@ def train_supervised(
     steps, batches = balanced(*training, config.batch, seed, 6)
 
     def losses(batch: tuple[Tensor, list[Tensor], Tensor]) -> Losses:
-        boxes = [torch.as_tensor(b, dtype=torch.float32, device=where) for b in batch[1]]
-        labels = [torch.zeros(len(b), dtype=torch.int64, device=where) for b in boxes]
-        targets = [{"boxes": b, "labels": c} for b, c in zip(boxes, labels, strict=True)]
         with autocast(where):
-            return model.losses(batch[0].to(where), targets)
+            return model.losses(batch[0].to(where), targets_of(batch[1], where))
 
     def validation() -> float:
         """With the same random numbers each time: Faster R-CNN samples the boxes of its losses."""
-        total, (images, boxes) = 0.0, held_out
+        total, size, (images, boxes) = 0.0, config.batch, held_out
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            for number, batch in enumerate(in_batches(model, images, config.batch)):
-                first = number * config.batch
-                terms = losses((batch, boxes[first : first + config.batch], None))
+            batches = zip(in_batches(model, images, size), parts(boxes, size), strict=True)
+            for batch, own in batches:
+                terms = losses((batch, own, None))
                 total += sum(value.item() for value in terms.values()) * len(batch)
         return total / len(images)
 
     check = validation if len(held_out[0]) else None
-    schedule = early_stopping(config, steps, check)
+    schedule = Schedule(config.epochs, steps, config.rate, config.weight_decay, config.patience)
     return fit(model, batches, losses, schedule, validation=check, shared=True, **options)
 
 

@@ -30,8 +30,7 @@ def hide(pictures: Tensor, grids: tuple[int, ...] = GRIDS, share: float = HIDDEN
     The grid of each picture is drawn from `grids`.
     """
     masks = []
-    for number in torch.randint(len(grids), (len(pictures),)).tolist():
-        cells = grids[number]
+    for cells in torch.tensor(grids)[torch.randint(len(grids), (len(pictures),))].tolist():
         mask = torch.rand(1, 1, cells, cells) >= share if cells else torch.ones(1, 1, 1, 1)
         masks.append(F.interpolate(mask.float(), size=pictures.shape[-2:], mode="nearest"))
     return pictures * torch.cat(masks).to(pictures)
@@ -111,7 +110,7 @@ class PatchMIL(Classifier):
     def patches(self, images: Tensor) -> Tensor:
         """Images [B, 1, S, S], 8-bit values -> logits of their patches [B, P, P], P = 2 S / 32."""
         features = self.features(normalize(images))
-        larger = F.interpolate(features, scale_factor=PATCHES, mode="bilinear", align_corners=False)
+        larger = F.interpolate(features, scale_factor=PATCHES, mode="bilinear")
         return self.head(larger)[:, 0]
 
     def forward(self, images: Tensor) -> Tensor:
