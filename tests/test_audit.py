@@ -1,6 +1,7 @@
 """data check: every set is read, counted and compared; its status, output and files."""
 
 import json
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -10,9 +11,11 @@ from PIL import Image
 from trees import COVID, NIH, RSNA, draw, sound_covid, sound_mimic, sound_nih, sound_rsna, table
 
 from pnloc.cli import main
+from pnloc.data import openi
 from pnloc.data.records import FATES, assign_splits
 from pnloc.run.run import open_run
 
+READ_ONCE = cache(openi.read)
 RSNA_IMAGES = f"{RSNA}/stage_2_train_images"
 MAPPING = f"{RSNA}/nih-of-rsna.csv"
 
@@ -30,8 +33,12 @@ def data(tmp_path) -> Path:
 
 
 @pytest.fixture
-def check(data, tmp_path, capsys):
-    """Runs the command and gives its status and what it prints, parsed with --json."""
+def check(data, tmp_path, capsys, monkeypatch):
+    """Runs the command and gives its status and what it prints, parsed with --json.
+
+    OpenI comes with a package and is the same in all tests: it is read once.
+    """
+    monkeypatch.setattr(openi, "read", READ_ONCE)
 
     def run(*options: str, folder: Path = data, preset: str = "public") -> tuple:
         where = ["--data", str(folder), "--artifacts", str(tmp_path / "a")]
