@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 
 from pnloc.baselines.classifier import Classifier
 from pnloc.baselines.heatmaps import class_activation, grad_cam
@@ -39,11 +40,12 @@ def squares():
 
 
 @pytest.fixture(scope="module")
-def trained(squares, tmp_path_factory):
+def trained(squares, shared):
+    """One worker trains; for the others the last checkpoint in the shared folder is the end."""
     images, boxes = squares
-    rows, folder = [*range(8, 48), *range(52, 64)], tmp_path_factory.mktemp("d")
-    own = [boxes[i] for i in rows]
-    return train_detector(images[rows], own, SMALL, seed=0, folder=folder, fingerprint="t")[0]
+    rows, place = [*range(8, 48), *range(52, 64)], {"folder": shared / "d", "fingerprint": "t"}
+    with FileLock(shared / "detector.lock"):
+        return train_detector(images[rows], [boxes[i] for i in rows], SMALL, seed=0, **place)[0]
 
 
 def test_union_mask_by_hand():
