@@ -155,9 +155,10 @@ def executed(tmp_path_factory):
 
     The set is a small generated tree without the mark that it was generated.
     """
+    from test_project import PARAMETERS_CELL
+
     from book._ext import run as book
     from pnloc.data import demo
-    from pnloc.view.notebook import PARAMETERS_CELL
 
     root = tmp_path_factory.mktemp("credentialed")
     data, run = root / "data", root / "artifacts" / "mimic"

@@ -7,13 +7,14 @@ import sys
 import nbformat
 import psutil
 import pytest
+from test_project import PARAMETERS_CELL
 
 from book._ext import check as site
 from book._ext import publish as publishing
 from book._ext import run as book
 from pnloc.errors import PnlocError
 from pnloc.view import notebook
-from pnloc.view.notebook import PARAMETERS_CELL, start
+from pnloc.view.notebook import start
 
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 IMPORT = "from pnloc.errors import PnlocError"

@@ -16,11 +16,14 @@ import yaml
 from book._ext import check as site
 from pnloc import __version__
 from pnloc.run.cache import imports
-from pnloc.view.notebook import PARAMETERS_CELL
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "pnloc"
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+PARAMETERS_CELL = """PRESET = "demo"  # smoke, demo, public or mimic
+DATA = ""  # folder that holds the real data sets; public and mimic need it
+SEED = 0
+ARTIFACTS = ""  # where results go; empty: artifacts/ of the repository"""
 # A room imports from itself and from those before it; reports, data and evaluation share a floor.
 FLOORS = ("core", "reports data evaluation", "baselines", "run", "view", "cli")
 SUFFIXES = ".dcm .jpg .jpeg .png .nii .gz .safetensors .pt .pkl .parquet"

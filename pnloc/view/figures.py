@@ -21,6 +21,7 @@ from pnloc.run.methods import METHODS
 
 LOOKS = pd.read_csv(Path(__file__).with_name("looks.csv"), index_col="method")
 COLOURS, MARKERS = LOOKS["colour"].to_dict(), LOOKS["marker"].to_dict()
+Array = np.ndarray
 TRUTH, OURS, BLUE = "#029e73", COLOURS["text-attention"], COLOURS["detector"]
 GREY, DARK = "#777777", "#444444"
 TITLES = {method.name: method.title for method in METHODS.values()} | {
@@ -43,7 +44,7 @@ def style() -> None:
 # Images ---------------------------------------------------------------------------------------
 
 
-def radiograph(image: np.ndarray, ax: Axes, title: str = "") -> Axes:
+def radiograph(image: Array, ax: Axes, title: str = "") -> Axes:
     """A grey image [H, W] without axes; the drawn image carries its access class (pnloc.access)."""
     ax.imshow(image, cmap="gray", vmin=0, vmax=255).set_gid(access.of(image) or None)
     ax.set_axis_off()
@@ -51,9 +52,7 @@ def radiograph(image: np.ndarray, ax: Axes, title: str = "") -> Axes:
     return ax
 
 
-def boxes(
-    corners: np.ndarray, ax: Axes, colour: str, scores: np.ndarray | None = None, **line: object
-) -> Axes:
+def boxes(corners: Array, ax: Axes, colour: str, scores: Array | None = None, **line) -> Axes:
     """Boxes [n, 4] in pixels of the image on the Axes, labelled with their scores [n] if any.
 
     line: of the edges, as matplotlib takes it (lw, ls, alpha).
@@ -67,9 +66,7 @@ def boxes(
     return ax
 
 
-def attention(
-    image: np.ndarray, corners: np.ndarray, weights: np.ndarray, ax: Axes, colour: str = OURS
-) -> Axes:
+def attention(image: Array, corners: Array, weights: Array, ax: Axes, colour: str = OURS) -> Axes:
     """Attention over regions: boxes [n, 4], thicker and more opaque for larger weights [n]."""
     radiograph(image, ax)
     strengths = np.asarray(weights) / max(np.max(weights, initial=0), 1e-9)
@@ -79,7 +76,7 @@ def attention(
     return ax
 
 
-def heat_map(heat: np.ndarray, ax: Axes, label: str) -> Axes:
+def heat_map(heat: Array, ax: Axes, label: str) -> Axes:
     """A map [h, w] of the unit square, with a labelled colour bar."""
     shades = ax.imshow(heat, cmap="cividis", extent=(0, 1, 1, 0))
     ax.figure.colorbar(shades, ax=ax, label=label, shrink=0.8)
@@ -88,7 +85,7 @@ def heat_map(heat: np.ndarray, ax: Axes, label: str) -> Axes:
     return ax
 
 
-def overlay(image: np.ndarray, predictions: pd.DataFrame, path: str | Path) -> None:
+def overlay(image: Array, predictions: pd.DataFrame, path: str | Path) -> None:
     """Write a PNG of an image [H, W] with its boxes (x1, y1, x2, y2, score), in its proportions."""
     height, width = image.shape
     inches = np.maximum(np.array([width, height]) * 900 / max(height, width), 60) / 100
@@ -132,7 +129,7 @@ def fitting(table: pd.DataFrame, ax: Axes) -> Axes:
 # Tables with intervals ------------------------------------------------------------------------
 
 
-def _whiskers(rows: pd.DataFrame, places: np.ndarray, ax: Axes, **look: object) -> None:
+def _whiskers(rows: pd.DataFrame, places: Array, ax: Axes, **look: object) -> None:
     """Points at `value` with bars from `low` to `high`, if there are any, at heights `places`."""
     ax.hlines(places, rows["low"], rows["high"], colors=look["color"], lw=2.5)
     ax.scatter(rows["value"], places, s=32, zorder=3, **look)
@@ -143,6 +140,11 @@ def _rows(names: Sequence[str], ax: Axes) -> None:
     ax.set_yticks(range(len(names)), names, fontsize=9)
     ax.invert_yaxis()
     ax.grid(axis="y", visible=False)
+
+
+def _look(method: str) -> dict[str, str]:
+    """Colour, marker and title of a method of looks.csv, as matplotlib takes them."""
+    return {"color": COLOURS[method], "marker": MARKERS[method], "label": reader_name(method)}
 
 
 def _legend(ax: Axes) -> None:
@@ -157,8 +159,8 @@ def accuracy_curves(table: pd.DataFrame, ax: Axes, reference: pd.DataFrame | Non
     """
     table = table[table["metric"] == "acc"].sort_values("threshold").set_index("threshold")
     for method, look in LOOKS[LOOKS.index.isin(table["method"])].iterrows():
-        rows, line = table[table["method"] == method], {"color": look["colour"], "ls": look["line"]}
-        ax.plot(rows["value"], marker=look["marker"], ms=5, label=reader_name(method), **line)
+        rows = table[table["method"] == method]
+        ax.plot(rows["value"], ls=look["line"], ms=5, **_look(method))
         if look["band"] == "yes":
             band = {"color": look["colour"], "alpha": 0.15, "lw": 0}
             ax.fill_between(rows.index, rows["low"], rows["high"], **band)
@@ -190,8 +192,7 @@ def failures(table: pd.DataFrame, ax: Axes) -> Axes:
     levels = table[table["method"] == methods[0]].reset_index(drop=True)
     for shift, method in zip(np.linspace(-0.25, 0.25, len(methods)), methods, strict=True):
         rows = table[table["method"] == method].merge(levels[["factor", "level"]], how="right")
-        look = {"color": COLOURS[method], "marker": MARKERS[method], "label": reader_name(method)}
-        _whiskers(rows, np.arange(len(levels)) + shift, ax, **look)
+        _whiskers(rows, np.arange(len(levels)) + shift, ax, **_look(method))
     for place in np.flatnonzero(levels["factor"] != levels["factor"].shift())[1:]:
         ax.axhline(place - 0.5, color="#bbbbbb", lw=0.8)
     names = (levels["factor"] + ": " + levels["level"]).replace("all: all", "all boxes")
@@ -202,17 +203,16 @@ def failures(table: pd.DataFrame, ax: Axes) -> Axes:
 
 
 def reliability(curves: pd.DataFrame, ax: Axes, methods: list[str]) -> Axes:
-    """Share of correct boxes against their mean score, with 95% bars.
+    """Share of correct boxes against their mean score per method of looks.csv, with 95% bars.
 
     Columns method, score, right, low, high.
     """
     ax.plot([0, 1], [0, 1], color=DARK, lw=1)
     for method in methods:
         rows = curves[curves["method"] == method]
-        colour, marker = COLOURS.get(method, GREY), MARKERS.get(method, ".")
-        ax.vlines(rows["score"], rows["low"], rows["high"], color=colour, lw=1.5, alpha=0.4)
-        line = {"color": colour, "marker": marker, "ms": 5, "label": reader_name(method)}
-        ax.plot(rows["score"], rows["right"], **line)
+        bars = {"color": COLOURS[method], "lw": 1.5, "alpha": 0.4}
+        ax.vlines(rows["score"], rows["low"], rows["high"], **bars)
+        ax.plot(rows["score"], rows["right"], ms=5, **_look(method))
     ax.set(xlabel="mean score of the boxes", ylabel="share of them with IoU > .3")
     ax.set(xlim=(0, 1), ylim=(0, 1))
     _legend(ax)
@@ -230,9 +230,7 @@ def severity_scatter(table: pd.DataFrame, readout: str, score: str, ax: Axes, un
     return ax
 
 
-def severity_agreement(
-    fitted: np.ndarray, score: np.ndarray, limits: tuple[float, float, float], ax: Axes, unit: str
-) -> Axes:
+def severity_agreement(fitted: Array, score: Array, limits: tuple, ax: Axes, unit: str) -> Axes:
     """Bland-Altman plot: fitted minus score against their mean.
 
     limits: the mean difference and the limits of agreement.
@@ -275,9 +273,7 @@ def severity_readers(
     return ax
 
 
-def zone_map(
-    zones: np.ndarray, places: np.ndarray, outline: np.ndarray, ax: Axes, label: str, top: float
-) -> Axes:
+def zone_map(zones: Array, places: Array, outline: Array, ax: Axes, label: str, top: float) -> Axes:
     """Six values, A to F, each filling its zone of the lungs.
 
     places: zones [6, 4] in relative coordinates; outline: probabilities [2, h, w] of the two lungs;
@@ -300,9 +296,7 @@ def zone_map(
     return ax
 
 
-def severity_overlay(
-    image: np.ndarray, mask: np.ndarray, lungs: np.ndarray, ax: Axes, title: str
-) -> Axes:
+def severity_overlay(image: Array, mask: Array, lungs: Array, ax: Axes, title: str) -> Axes:
     """A radiograph [S, S] under the detectors' mask [h, w], with lung boxes [2, 4] (relative)."""
     side = image.shape[-1]
     radiograph(image, ax, title)

@@ -22,10 +22,6 @@ from pnloc.train import watched
 from pnloc.view import figures
 
 PARAMETERS: dict[str, type] = {"PRESET": str, "DATA": str, "SEED": int, "ARTIFACTS": str}
-PARAMETERS_CELL = """PRESET = "demo"  # smoke, demo, public or mimic
-DATA = ""  # folder that holds the real data sets; public and mimic need it
-SEED = 0
-ARTIFACTS = ""  # where results go; empty: artifacts/ of the repository"""
 PAUSE = 1.0  # seconds at least between two drawings of a live curve
 _SIMPLE = (str, bytes, int, float, complex, bool, list, tuple, dict, set, type(None))
 _STARTED = "_pnloc_started"

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from pnloc.errors import PnlocError
@@ -21,8 +22,8 @@ def localize(
 
     phrases: of the report of the one image (pnloc.reports.phrases), which go to phrases.csv.
     """
-    boxes, attributes = [pd.DataFrame(columns=BOXES)], [pd.DataFrame(columns=ATTRIBUTES)]
-    failures, stems = [], [path.stem for path in paths]
+    boxes, attributes, failures = [], [], []
+    stems = [path.stem for path in paths]
     for path in paths:
         try:
             proposals = localizer.propose(path)
@@ -31,12 +32,11 @@ def localize(
             overlay(read_gray(path), located, out / f"{name}.overlay.png")
             if phrases is not None:
                 write_table(out / "phrases.csv", localizer.ground(proposals, phrases))
-            boxes.append(located.assign(image=str(path), label="pneumonia")[BOXES])
-            named = probabilities.rename_axis("attribute").reset_index(name="probability")
-            attributes.append(named.assign(image=str(path))[ATTRIBUTES])
+            boxes += [(path, *box, "pneumonia") for box in located.to_numpy()]
+            attributes += [(path, *pair) for pair in probabilities.items()]
         except PnlocError as error:
             failures.append(error)
-    for name, parts in (("boxes", boxes), ("attributes", attributes)):
-        parts = [part for part in parts if len(part)] or parts[:1]
-        write_table(out / f"{name}.csv", pd.concat(parts, ignore_index=True))
+    write_table(out / "boxes.csv", pd.DataFrame(boxes, columns=BOXES))
+    table = pd.DataFrame(attributes, columns=ATTRIBUTES).astype({"probability": np.float32})
+    write_table(out / "attributes.csv", table)
     return failures

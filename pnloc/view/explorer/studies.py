@@ -27,18 +27,12 @@ from pnloc.reports.phrases import Phrase, phrases
 from pnloc.reports.sentences import Splitter
 from pnloc.reports.words import WordVectors
 from pnloc.run import evidence, predictions, results
-from pnloc.run.evidence import pneumonia_boxes
 from pnloc.run.run import Run
 from pnloc.run.sets import NAMES
 
 SHOWN_SIDE = 384  # largest side of the image that is shown, in pixels
 # Sources of attention -> the method whose choice on validation images the controls start from.
-SOURCES = {
-    "word": "report-given",
-    "attribute": "text-attention",
-    "cam": "grad-cam",
-    "detector": "detector",
-}
+SOURCES = dict(word="report-given", attribute="text-attention", cam="grad-cam", detector="detector")
 Starts = dict[str, tuple[float, int]]
 
 
@@ -169,12 +163,12 @@ def gather(run: Run, name: str, rows: list[int]) -> list[Study]:
     if not rows:
         return []
     sets, models, studies = run.sets, viewer(run), []
-    records, credits, truth = sets.records(name), sets.credits(name), pneumonia_boxes(run, name)
+    records, credits = sets.records(name), sets.credits(name)
+    truth = evidence.pneumonia_boxes(run, name)
     images = records.images.iloc[rows]
-    letterboxes = sets.letterboxes(images)
-    for row, letterbox, image in zip(rows, letterboxes, images.itertuples(), strict=True):
-        regions = run.regions(name).rows([row])
-        proposals = Proposals(sets.pixels(name)[row], regions, letterbox)
+    three = zip(rows, sets.letterboxes(images), images.itertuples(), strict=True)
+    for row, letterbox, image in three:
+        proposals = Proposals(sets.pixels(name)[row], run.regions(name).rows([row]), letterbox)
         shown = access.tag(_shown(image.path, letterbox), records.access)
         facts = {"truth": truth[row], **credits.loc[image.image, ["credit", "shown"]]}
         studies.append(models.study(image.image, proposals, shown, sets.texts(name)[row], **facts))

@@ -50,13 +50,12 @@ class Explorer(widgets.VBox):
         self.studies, self.read = list(shown), read
         plain = [wordview.values(study) for study in shown]
         self.view = View(studies=plain, starts=starts, state={"study": 0})
-        wide, wrapped = widgets.Layout(width="auto"), widgets.Layout(flex_flow="row wrap")
-        options = {"accept": ACCEPTED, "multiple": False, "description": "load an image"}
-        self.upload = widgets.FileUpload(**options, layout=wide)
+        options = {"description": "load an image", "layout": {"width": "auto"}}
+        self.upload = widgets.FileUpload(accept=ACCEPTED, **options)
         self.message = widgets.HTML(ASKED)
         self.upload.observe(self._loaded, "value")
-        own = [widgets.HBox([self.upload, self.message], layout=wrapped)] if read else []
-        super().__init__([widgets.HTML(WARNING), *own, self.view])
+        row = widgets.HBox([self.upload, self.message], layout={"flex_flow": "row wrap"})
+        super().__init__([widgets.HTML(WARNING), *([row] if read else []), self.view])
 
     def _loaded(self, change: dict) -> None:
         for file in change["new"]:

@@ -68,7 +68,7 @@ def heat_png(heat: np.ndarray) -> str:
     """A heat map [S, S], 0 to 1, as the data URI of a PNG, more opaque where it is hotter."""
     whole = Image.fromarray(heat.astype(np.float32))
     level = np.asarray(whole.resize((HEAT_SIDE, HEAT_SIDE), Image.Resampling.BILINEAR)).clip(0, 1)
-    colour = (colormaps["inferno"](level) * 255).astype(np.uint8)
+    colour = colormaps["inferno"](level, bytes=True)
     colour[..., 3] = (level * 145).astype(np.uint8)
     return _uri(Image.fromarray(colour), "PNG")
 
