@@ -112,10 +112,6 @@ class Checkpoint:
         self.best: dict[str, Tensor] = {}
         self.saved = time.monotonic()
 
-    def due(self) -> bool:
-        """Whether it is time to write again."""
-        return time.monotonic() - self.saved >= EVERY
-
     def keep_best(self) -> None:
         """Remember the module's weights as the best so far."""
         self.best = {name: v.detach().clone() for name, v in self.module.state_dict().items()}
@@ -233,7 +229,8 @@ def fit(
                     stop()
                     for name, value in terms.items():
                         done.sums[name] = done.sums.get(name, 0.0) + value / schedule.steps
-                    if done.step < schedule.steps and checkpoint.due():
+                    due = time.monotonic() - checkpoint.saved >= EVERY
+                    if due and done.step < schedule.steps:
                         checkpoint.write(done)
             entry = {"epoch": epoch, **done.sums}
             if validation is not None:

@@ -25,9 +25,9 @@ Labelled = tuple[np.ndarray, np.ndarray]  # images uint8 [N, S, S], labels [N]
 class Classifier(nn.Module):
     """Pneumonia or not: the detector's backbone, global average pooling, one linear layer.
 
-    It starts from the detector's weights and is trained on image labels only, so it has had
-    access to whatever the proposals of the other methods have. The stem and the stage of
-    stride 8 stay frozen.
+    It starts from the detector's weights and is trained on image labels only, so it builds on the
+    same boxes as the proposals of the other methods. The stem and the stage of stride 8 stay
+    frozen.
     """
 
     def __init__(self, detector: Detector) -> None:

@@ -66,7 +66,7 @@ class Align2Ground(ContrastiveGrounding):
         self.picked, self.caption = _residual(config.width), _residual(config.width)
 
     def match(self, batch: Batch, regions: Tensor | None = None) -> Tensor:
-        """score [B reports, B images]: cosine of a report and what its words pick in an image.
+        """score [B reports, B images]: cosine of a report and the regions that its words pick.
 
         0 for reports without words.
         """
@@ -106,10 +106,10 @@ def _residual(width: int) -> nn.Sequential:
 
 
 def distinct(words: Tensor) -> tuple[Tensor, Tensor]:
-    """One place [U] per different word of words [B, W], and which one each of the T words is [T].
+    """A place [U] of each distinct word among the T words of [B, W], and each word's number [T].
 
-    Padding does not count. Words are equal if their neighbours are, too: their vectors are then
-    the same, and need not be compared twice, since reports repeat themselves.
+    Padding does not count. Two words are the same if their neighbours are, too, since their vectors
+    then agree. Reports repeat themselves, so most words need not be compared again.
     """
     triples = F.pad(words.clamp_min(-1), (1, 1), value=-1).unfold(1, 3, 1)[words >= 0]
     different, which = torch.unique(triples, dim=0, return_inverse=True)
@@ -173,7 +173,7 @@ def train_grounding(
 def prompted(
     model: ContrastiveGrounding, regions: Regions, vectors: WordVectors
 ) -> tuple[np.ndarray, np.ndarray]:
-    """From images alone: attention of PROMPT over the regions [N, R], and its fit [N], 0 to 1."""
+    """From images alone: PROMPT's attention over the regions [N, R] and its fit [N], 0 to 1."""
     words = vectors.index(PROMPT)
     words = words[words > 0]
     outputs = [(np.zeros((0, regions.scores.shape[1])), np.zeros(0))]

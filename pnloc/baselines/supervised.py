@@ -2,7 +2,7 @@
 
 RetinaNet (Lin et al. 2017) is `pnloc.detector.Detector`; Faster R-CNN (Ren et al. 2015) is
 torchvision's, on the same narrow backbone and pyramid. Both start from the run's detector, so
-they have had access to whatever the other methods have.
+they build on the same boxes as the other methods.
 """
 
 from copy import deepcopy

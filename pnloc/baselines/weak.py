@@ -1,4 +1,4 @@
-"""Weakly supervised localizers: like CAM, from image labels alone, but made to look further.
+"""Weakly supervised localizers: from image labels alone, like CAM, but they look further.
 
     hide-and-seek      parts of the training images are hidden (Singh and Lee 2017); CAM at test
     attention dropout  the most attended features are dropped in training (Choe and Shim 2019);

@@ -1,4 +1,4 @@
-"""A report as HTML, its findings and attributes marked in colours, whose style `legend` brings.
+"""A report as HTML, with findings and attributes marked in colours; the style is in `legend`.
 
 Every finding also carries its assertion as a word, so that no meaning depends on colour alone.
 """

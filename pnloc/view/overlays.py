@@ -1,4 +1,4 @@
-"""Image files with their boxes drawn on them, and tables of what a localizer gives for them."""
+"""A localizer's output for image files: tables, and overlays of the boxes on the images."""
 
 from pathlib import Path
 
@@ -18,9 +18,10 @@ ATTRIBUTES = ["image", "attribute", "probability"]
 def localize(
     localizer: Localizer, paths: list[Path], out: Path, phrases: list | None = None
 ) -> list[PnlocError]:
-    """Write boxes.csv, attributes.csv and an overlay per image into `out`; errors of broken files.
+    """Write boxes.csv, attributes.csv and an overlay per image into `out`.
 
-    phrases: of the report of the one image (pnloc.reports.phrases), which go to phrases.csv.
+    Returns the errors of files that cannot be read. phrases: those of the report
+    (pnloc.reports.phrases) of a single image; they go to phrases.csv.
     """
     boxes, attributes, failures = [], [], []
     stems = [path.stem for path in paths]

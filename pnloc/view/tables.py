@@ -97,7 +97,7 @@ def headlines(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def _with_facts(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
-    """The tables with what the headlines ask of them: p values, the chosen read-out, a summary."""
+    """The tables with what the headlines need: p values, the chosen read-out, a summary."""
     ready = dict(tables)
     if "significance" in ready:
         keys = ["dataset", "method", "against", "metric"]

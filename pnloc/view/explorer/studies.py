@@ -1,7 +1,7 @@
 """Studies as the explorer shows them: an image, its regions, and what attends to them.
 
-`gather` takes studies from a run, `Viewer.read` makes one of an image file. All that is drawn later
-is computed here.
+`gather` takes studies from a run, `Viewer.read` makes one from an image file. Everything that is
+drawn later is computed here.
 """
 
 import re
@@ -159,7 +159,7 @@ def examples(run: Run, most: int = 6) -> tuple[str, list[int]]:
 
 
 def gather(run: Run, name: str, rows: list[int]) -> list[Study]:
-    """Studies of some image rows of a set of a run."""
+    """The studies in some image rows of one of a run's sets."""
     if not rows:
         return []
     sets, models, studies = run.sets, viewer(run), []
@@ -191,13 +191,13 @@ def distinct(mentions: list[Phrase]) -> list[Phrase]:
 
 @lru_cache(4)
 def choices(run: Run) -> pd.DataFrame:
-    """What each method was set to on validation images, by method: share, most, rule, layer."""
+    """Each method's choice on validation images, by method: share, most, rule and layer."""
     predictions.predict(run)
     return read_csv(run.root / "tables" / "choices.csv").set_index("method")
 
 
 def starts(run: Run) -> Starts:
-    """Threshold and number of boxes where each source starts; `Choice` if its rule has none."""
+    """Threshold and number of boxes that each source starts from; by default those of `Choice`."""
     table = choices(run).loc[list(SOURCES.values()), ["share", "most"]].astype(float)
     table[table.isna().any(axis=1)] = Choice.share, Choice.most
     rows = zip(SOURCES, table.to_numpy().tolist(), strict=True)

@@ -25,12 +25,14 @@ except ModuleNotFoundError as error:
 
 ACCEPTED = ".png,.jpg,.jpeg,.dcm,.dicom"
 WARNING = "<b>Not a medical device.</b> Research software; do not use it for the care of a patient."
-ASKED = "A chest radiograph of your own, frontal, as PNG, JPEG or DICOM. It stays with this kernel."
+PROMPT = (
+    "A chest radiograph of your own, frontal, as PNG, JPEG or DICOM. It stays with this kernel."
+)
 Reader = Callable[[Path], Study]
 
 
 class View(anywidget.AnyWidget):
-    """The view as a widget: it draws `studies` from `starts`; `state` is what is chosen in it."""
+    """The view as a widget: it draws `studies` from `starts`; `state` is the current selection."""
 
     _esm = wordview.STATIC / "wordview.js"
     _css = wordview.STATIC / "wordview.css"
@@ -52,7 +54,7 @@ class Explorer(widgets.VBox):
         self.view = View(studies=plain, starts=starts, state={"study": 0})
         options = {"description": "load an image", "layout": {"width": "auto"}}
         self.upload = widgets.FileUpload(accept=ACCEPTED, **options)
-        self.message = widgets.HTML(ASKED)
+        self.message = widgets.HTML(PROMPT)
         self.upload.observe(self._loaded, "value")
         row = widgets.HBox([self.upload, self.message], layout={"flex_flow": "row wrap"})
         super().__init__([widgets.HTML(WARNING), *([row] if read else []), self.view])
