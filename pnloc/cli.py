@@ -153,18 +153,16 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 
 def _gather(args: argparse.Namespace) -> None:
-    from pnloc.run.sweep import gather, summary
-
-    table = gather(args.runs, args.table)
+    sweep = _beside("experiments.sweep")
+    table = sweep.gather(args.runs, args.table)
     if args.out:
         write_table(args.out, table)
-    _show(summary(table, args.metric), ".4f")
+    _show(sweep.summary(table, args.metric), ".4f")
 
 
 def _keep(args: argparse.Namespace) -> None:
-    from pnloc.run.sweep import keep
-
-    print(f"tables: {keep(args.run_folder, args.out)}")
+    sweep = _beside("experiments.sweep")
+    print(f"tables: {sweep.keep(args.run_folder, args.out)}")
 
 
 def _reports(args: argparse.Namespace) -> int:

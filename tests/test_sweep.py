@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from experiments import sweep
 from pnloc import cli
 from pnloc.config import preset
 from pnloc.errors import PnlocError
-from pnloc.run import sweep
 from pnloc.view import tables as pages
 
 
