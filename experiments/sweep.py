@@ -1,6 +1,6 @@
 """Several finished runs side by side, from their files alone: settings that differ, joined tables.
 
-A run is a folder with `config.json`, `run.json` and `tables/`, as it lies under `artifacts/`.
+A run is a folder with `config.json`, `run.json` and `tables/`, such as those in `artifacts/`.
 """
 
 from collections.abc import Iterable
@@ -24,7 +24,7 @@ KEPT = (  # tables over patients, without a row for a single image
 def gather(folders: Iterable[str | Path], table: str = "localization") -> pd.DataFrame:
     """One table of some runs: run, preset, seed, settings that differ, the table's own columns.
 
-    Raises PnlocError for a folder that is no finished run, or whose table lacks a column.
+    Raises PnlocError if a folder is not a finished run, or its table lacks a column.
     """
     if table not in TABLES:
         raise PnlocError(f"unknown table '{table}'; one of {', '.join(TABLES)}")
@@ -43,10 +43,10 @@ def gather(folders: Iterable[str | Path], table: str = "localization") -> pd.Dat
 
 
 def _require(run: Path, record: str, table: str) -> None:
-    """Raise PnlocError where a folder lacks what every finished run has."""
+    """Raise PnlocError if a folder is not a finished run."""
     needed = (record, f"tables/{table}.csv")
     if not all((run / name).exists() for name in needed):
-        missing = f"{run}: no finished run (it needs {' and '.join(needed)})"
+        missing = f"{run}: not a finished run (it needs {' and '.join(needed)})"
         raise PnlocError(f"{missing}; python -m pnloc train makes one")
 
 
@@ -69,8 +69,8 @@ def summary(gathered: pd.DataFrame, metric: str = "miou") -> pd.DataFrame:
 def keep(run: str | Path, out: str | Path) -> Path:
     """Copy a finished run's tables over patients (KEPT) into `out`, without those of single images.
 
-    Beside them `made.json`: preset, seed, commits, versions, date. Raises PnlocError for a folder
-    that is no finished run.
+    `made.json` beside them has the preset, seed, commits, versions and date. Raises PnlocError if
+    the folder is not a finished run.
     """
     run, out = Path(run), Path(out)
     _require(run, "run.json", KEPT[0])
@@ -81,6 +81,6 @@ def keep(run: str | Path, out: str | Path) -> Path:
     environments = [*record["environments"].values()]
     facts = {"preset": record["preset"], "seed": record["seed"]}
     facts |= {"date": str(datetime.now(UTC).date()), "packages": environments[-1]["packages"]}
-    commits = sorted({environment["commit"] for environment in environments})
-    write_json(out / "made.json", {**facts, "commits": commits})
+    facts["commits"] = sorted({environment["commit"] for environment in environments})
+    write_json(out / "made.json", facts)
     return out

@@ -36,7 +36,7 @@ from pnloc.files import copy, read_csv, read_json, write_json, write_table
 from pnloc.localizer import Boxes, boxes_of
 from pnloc.run.cache import TIMING
 from pnloc.run.evidence import Images, boxed_rows
-from pnloc.run.methods import METHODS, in_group
+from pnloc.run.methods import CLASSIFIER, METHODS, in_group
 from pnloc.run.predictions import boxes_table, choose, truth
 from pnloc.run.provenance import environment
 from pnloc.run.run import Run
@@ -156,7 +156,7 @@ class Replicate:
                 predictions[method] = METHODS[method].evidence(images).predictions(choice)
             return predictions
 
-        inputs = (run.classifier_stage[1], run.regions_stage(name)[1])
+        inputs = (CLASSIFIER.stage(run).key, run.regions_stage(name)[1])
         return self._measured("references", *inputs, make=make)
 
     def _over(self, seeds: int, *arms: Arm, raw: bool = True) -> pd.DataFrame:

@@ -111,10 +111,12 @@ def _data(args: argparse.Namespace) -> int:
 
 def _train(args: argparse.Namespace) -> None:
     from pnloc import parallel
+    from pnloc.run import methods
     from pnloc.run.results import tables
 
     run = _open(args)
     run.train()
+    methods.train(run)
     if parallel.leave():  # the main process goes on by itself
         _show(tables(run)["localization"].query("metric == 'miou'"))
         print(f"checkpoint: {run.root / 'checkpoint'}; tables: {run.root / 'tables'}")

@@ -13,6 +13,7 @@ from torch import nn
 from pnloc.files import read_json
 from pnloc.run import cache
 from pnloc.run.cache import PLUMBING, STAGES, Cache, imports, source_digest, tree_digest
+from pnloc.run.methods import CLASSIFIER
 from pnloc.run.run import open_run
 
 
@@ -217,7 +218,7 @@ def test_models_that_learn_from_reports_depend_on_their_rules(smoke, monkeypatch
     monkeypatch.setattr(cache, "source_digest", spy)
     run.localizer_stage(True)
     attention = calls[-1]
-    assert run.classifier_stage.key and attention != calls[-1]
+    assert CLASSIFIER.stage(run).key and attention != calls[-1]
     for modules in (attention, calls[-1]):
         assert {"pnloc.reports.scope", "pnloc.reports.lexicon", "pnloc.training"} <= modules
 

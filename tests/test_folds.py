@@ -109,8 +109,8 @@ def test_a_choice_is_made_on_the_other_folds():
     fold = np.array([0, 1, 1, 1])
     # Fold 0 looks at images 1 and 2, where the second way is better; fold 1 at image 0 only.
     truth = [BOX, BOX, BOX, NONE]
-    assert folds.chosen([first, second], truth, fold).tolist() == [1, 0, 0, 0]
-    assert folds.chosen([first, second], [NONE] * 4, fold).tolist() == [0] * 4
+    assert folds.best_elsewhere([first, second], truth, fold).tolist() == [1, 0, 0, 0]
+    assert folds.best_elsewhere([first, second], [NONE] * 4, fold).tolist() == [0] * 4
 
 
 def test_blind_methods_know_the_other_folds_boxes_only(run):

@@ -19,8 +19,7 @@ from pnloc.localizer import Choice
 from pnloc.regions import Regions
 from pnloc.run import cache, fitting, methods, predictions
 from pnloc.run.evidence import Detections, Fixed, Heat, Images, Ranking
-from pnloc.run.methods import METHODS, Method
-from pnloc.run.run import Run
+from pnloc.run.methods import CLASSIFIER, METHODS, Method
 
 TRUTH = [as_boxes([[0, 0, 8, 8]]), as_boxes([])]
 
@@ -107,11 +106,10 @@ def test_supervised_detectors_need_boxes_of_the_target_and_none_is_trained_twice
     ],
 )
 def test_an_edit_retrains_what_depends_on_it_and_nothing_else(run, module, retrained):
-    stages = {name: METHODS[name].stage(run)["code"] for name in BASELINES}
-    stages["classifier"] = Run.classifier_stage.func(run)["code"]
-    for name, code in stages.items():
-        sources = frozenset().union(*(cache.imports(function.__module__) for function in code))
-        assert (f"pnloc.{module}" in sources) == (name in retrained), name
+    for method in (CLASSIFIER, *map(METHODS.get, BASELINES)):
+        functions = method.stage(run)["code"]
+        sources = frozenset().union(*(cache.imports(f.__module__) for f in functions))
+        assert (f"pnloc.{module}" in sources) == (method.name in retrained), method.name
 
 
 # Evidence -------------------------------------------------------------------------------------

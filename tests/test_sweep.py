@@ -81,7 +81,7 @@ def test_the_summary_is_over_seeds_of_each_preset_and_method(runs):
 
 
 def test_what_cannot_be_gathered_is_named(runs, tmp_path):
-    with pytest.raises(PnlocError, match="nothing: no finished run"):
+    with pytest.raises(PnlocError, match="nothing: not a finished run"):
         sweep.gather([*runs, tmp_path / "nothing"])
     with pytest.raises(PnlocError, match="no run to gather"):
         sweep.gather([])
@@ -117,7 +117,7 @@ def test_tables_over_patients_are_kept_with_their_provenance(runs, tmp_path, cap
     assert (facts["preset"], facts["seed"]) == ("smoke", 0)
     assert {commit[0] for commit in facts["commits"]} == {"a", "b"}
     assert cli.main(["keep", str(runs[1]), "--out", str(out)]) == 2
-    assert "no finished run (it needs run.json" in capsys.readouterr().err
+    assert "not a finished run (it needs run.json" in capsys.readouterr().err
 
 
 def test_the_kept_run_on_real_data_has_no_row_of_an_image():

@@ -37,11 +37,11 @@ class Estimate:
 class Patients:
     """Bootstrap samples of the rows of a table, drawn by `patients`, the patient of each row.
 
-    The same patients, resamples and seed always give the same samples, so that statistics of the
-    same rows are paired.
+    The same patients, resamples and seed always give the same samples, so statistics of the same
+    rows are paired.
     """
 
-    def __init__(self, patients: Sequence, resamples: int, seed: int) -> None:
+    def __init__(self, patients: Sequence, resamples: int = 1000, seed: int = 0) -> None:
         self.index = np.unique(np.asarray(patients), return_inverse=True)[1]  # [n]
         self.resamples, self.seed = resamples, seed
 
@@ -60,8 +60,7 @@ class Patients:
     def of(self, statistic: Callable[[np.ndarray], np.ndarray]) -> Estimate:
         """Any statistic: a function from weights [b, n] to a value for each row of them [b]."""
         count = len(self.index)
-        value = float(statistic(np.ones((1, count)))[0])
-        return Estimate.of(value, statistic(self.weights), count)
+        return Estimate.of(float(statistic(np.ones((1, count)))[0]), statistic(self.weights), count)
 
     def mean(self, values: np.ndarray, per: np.ndarray | None = None) -> Estimate:
         """Sum of the values [n] over the sum of `per` [n], by default 1 each; that sum is n."""
@@ -104,9 +103,9 @@ def patients_of(images: Sequence[str], patients: Mapping[str, str]) -> list[str]
 def p_value(drawn: np.ndarray) -> float:
     """Two-sided p value of 'no difference' from bootstrapped differences [B].
 
-    Twice the share of samples on the lesser side of 0, the sample at hand counted with them
-    (Davison and Hinkley 1997), so that it is never 0; it is below .05 where the 95% interval
-    leaves out 0. NaN where no sample is finite.
+    Twice the share of samples on the lesser side of 0, counting the observed sample as one of them
+    (Davison and Hinkley 1997), so that it is never 0; it is below .05 if the 95% interval excludes
+    0. NaN if no sample is finite.
     """
     finite = drawn[np.isfinite(drawn)]
     if len(finite) == 0:
@@ -118,10 +117,7 @@ def p_value(drawn: np.ndarray) -> float:
 def holm(values: Sequence[float]) -> np.ndarray:
     """P values of one family, corrected by Holm's step-down procedure (1979); a NaN stays NaN."""
     values = np.asarray(values, dtype=np.float64)
-    known = np.flatnonzero(np.isfinite(values))
-    order = known[np.argsort(values[known], kind="stable")]
-    corrected = np.full(values.shape, NAN)
-    corrected[order] = np.minimum(
-        np.maximum.accumulate(values[order] * np.arange(len(order), 0, -1)), 1.0
-    )
+    order = np.argsort(values, kind="stable")[: np.isfinite(values).sum()]  # NaN comes last
+    corrected, steps = np.full(values.shape, NAN), np.arange(len(order), 0, -1)
+    corrected[order] = np.maximum.accumulate(values[order] * steps).clip(max=1.0)
     return corrected

@@ -24,14 +24,14 @@ def right_boxes(predictions: pd.DataFrame, truth: Truth, overlap: float = OVERLA
 
 
 def calibration(
-    boxes: pd.DataFrame, patients: Mapping[str, str], resamples: int = 1000, seed: int = 0
+    boxes: pd.DataFrame, patients: Mapping[str, str], **draws: int
 ) -> tuple[pd.DataFrame, Estimate]:
     """The curve (bin, score, right, low, high, n) of `right_boxes`, and their calibration error.
 
-    Bins hold equally many boxes, equal scores together, so that there may be fewer than BINS. The
-    expected calibration error is the mean over boxes of the distance between a bin's mean score and
-    its share of right boxes (Naeini et al. 2015); by chance it is above 0, the more so in a small
-    sample. Without a box the curve is empty and the error NaN.
+    Bins hold about equally many boxes; equal scores share a bin, so there may be fewer than BINS.
+    The expected calibration error is the mean over boxes of the distance between the mean score of
+    a bin and its share of right boxes (Naeini et al. 2015). In a small sample chance alone makes it
+    positive. Without a box the curve is empty and the error NaN. `draws`: resamples and seed.
     """
     if boxes.empty:
         curve = pd.DataFrame(columns=["bin", "score", "right", *ESTIMATE[1:]])
@@ -40,16 +40,14 @@ def calibration(
     edges = np.unique(np.quantile(scores, np.linspace(0, 1, BINS + 1)[1:-1]))
     bin_of_box = np.unique(np.searchsorted(edges, scores, side="left"), return_inverse=True)[1]
     hot = np.eye(bin_of_box.max() + 1)[bin_of_box]
-    draws = Patients(patients_of(list(boxes["image"]), patients), resamples, seed)
-    sums = draws.sums(*hot.T, *(hot * scores[:, None]).T, *(hot * right[:, None]).T)
-    samples = np.concatenate([np.ones((1, len(sums))), draws.drawn]) @ sums
+    drawn = Patients(patients_of(list(boxes["image"]), patients), **draws)
+    sums = drawn.sums(*hot.T, *(hot * scores[:, None]).T, *(hot * right[:, None]).T)
+    samples = np.concatenate([np.ones((1, len(sums))), drawn.drawn]) @ sums
     number, total, hits = np.split(samples, 3, axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
         means, shares = total[0] / number[0], hits / number
         errors = np.abs(hits - total).sum(1) / number.sum(1)
-    curve = [
-        (k, means[k], *Estimate.of(share[0], share[1:], int(number[0, k])))
-        for k, share in enumerate(shares.T)
-    ]
-    error = Estimate.of(errors[0], errors[1:], len(boxes))
-    return pd.DataFrame(curve, columns=["bin", "score", "right", *ESTIMATE[1:]]), error
+    right = [Estimate.of(s[0], s[1:], int(n)) for s, n in zip(shares.T, number[0], strict=True)]
+    curve = pd.DataFrame(right, columns=["right", *ESTIMATE[1:]]).assign(score=means)
+    curve = curve.reset_index(names="bin")[["bin", "score", "right", *ESTIMATE[1:]]]
+    return curve, Estimate.of(errors[0], errors[1:], len(boxes))

@@ -46,16 +46,11 @@ def read_truth(path: str | Path, patients: str | Path | None = None) -> tuple[Tr
         raise PnlocError(f"{path}: there is no true box to measure against")
     both = "image '{image}' has no corners here and a box in another row"
     _refuse(path, negatives, negatives["image"].isin(boxes["image"]), both)
-    images = table["image"].unique()
+    source, owners = path, table
     if patients is not None:
-        owners = _patients(patients, _read(patients, ["patient"]))
-        unknown = "image '{image}' has no patient in {file}"
-        named = table.assign(file=str(patients))
-        _refuse(path, named, ~table["image"].isin(owners.keys()), unknown)
-    elif "patient" in table:
-        owners = _patients(path, table)
-    else:
-        owners = dict(zip(images, images, strict=True))
+        source, owners = patients, _read(patients, ["patient"])
+    elif "patient" not in table:
+        owners = table.assign(patient=table["image"])
         remarks.append(
             f"{path} has no column patient: each image counts as a patient of its own, which makes "
             "intervals too narrow where patients have several"
@@ -65,7 +60,10 @@ def read_truth(path: str | Path, patients: str | Path | None = None) -> tuple[Tr
             f"{path} names no image without a box: froc, rsna_map and coco_ap are over images with "
             "a true box alone"
         )
-    owners = {image: owners[image] for image in images}
+    owners, named = _patients(source, owners), table.assign(file=str(source))
+    unknown = ~table["image"].isin(owners.keys())
+    _refuse(path, named, unknown, "image '{image}' has no patient in {file}")
+    owners = {image: owners[image] for image in table["image"]}
     return Truth(boxes, owners, negatives["image"].unique()), remarks
 
 
@@ -94,10 +92,12 @@ def evaluate(
 
 
 def _refuse(path: str | Path, table: pd.DataFrame, bad: pd.Series, reason: str) -> None:
-    """Raise PnlocError for the first bad row; `reason` is a template for the row's fields."""
+    """Raise PnlocError for the first bad row; `reason` is a template for the row's fields.
+
+    The header counts as row 1.
+    """
     for row, fields in table[bad].head(1).to_dict("index").items():
-        line = row + 2  # the header is row 1
-        raise PnlocError(f"{path}: row {line}: {reason.format_map(fields)}")
+        raise PnlocError(f"{path}: row {row + 2}: {reason.format_map(fields)}")
 
 
 def _read(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
@@ -116,8 +116,7 @@ def _has_corners(path: str | Path, table: pd.DataFrame) -> pd.Series:
     empty = table[CORNERS] == ""
     names = [", ".join(np.array(CORNERS)[row]) for row in empty.to_numpy(bool)]
     reason = "{names} is empty; give all four corners, or none for an image without a box"
-    some = empty.any(axis=1) & ~empty.all(axis=1)
-    _refuse(path, table.assign(names=names), some, reason)
+    _refuse(path, table.assign(names=names), empty.any(axis=1) & ~empty.all(axis=1), reason)
     return ~empty.any(axis=1)
 
 

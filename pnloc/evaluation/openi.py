@@ -10,7 +10,7 @@ A reader is a function from a text to its attributes, such as pnloc.reports.extr
 """
 
 import tomllib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ CODED = frozenset(name for names in QUALIFIERS.values() for name in names)
 GROUPS = ("side", "zone", "severity", "kind")
 OUTCOMES = ["hit", "extra", "missed"]
 Reader = Callable[[str], set[str]]
-# Of each sentence: the attributes that it has a word for, and whether each of its findings is
+# For each sentence, the attributes that it has a word for and whether each of its findings is
 # current (pnloc.reports.findings.mentions).
 Mentions = Callable[[str], list[tuple[set[str], list[bool]]]]
 
@@ -48,9 +48,9 @@ def gold(mesh: str, implied: bool = True) -> set[str] | None:
     return _bilateral(attributes) if coded else None
 
 
-def _bilateral(names: Iterable[str]) -> set[str]:
-    """Right and left together are bilateral."""
-    names, sides = set(names), {"side:right", "side:left"}
+def _bilateral(names: set[str]) -> set[str]:
+    """The same attributes, with right and left together as bilateral."""
+    sides = {"side:right", "side:left"}
     both = "side:bilateral" in names or sides <= names
     return names - sides | {"side:bilateral"} if both else names
 
@@ -59,15 +59,13 @@ def words_alone(mentions: Mentions) -> Reader:
     """For comparison: all attribute words of the sentences with a current finding."""
 
     def read(text: str) -> set[str]:
-        return _bilateral(
-            name for words, current in mentions(text) if any(current) for name in words
-        )
+        return _bilateral(set().union(*(words for words, now in mentions(text) if any(now))))
 
     return read
 
 
 def half(reports: pd.DataFrame, odd: bool) -> pd.DataFrame:
-    """The reports of OpenI (study, text, mesh) with text and an odd, or even, number."""
+    """The reports of OpenI (study, text, mesh) that have text and an odd, or even, number."""
     parity = reports["study"].astype(int) % 2 == int(odd)
     return reports[parity & (reports["text"].str.strip() != "")].reset_index(drop=True)
 
@@ -87,29 +85,23 @@ def outcomes(reports: pd.DataFrame, read: Reader, implied: bool = True) -> pd.Da
 
 
 def agreement(
-    reports: pd.DataFrame,
-    read: Reader,
-    *,
-    every: bool = False,
-    implied: bool = True,
-    seed: int = 0,
-    resamples: int = 1000,
+    reports: pd.DataFrame, read: Reader, *, every: bool = False, implied: bool = True, **draws: int
 ) -> pd.DataFrame:
     """Micro-averaged F1: group, reports, coded, precision, recall, f1, low, high (over reports).
 
     Over the reports with an opacity coded in the lung; with `every`, over all of `reports`, those
     without such a coding counting as nothing coded. That is the harder reading, because coders left
-    out opacities that they coded under another heading.
+    out opacities that they coded under another heading. `draws`: resamples and seed.
     """
     reports = reports if every else _coded(reports)
-    pairs, draws = outcomes(reports, read, implied), Patients(range(len(reports)), resamples, seed)
+    pairs, drawn = outcomes(reports, read, implied), Patients(range(len(reports)), **draws)
     rows = []
     for group in GROUPS:
         part = pairs[pairs["group"] == group]
         counts = pd.crosstab(part["study"], part["outcome"])
         counts = counts.reindex(index=reports["study"], columns=OUTCOMES, fill_value=0)
         hits, extra, missed = counts.sum()
-        f1, low, high, n = draws.of(lambda weights, counts=counts: _f1(weights @ counts.to_numpy()))
+        f1, low, high, n = drawn.of(lambda weights, counts=counts: _f1(weights @ counts.to_numpy()))
         precision, recall = _share(hits, extra), _share(hits, missed)
         rows.append((group, n, hits + missed, precision, recall, f1, low, high))
     columns = ["group", "reports", "coded", "precision", "recall", "f1", "low", "high"]
@@ -131,7 +123,7 @@ def _share(hits: int, others: int) -> float:
 
 
 def normals(reports: pd.DataFrame, read: Reader) -> tuple[int, int]:
-    """How many reports coded `normal` get any attribute, and how many are coded so."""
+    """The number of reports coded `normal` that get any attribute, and the number coded so."""
     texts = reports.loc[reports["mesh"].str.lower() == "normal", "text"]
     return sum(bool(read(text)) for text in texts), len(texts)
 
@@ -145,17 +137,15 @@ def errors(reports: pd.DataFrame, read: Reader, mentions: Mentions) -> pd.DataFr
     mentions, are disagreements of the gold with the text. The rest are errors of the reader.
     """
     reports = _coded(reports)
-    by_study, pairs = reports.set_index("study"), outcomes(reports, read)
-    rows = []
-    for (study, _), part in pairs.groupby(["study", "group"], sort=False):
-        swapped = {"extra", "missed"} <= set(part["outcome"])
-        text, mesh = by_study.loc[study, ["text", "mesh"]]
-        for name, outcome in zip(part["attribute"], part["outcome"], strict=True):
-            if outcome == "missed":
-                rows.append((study, name, outcome, _missed(name, mentions(text), swapped)))
-            elif outcome == "extra":
-                rows.append((study, name, outcome, _extra(name, mesh, swapped)))
-    return pd.DataFrame(rows, columns=["study", "attribute", "error", "kind"])
+    table = outcomes(reports, read).query("outcome != 'hit'").merge(reports, on="study")
+    table["swapped"] = table.groupby(["study", "group"])["outcome"].transform("nunique") == 2
+    table["kind"] = [
+        _missed(row.attribute, mentions(row.text), row.swapped)
+        if row.outcome == "missed"
+        else _extra(row.attribute, row.mesh, row.swapped)
+        for row in table.itertuples()
+    ]
+    return table.rename(columns={"outcome": "error"})[["study", "attribute", "error", "kind"]]
 
 
 def _missed(name: str, sentences: list[tuple[set[str], list[bool]]], swapped: bool) -> str:

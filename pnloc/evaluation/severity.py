@@ -1,7 +1,7 @@
 """Severity: read-outs of a radiograph, and their association with experts' scores.
 
-Three fits: zero-shot (nothing is fitted), a linear map fitted on all other patients (leave one
-patient out), and the protocol of Cohen et al. 2020 (50 splits in halves by patient).
+There are three fits: zero-shot (nothing is fitted), a line fitted on all other patients (leave one
+patient out), and the protocol of Cohen et al. 2020 (50 random halves by patient).
 """
 
 from collections.abc import Callable, Iterator
@@ -52,7 +52,7 @@ def box_area(predictions: pd.DataFrame, sizes: pd.DataFrame) -> pd.Series:
 
 
 def equalized(image: np.ndarray) -> np.ndarray:
-    """A picture uint8 [S, S], 0 to 1 after histogram equalization of what is not black padding."""
+    """A picture uint8 [S, S] after histogram equalization without its black padding, 0 to 1."""
     content = image > 0
     flat = len(np.unique(image[content])) < 2
     mask = None if flat else Image.fromarray((content * 255).astype(np.uint8))
@@ -114,8 +114,8 @@ def halves(who: np.ndarray, seed: int) -> Iterator[np.ndarray]:
 def _rows(fit: Fit, y: np.ndarray, patients: Patients, names: dict, flat: bool = False) -> list:
     """Rows fit, statistic, value, low, high, n of a fit by both protocols.
 
-    Without a slope (`flat`) the predictions are the means of the others, whose correlation says
-    nothing of the read-out: there is none.
+    Without a slope (`flat`) the predictions are means over other patients. Their correlation says
+    nothing about the read-out and is left undefined.
     """
     fitted, rows = leave_one_patient_out(fit, patients.index), []
     for name, statistic in names.items():
@@ -173,7 +173,7 @@ def _correlations(x: np.ndarray, y: np.ndarray, patients: Patients) -> list[tupl
 
 
 def ridge(readouts: pd.DataFrame, score: pd.Series, patients: Patients) -> pd.DataFrame:
-    """What several read-outs (columns) reach together, as `associations` without zero-shot.
+    """Several read-outs (columns) together: the table of `associations` without zero-shot.
 
     Each fit is a ridge regression on standardized read-outs, its penalty chosen by leave-one-out
     within the images that it is fitted on.
@@ -193,7 +193,7 @@ def ridge(readouts: pd.DataFrame, score: pd.Series, patients: Patients) -> pd.Da
 
 
 def no_data(score: pd.Series, patients: Patients) -> pd.DataFrame:
-    """What the training mean reaches without an image: as `associations`, r2 and mae alone."""
+    """The training mean, without an image: the table of `associations` for r2 and mae alone."""
     (y,) = _finite(score)
     return _table(_rows(line(y * 0.0, y), y, patients, ERRORS), "fit", "statistic")
 
@@ -207,11 +207,19 @@ def differences(
     without an image, counts as a correlation of 0.
     """
     *both, y = _finite(score, first, second)
-    rows = []
-    for name, statistic in CORRELATIONS.items():
-        pair = [partial(statistic, x, y) for x in both]
-        rows.append((name, *patients.of(partial(_gap, *pair))))
-    return _table(rows, "statistic")
+    return _differences(CORRELATIONS, *both, y, patients).drop(columns=["first", "second"])
+
+
+def _differences(
+    statistics: dict, first: np.ndarray, second: np.ndarray, truth: np.ndarray, patients: Patients
+) -> pd.DataFrame:
+    """Statistics of two arrays [n, ...] with the truth, and first minus second, with intervals."""
+    rows, one = [], np.ones((1, len(truth)))
+    for name, statistic in statistics.items():
+        both = [partial(statistic, values, truth) for values in (first, second)]
+        values = [float(np.nan_to_num(function(one)[0])) for function in both]
+        rows.append((name, *values, *patients.of(partial(_gap, *both))))
+    return _table(rows, "statistic", "first", "second")
 
 
 def _gap(first: Fit, second: Fit, w: np.ndarray) -> np.ndarray:
@@ -222,10 +230,11 @@ def _gap(first: Fit, second: Fit, w: np.ndarray) -> np.ndarray:
 def partials(
     readout: pd.Series, score: pd.Series, patients: Patients, confounder: pd.Series
 ) -> pd.DataFrame:
-    """Correlations once a confounder is taken out of both: statistic, value, low, high, n.
+    """Partial correlations, given a confounder: table statistic, value, low, high, n.
 
-    A confounder of numbers is taken out by a line, one of names by the mean of each; for Spearman
-    from the ranks (numbers of it are ranked, too). The regressions are done anew in each sample.
+    A numeric confounder is removed from both by a line, a categorical one by the mean of each
+    level; for Spearman from ranks (of a numeric confounder, too). The regressions are repeated in
+    each sample.
     """
     x, y = _finite(score, readout)
     values, rows = confounder.reindex(score.index), []
@@ -241,7 +250,7 @@ def partials(
 
 
 def _of_residuals(both: np.ndarray, design: np.ndarray, w: np.ndarray) -> np.ndarray:
-    """Weighted correlation [B] of what least-squares fits on design [n, k] leave of both [n, 2]."""
+    """Weighted correlation [B] of the residuals of both [n, 2] after least squares on [n, k]."""
     correlations = []
     for row in w:
         root = np.sqrt(row)[:, None]
@@ -253,12 +262,12 @@ def _of_residuals(both: np.ndarray, design: np.ndarray, w: np.ndarray) -> np.nda
 
 
 def zone_associations(ours: np.ndarray, theirs: np.ndarray, patients: Patients) -> pd.DataFrame:
-    """How zone scores [n, Z] follow a reader's [n, Z]: table zone, statistic, value, low, high, n.
+    """Zone scores [n, Z] against a reader's [n, Z]: table zone, statistic, value, low, high, n.
 
     'pooled': Spearman over all zones of all images. 'within': the mean over images of the Spearman
-    correlation of an image's zones, of the images whose zones differ for the reader; an image whose
-    zones are all alike for us counts 0. Then each zone over the images. n counts zones for the
-    pooled line, else images.
+    correlation within an image, for images whose zones differ for the reader; an image whose zones
+    are all equal for us counts 0. Then each zone over the images. n is the number of zones for
+    'pooled', else of images.
     """
     pooled = patients.of(partial(_pooled, ours, theirs))
     rows = [("all", "pooled", *replace(pooled, n=ours.size))]
@@ -277,12 +286,7 @@ def zone_differences(
 
     Table statistic, first, second, value, low, high, n images; value is first minus second.
     """
-    rows, one = [], np.ones((1, len(theirs)))
-    for statistic, function in (("pooled", _pooled), ("within", _within)):
-        both = [partial(function, ours, theirs) for ours in (first, second)]
-        values = [float(np.nan_to_num(f(one)[0])) for f in both]
-        rows.append((statistic, *values, *patients.of(partial(_gap, *both))))
-    return _table(rows, "statistic", "first", "second")
+    return _differences({"pooled": _pooled, "within": _within}, first, second, theirs, patients)
 
 
 def _pooled(ours: np.ndarray, theirs: np.ndarray, w: np.ndarray) -> np.ndarray:
@@ -298,9 +302,9 @@ def _within(ours: np.ndarray, theirs: np.ndarray, w: np.ndarray) -> np.ndarray:
 
 
 def mean_difference(fitted: np.ndarray, score: np.ndarray) -> tuple[float, float, float]:
-    """Bland and Altman 1986: mean of fitted minus score, and its limits of agreement.
+    """Mean of fitted minus score, and the limits of agreement (Bland and Altman 1986).
 
-    They are 1.96 standard deviations away.
+    The limits are 1.96 standard deviations away.
     """
     gap = np.asarray(fitted, float) - np.asarray(score, float)
     spread = 1.96 * gap.std(ddof=1) if len(gap) > 1 else 0.0
@@ -308,7 +312,7 @@ def mean_difference(fitted: np.ndarray, score: np.ndarray) -> tuple[float, float
 
 
 def calibrated(readout: pd.Series, score: pd.Series, patients: pd.Series) -> pd.Series:
-    """Each image's score from a line fitted on all other patients, by image as `score` is."""
+    """Each image's score by a line fitted on all other patients; indexed as `score` is."""
     who = np.unique(patients.reindex(score.index).astype(str), return_inverse=True)[1]
     return pd.Series(leave_one_patient_out(line(*_finite(score, readout)), who), score.index)
 

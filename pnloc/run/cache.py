@@ -1,9 +1,9 @@
-"""Stages on disk: a folder per stage, named by a digest of all that it was made from.
+"""Stages on disk: one folder per stage, named by a digest of everything it depends on.
 
-A stage whose inputs have not changed is not run again. Its folder counts as whole once `done.json`,
-written last, is in it. Of two runs in the same folder one makes a stage while the other waits. A
-stage leaves its time and peak memory in `timing.csv`, and in `run.json` its fingerprint with the
-versions, the commit and the machine that it was made with.
+A stage whose inputs have not changed is not run again. Its folder is complete once it holds
+`done.json`, which is written last. If two runs share a folder, one makes a stage while the other
+waits. A stage records its time and peak memory in `timing.csv`, and in `run.json` its fingerprint
+with the versions, the commit and the machine.
 """
 
 import ast
@@ -25,9 +25,8 @@ from torch import nn
 
 from pnloc import files, parallel
 from pnloc.files import digest
-from pnloc.run.provenance import environment
+from pnloc.run.provenance import ROOT, environment
 
-ROOT = Path(__file__).parents[2]
 PACKAGES = ("pnloc", "experiments")
 PLUMBING = frozenset(f"pnloc.{m}" for m in ("errors", "files", "access", "parallel", "config"))
 STAGES = frozenset(f"pnloc.run.{m}" for m in ("cache", "provenance", "run", "sets"))
@@ -35,6 +34,7 @@ TIMING = ["stage", "seconds", "peak_mib"]
 
 Make = Callable[[Path, str], dict | None]  # of a stage's folder and fingerprint
 Code = tuple[str | Callable, ...]
+Tables = dict[str, pd.DataFrame]
 Build = Callable[[], nn.Module]
 Fit = Callable[..., tuple[nn.Module, pd.DataFrame]]  # of folder, fingerprint and seed, by name
 
@@ -43,8 +43,8 @@ Fit = Callable[..., tuple[nn.Module, pd.DataFrame]]  # of folder, fingerprint an
 def imports(module: str) -> frozenset[str]:
     """`module` and the modules of this package that it imports, directly or not.
 
-    Imports count anywhere in a file. Left out are PLUMBING, which decides no number, and, beyond
-    `module` itself, STAGES, whose results enter by fingerprints of their own.
+    Imports count anywhere in a file. PLUMBING is left out, because it decides no number, and so are
+    STAGES other than `module` itself, because their results enter through their own fingerprints.
     """
     closure, waiting = set(), [module]
     while waiting:
@@ -71,19 +71,18 @@ def _source(module: str) -> Path | None:
 
 @cache
 def source_digest(*modules: str) -> str:
-    """Digest of some modules and of all that they import (`imports`).
+    """Digest of modules and everything they import (`imports`).
 
-    A data file counts with the module that it lies beside and shares its name with (lexicon.toml).
-    Read once per process: what runs is what was imported, whatever becomes of the files meanwhile.
+    A data file beside a module and with the same name (lexicon.toml) is part of it. Files are read
+    once per process: the code that runs is the code that was imported, even if a file changes.
     """
-    names = sorted(frozenset().union(*map(imports, modules)))
-    sources = [(name, _source(name)) for name in names]
+    sources = [(name, _source(name)) for name in sorted(set().union(*map(imports, modules)))]
     paths = [(name, p) for name, s in sources for p in sorted(s.parent.glob(f"{s.stem}.*"))]
     return digest(*((name, p.suffix, p.read_text(encoding="utf-8")) for name, p in paths))
 
 
 def tree_digest(folder: Path) -> str:
-    """Digest of names, sizes and modification times of all files under a folder; '' without one."""
+    """Digest of the names, sizes and times of change of all files in a folder; '' if missing."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     entries = [(path.relative_to(folder).as_posix(), digest(path)) for path in paths]
     return digest(entries) if folder.exists() else ""
@@ -96,7 +95,7 @@ def lay_out(folder: Path, root: Path) -> None:
 
 
 class Trained(NamedTuple):
-    """A stage that trained a module: its folder, its fingerprint and what builds the module."""
+    """A trained module on disk: the folder and fingerprint of its stage, and its constructor."""
 
     folder: Path
     key: str
@@ -109,12 +108,12 @@ class Trained(NamedTuple):
 
     @property
     def history(self) -> pd.DataFrame:
-        """What the training noted of each epoch."""
+        """The training history, a row per epoch."""
         return files.read_csv(self.folder / "history.csv")
 
 
 class Cache:
-    """The stages of one run, under `root/cache`; `facts` (preset, seed) stand in its `run.json`."""
+    """The stages of one run, under `root/cache`; `facts` (preset, seed) go into its `run.json`."""
 
     def __init__(self, root: Path, **facts: object) -> None:
         self.root, self.facts = root, facts
@@ -128,10 +127,10 @@ class Cache:
         `inputs` are plain values, dataclasses and the fingerprints of earlier stages. The
         fingerprint also covers the source of `make` and of `code` with all that it imports
         (`source_digest`): modules, or functions for their modules; by default the module of `make`.
-        A folder that an interrupted run left is handed to `make` again, which may resume in it. A
-        dict that `make` returns joins the stage's entry in run.json. Of several processes the main
-        one makes the stage while the others wait for it or, `together`, all call `make` and share
-        the work; such stages come in the same order in every process.
+        A folder left by an interrupted run is passed to `make` again, which may resume there. A
+        dict returned by `make` is added to the stage's entry in run.json. With several processes,
+        the main one makes the stage while the others wait; with `together`, all call `make` and
+        share the work, and then every process must reach such stages in the same order.
         """
         modules = {part if isinstance(part, str) else part.__module__ for part in code or (make,)}
         plain = [asdict(i) if is_dataclass(i) else i for i in inputs]
@@ -155,10 +154,8 @@ class Cache:
                 self.ran.append(name)
         return folder, key
 
-    def tables(
-        self, name: str, *inputs: object, make: Callable[[], dict[str, pd.DataFrame]]
-    ) -> Path:
-        """The folder of a stage of tables: `make()` gives them by name; copies are laid out."""
+    def tables(self, name: str, *inputs: object, make: Callable[[], Tables]) -> Tables:
+        """The tables of a stage, which `make()` returns by name, copied to where `lay_out` says."""
 
         def write(folder: Path, _: str) -> None:
             for table, rows in make().items():
@@ -166,16 +163,17 @@ class Cache:
 
         folder, _ = self.stage(name, *inputs, make=write, code=(make,))
         lay_out(folder, self.root)
-        return folder
+        paths = [path for path in folder.glob("*.csv") if "--" not in path.name]
+        return {p.stem: files.read_csv(p, float_precision="round_trip") for p in paths}
 
     def trained(
         self, name: str, *inputs: object, seed: int, build: Build, fit: Fit, **options: object
     ) -> Trained:
-        """A stage that trains a module; `fit` gives the module and its history.
+        """A stage that trains a module; `fit` returns the module and its history.
 
-        It is called with the names `folder`, `fingerprint` and `seed`, which the training functions
-        take. `build` gives a module for the trained weights to be read into. `options` are those of
-        `stage`: code and together.
+        `fit` gets the keyword arguments `folder`, `fingerprint` and `seed`, as the training
+        functions do. `build` returns a module that the trained weights can be read into. `options`
+        are those of `stage`: code and together.
         """
 
         def make(folder: Path, key: str) -> None:
@@ -188,7 +186,7 @@ class Cache:
         return Trained(*self.stage(name, *inputs, seed, sources, make=make, **options), build)
 
     def _turn(self, name: str) -> AbstractContextManager:
-        """Inside the block no other run here makes that stage; freed if the process dies."""
+        """A lock on a stage, or on a file of the run; it is released if the process dies."""
         path = self.root / ".locks" / f"{name}.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path)
@@ -199,7 +197,7 @@ class Cache:
             return lock.acquire()
 
     def _finish(self, name: str, folder: Path, entry: dict, started: float) -> None:
-        """Record a stage, declare it whole, and then remove its checkpoints and older folders."""
+        """Record a stage, mark it complete, then remove its checkpoints and older folders."""
         seconds = round(time.perf_counter() - started, 2)
         with self._turn("run.json"):
             self._time(name, seconds)
@@ -212,19 +210,17 @@ class Cache:
                 shutil.rmtree(old)
 
     def _note(self, name: str, entry: dict) -> None:
-        """Put a stage and the environment that it was made in into run.json; other stages stay."""
+        """Add a stage and its environment to run.json; other stages stay."""
         path = self.root / "run.json"
         run = files.read_json(path) if path.exists() else {}
         used = digest(environment())
         stages = {**run.get("stages", {}), name: {**entry, "environment": used}}
         every = {**run.get("environments", {}), used: environment()}
-        environments = {
-            stage["environment"]: every[stage["environment"]] for stage in stages.values()
-        }
+        environments = {s["environment"]: every[s["environment"]] for s in stages.values()}
         files.write_json(path, {**self.facts, "environments": environments, "stages": stages})
 
     def _time(self, name: str, seconds: float) -> None:
-        """Put a stage's row into timing.csv, in place of an older one."""
+        """Write a stage's row of timing.csv, replacing an older one."""
         path = self.root / "timing.csv"
         users = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
         peak = max(resource.getrusage(user).ru_maxrss for user in users) / 1024

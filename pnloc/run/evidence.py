@@ -1,11 +1,11 @@
-"""What a method may look at (`Images`), and the forms in which it says where a pneumonia is.
+"""The input of a method (`Images`) and the four forms of its evidence for a pneumonia.
 
-    Fixed       boxes without a score: nothing is chosen
+    Fixed       boxes without scores: there is nothing to choose
     Heat        heat maps: layer, rule, threshold and number of boxes are chosen
     Ranking     attention over the proposals: threshold and number of boxes are chosen
     Detections  a detector's own boxes: threshold and number of boxes are chosen
 
-Predictions are, per image, boxes [n, 4] in pixels of the square input and scores [n], best first.
+Predictions are boxes [n, 4], in pixels of the square input, and scores [n] per image, best first.
 """
 
 from abc import ABC, abstractmethod
@@ -28,24 +28,24 @@ OPACITIES = frozenset({"Pneumonia", "Consolidation", "Lung Opacity"})
 
 
 def pneumonia_labels(name: str) -> frozenset[str] | None:
-    """Labels of a set's boxes that count as a pneumonia: RSNA's have one, of NIH's Pneumonia."""
+    """The labels of a set's boxes that count as a pneumonia; None where all do, as in RSNA."""
     names = {"rsna": None, "chestxray8": frozenset({"Pneumonia"})}
     return names.get(name.removeprefix("demo-"), OPACITIES)
 
 
 def pneumonia_boxes(run: Run, name: str) -> list[np.ndarray]:
-    """True boxes [n, 4] of a pneumonia per image row of a set, in pixels of the square input."""
+    """True boxes [n, 4] of a pneumonia per image of a set, in pixels of the square input."""
     return run.sets.true_boxes(name, pneumonia_labels(name))
 
 
 def boxed_rows(run: Run, name: str, split: str) -> np.ndarray:
-    """Row numbers of a set's images in a split that have a box of a pneumonia."""
+    """Row numbers of the images of a split that have a box of a pneumonia."""
     truth = pneumonia_boxes(run, name)
     return np.array([row for row in run.sets.rows(name, split) if len(truth[row])], dtype=int)
 
 
 def generated_truth(run: Run, name: str) -> pd.DataFrame:
-    """What the generator tells of a generated set, by image: opacities, others, boxes, severity."""
+    """The generator's truth of a generated set, by image: opacities, others, boxes, severity."""
     columns = ["set", "image", "opacities", "others", "boxes", "severity"]
     truth = read_csv(run.sets.folder / "truth.csv", columns, dtype=str, keep_default_na=False)
     return truth[truth["set"] == name.removeprefix("demo-")].set_index("image")
@@ -58,7 +58,7 @@ def parsed_boxes(text: str) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Images:
-    """n images of a set of a run, by their row numbers."""
+    """n images of one of a run's sets, by row number."""
 
     run: Run
     name: str
@@ -71,7 +71,7 @@ class Images:
 
     @property
     def pixels(self) -> np.ndarray:
-        """The images themselves, uint8 [n, S, S]."""
+        """The pixels of the images, uint8 [n, S, S]."""
         return self.run.sets.pixels(self.name)[self.rows]
 
     @cached_property
@@ -82,8 +82,7 @@ class Images:
     @property
     def truth(self) -> list[np.ndarray]:
         """True boxes [n, 4] of a pneumonia per image, in pixels of the square input."""
-        boxes = pneumonia_boxes(self.run, self.name)
-        return [boxes[row] for row in self.rows]
+        return [pneumonia_boxes(self.run, self.name)[row] for row in self.rows]
 
     @property
     def has_reports(self) -> bool:
@@ -92,7 +91,7 @@ class Images:
 
     @property
     def phrases(self) -> np.ndarray:
-        """Places [n, P, 6] that the reports assert."""
+        """Places [n, P, 6] asserted by the reports."""
         return self.run.sets.phrases(self.name)[self.rows]
 
     @cached_property
@@ -102,21 +101,20 @@ class Images:
         return priors.training_boxes(records.images, records.boxes)
 
     def place(self, boxes: np.ndarray | list[np.ndarray]) -> list[np.ndarray]:
-        """Boxes [n, 4] relative to each image, one list for all or one each, in input pixels."""
+        """Relative boxes [n, 4], the same for all images or a list per image, in input pixels."""
         table = self.run.sets.records(self.name).images.iloc[self.rows]
-        sides = table[["width", "height", "width", "height"]].to_numpy(float)
         boxes = boxes if isinstance(boxes, list) else [boxes] * len(table)
-        triples = zip(self.run.sets.letterboxes(table), boxes, sides, strict=True)
-        return [letterbox.boxes(as_boxes(b) * side) for letterbox, b, side in triples]
+        pairs = zip(self.run.sets.letterboxes(table), boxes, strict=True)
+        return [box.boxes(as_boxes(b) * np.tile([box.width, box.height], 2)) for box, b in pairs]
 
 
 class Evidence(ABC):
-    """What a method says of n images, before the number of its boxes is chosen."""
+    """A method's evidence on n images, before the number of its boxes is chosen."""
 
     def choose(self, truth: list[np.ndarray]) -> tuple[Choice | HeatChoice | None, float]:
-        """The choice with the greatest mean union IoU with true boxes, and that IoU.
+        """The choice with the greatest mean union IoU with the true boxes, and that IoU.
 
-        Without images a default and NaN; None and NaN where nothing is chosen.
+        Without images a default and NaN; None and NaN where there is nothing to choose.
         """
         return None, float("nan")
 
@@ -141,7 +139,7 @@ class Fixed(Evidence):
 
 @dataclass(frozen=True)
 class Detections(Evidence):
-    """Predictions, with probabilities for scores."""
+    """Predictions whose scores are probabilities."""
 
     boxes: Boxes
 
@@ -151,8 +149,7 @@ class Detections(Evidence):
     def predictions(self, choice: Choice) -> Boxes:
         result = []
         for boxes, scores in self.boxes:
-            high = scores >= choice.share * scores.max(initial=0.0)
-            rows = np.flatnonzero(high)[: choice.most]
+            rows = np.flatnonzero(scores >= choice.share * scores.max(initial=0.0))[: choice.most]
             result.append((boxes[rows], scores[rows]))
         return result
 
@@ -161,9 +158,9 @@ class Detections(Evidence):
 class Ranking(Evidence):
     """Attention over the regions [n, R], and the probability [n] of a pneumonia.
 
-    `scores` [n, R] rank the regions, by default as the attention does. A box's score is the
-    probability times its share of the image's best. The map shows at each place the attention of
-    the regions over it.
+    `scores` [n, R] rank the regions, by default as the attention does. A box's score is its share
+    of the best score of the image, times the probability. The heat map shows at each place the
+    attention of the regions over it.
     """
 
     regions: Regions
@@ -173,7 +170,7 @@ class Ranking(Evidence):
     scores: np.ndarray | None = None
 
     def ranks(self) -> np.ndarray:
-        """What the regions are ranked by [n, R]."""
+        """The scores that rank the regions [n, R]."""
         if self.scores is not None:
             return self.scores
         return rank_regions(self.regions, self.attention, self.grouped)
@@ -192,10 +189,10 @@ class Ranking(Evidence):
 
 @dataclass(frozen=True)
 class Heat(Evidence):
-    """Heat maps, for each of some layers.
+    """Heat maps, for each of several layers.
 
     draw: layer -> maps [n, S, S]; finish: boxes and values of the maps -> predictions; shown: layer
-    and number of an image -> its map for readers, by default the same.
+    and number of an image -> the map that is displayed, by default the same.
     """
 
     layers: tuple[str, ...]
@@ -228,6 +225,6 @@ def mean_union(predictions: Boxes, truth: list[np.ndarray]) -> float:
 
 
 def scaled(predictions: Boxes, probability: np.ndarray) -> Boxes:
-    """The same boxes; a score is its share of the image's best one times a probability [n]."""
+    """The same boxes; each score is its share of the image's best, times a probability [n]."""
     pairs = zip(predictions, probability, strict=True)
     return [(boxes, s / max(s.max(initial=0.0), 1e-12) * p) for (boxes, s), p in pairs]

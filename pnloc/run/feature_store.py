@@ -1,8 +1,8 @@
-"""Regions of a set, on disk: one NumPy file per field of `pnloc.regions.Regions`.
+"""Regions of a set on disk: one NumPy file per field of `pnloc.regions.Regions`.
 
-`build` fills the files slice by slice and marks each slice that is finished, so that several
-processes share the work and an interrupted one continues where it stopped. `Store` maps the files
-into memory and reads only the rows asked for, however large the set.
+`build` fills the files slice by slice and marks finished slices, so that several processes can
+share the work and an interrupted one continues where it stopped. `Store` maps the files into memory
+and reads only the rows it is asked for, however large the set.
 """
 
 import mmap
@@ -26,10 +26,10 @@ NAMES = [field.name for field in fields(Regions)]
 
 
 def build(folder: Path, count: int, make: Callable[[slice], Regions], length: int = LENGTH) -> None:
-    """Write the regions of `count` images into `folder`; make(rows) gives those of a slice of them.
+    """Write the regions of `count` images into `folder`; make(rows) returns those of a slice.
 
-    Slices that an interrupted call finished are not made again, so a folder belongs to one detector
-    and one set. Raises PnlocError where the disk is full.
+    Slices finished by an interrupted call are not made again, so a folder belongs to one detector
+    and one set. Raises PnlocError if the disk is full.
     """
     slices = [slice(start, min(start + length, count)) for start in range(0, max(count, 1), length)]
     markers = [folder / "slices" / f"{number:05d}" for number in range(len(slices))]
@@ -51,7 +51,7 @@ def build(folder: Path, count: int, make: Callable[[slice], Regions], length: in
 
 
 def _write(folder: Path, start: int, regions: Regions) -> None:
-    """Write a slice, through the files: on a full disk, a write to a map kills the process."""
+    """Write a slice by file, not by map: on a full disk, a write to a map kills the process."""
     for name in NAMES:
         path = folder / f"{name}.npy"
         field = open_memmap(path, "r")
@@ -65,10 +65,10 @@ def _write(folder: Path, start: int, regions: Regions) -> None:
 
 
 class Store:
-    """Regions of N images on disk: those of a set, or chosen rows of several sets (`join`).
+    """Regions of N images on disk: those of a set, or rows of several sets (`join`).
 
-    fields  per set, the memory map of each field
-    places  [N, 2], the number of the set that an image belongs to, and its row there
+    fields  for each set, the memory maps of its fields
+    places  [N, 2], the number of each image's set, and its row there
     """
 
     def __init__(self, fields: list[dict[str, np.memmap]], places: np.ndarray) -> None:
@@ -78,7 +78,7 @@ class Store:
         return len(self.places)
 
     def rows(self, index: object) -> Regions:
-        """The regions of some of the images, in memory. The pages read for them are released."""
+        """The regions of some images, in memory; the pages that were read are released."""
         index = np.asarray(index, dtype=np.int64).reshape(-1)
         source, row = self.places[index].T
         parts = {}
@@ -93,7 +93,7 @@ class Store:
 
 
 def load(folder: Path) -> Store:
-    """What `build` wrote. Raises PnlocError, naming the file, where one is missing or damaged."""
+    """The store in a folder of `build`; a missing or damaged file raises PnlocError."""
     maps = {}
     for name in NAMES:
         path = folder / f"{name}.npy"
@@ -107,7 +107,7 @@ def load(folder: Path) -> Store:
 
 
 def join(parts: list[tuple[Store, np.ndarray]]) -> Store:
-    """Chosen rows of several stores as one."""
+    """Rows of several stores as one store."""
     maps, places = [], []
     for store, rows in parts:
         places.append(store.places[rows] + (len(maps), 0))

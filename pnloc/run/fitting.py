@@ -1,7 +1,7 @@
-"""What groups of trained baselines learn from, and how: image labels, pairs, or target boxes.
+"""Training of the baselines, by group: on image labels, on image-report pairs, or on boxes.
 
 Each group names the part of the preset that configures it, its `fit` (model, training data,
-validation data, config, ...; trains in place, returns a history), and the code that makes its data.
+validation data, config, ...; trains in place and returns a history), and the code behind its data.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from pnloc.training import new_attention
 
 
 class Labels:
-    """Image labels, the set's own or read from reports."""
+    """Training on image labels, the set's own or those extracted from reports."""
 
     config, fit, code = "classifier", staticmethod(train_classifier), (supervise,)
     shared = True  # between processes
@@ -32,7 +32,7 @@ class Labels:
         return run.sets.labelled(split)
 
     def upstream(self, run: Run) -> list:
-        """Fingerprints of what the data are made from."""
+        """Fingerprints of the stages behind the data."""
         return [run.sets.words_stage[1], *(run.sets.decoded(n)[1] for n in run.sets.training)]
 
     def build(self, run: Run, kind: Callable[..., nn.Module]) -> nn.Module:
@@ -41,7 +41,7 @@ class Labels:
 
 
 class Pairs(Labels):
-    """Image-report pairs."""
+    """Training on image-report pairs."""
 
     config, fit, shared = "grounding", staticmethod(train_grounding), False
 
@@ -60,15 +60,15 @@ class Pairs(Labels):
 
 
 class TargetBoxes(Labels):
-    """Boxes of the target set, the first that localization is measured on."""
+    """Training on boxes of the target set, the first of those that measure localization."""
 
     config, fit, code = "supervised", staticmethod(train_supervised), ()
 
     def data(self, run: Run, split: str) -> tuple[np.ndarray, list[np.ndarray]]:
         """Images uint8 [N, S, S] of a split and their boxes [n, 4], in pixels of the input.
 
-        If the images are generated and the set gives no box of the split (as MS-CXR gives none for
-        training), the generator's truth takes its place. No other method is shown these boxes.
+        If the images are generated and the set has no box in the split (as MS-CXR has none for
+        training), the generator's truth takes their place. No other method sees these boxes.
         """
         name = run.title(run.preset.roles.localization[0])
         rows, boxes = run.sets.rows(name, split), pneumonia_boxes(run, name)

@@ -1,11 +1,11 @@
-"""Further detectors, of folds of patients or other seeds, and the detector cross-validated by them.
+"""Cross-validation of the detector over folds of patients, and detectors with other seeds.
 
-The first fold holds the images that the run's own detector was not trained on; the training
-images are split among the other folds, each with a detector trained on all images but its own. So
-every image of the detector's set is measured by a detector that has not seen its patient: one
-held-out part of a small set has few boxes, and its figures hang on which these are. What a method
-must choose is chosen for each fold on the other folds' images. On other sets, where no detector
-has seen any patient, all are averaged (pnloc.run.severity.ensemble).
+The first fold holds the images that the run's own detector was not trained on. The training images
+are split among the other folds, each with a detector trained on all images outside it. Every image
+of the detector's set is thus measured by a detector that has not seen its patient; a single
+held-out part of a small set has too few boxes for stable figures. A method's choices are made for
+each fold on the images of the others. On other sets, where no detector has seen any patient, all
+detectors are averaged (pnloc.run.severity.ensemble).
 """
 
 from collections.abc import Sequence
@@ -19,10 +19,8 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from pnloc.baselines import heatmaps, priors
 from pnloc.boxes import union_iou
-from pnloc.detector import Detector
 from pnloc.evaluation import localization as metrics
 from pnloc.evaluation.bootstrap import NAN, Patients
-from pnloc.files import read_csv
 from pnloc.localizer import MOST, SHARES, Boxes, Choice, normalized_scores, pick
 from pnloc.regions import Regions, concatenate, extract
 from pnloc.run.cache import Trained
@@ -53,7 +51,7 @@ def home(run: Run) -> str:
 def folds(run: Run) -> np.ndarray:
     """The fold [N], from 0 on, of each image of the detector's set.
 
-    Patients are whole; all folds but the first have about as many images with a box.
+    No patient is in two folds; all but the first have about as many images with a box.
     """
     name = home(run)
     boxed, patients = _boxed(run), run.sets.records(name).images["patient"].to_numpy()
@@ -71,9 +69,9 @@ def _boxed(run: Run) -> np.ndarray:
 
 
 def plan(run: Run, number: int) -> tuple[str, np.ndarray, int]:
-    """Stage, training rows and seed of the detector of that number, from 1 on.
+    """Stage, training rows and seed of a further detector, numbered from 1 on.
 
-    It is that of a fold while there are any, then of another seed.
+    First come the detectors of the folds, then those with other seeds.
     """
     seed = run.seed + 1000 * number
     if number < run.preset.folds:
@@ -82,14 +80,8 @@ def plan(run: Run, number: int) -> tuple[str, np.ndarray, int]:
 
 
 def member_stage(run: Run, number: int) -> Trained:
-    """The detector of that number, from 0, the run's own, on."""
+    """The detector with this number; 0 is the run's own."""
     return run.train_detector(*plan(run, number)) if number else run.detector_stage
-
-
-@lru_cache(None)
-def further(run: Run) -> list[Detector]:
-    """The detectors that are averaged with the run's own."""
-    return [member_stage(run, number).load() for number in range(1, run.preset.severity.detectors)]
 
 
 def fold_keys(run: Run) -> list[str]:
@@ -112,17 +104,18 @@ def unseen_regions(run: Run) -> Regions:
     return Regions.load(folder / "regions.safetensors")
 
 
-def chosen(
-    ways: Sequence[list[np.ndarray]], truth: list[np.ndarray], fold: np.ndarray
+def best_elsewhere(
+    candidates: Sequence[list[np.ndarray]], truth: list[np.ndarray], fold: np.ndarray
 ) -> np.ndarray:
-    """For each of N images the number [N] of the way with the best union IoU on the other folds.
+    """For each of N images the number [N] of the candidate that is best on the other folds.
 
-    ways: boxes [n, 4] per image, for each way; truth: true boxes per image; fold [N]. The mean is
-    over images with a box. Of equal ways the first; so, too, without such images elsewhere.
+    candidates: predicted boxes [n, 4] per image, each; truth: true boxes per image; fold [N]. The
+    best has the greatest mean union IoU over images with a box; the first of equals, also where the
+    other folds have no such image.
     """
     boxed = np.array([len(true) > 0 for true in truth])
-    pairs = [zip(way, truth, strict=True) for way in ways]
-    values = np.array([[union_iou(b, t) if len(t) else 0.0 for b, t in way] for way in pairs])
+    pairs = [zip(boxes, truth, strict=True) for boxes in candidates]
+    values = np.array([[union_iou(b, t) if len(t) else 0.0 for b, t in pair] for pair in pairs])
     best = {k: int(np.argmax(values[:, boxed & (fold != k)].sum(1))) for k in np.unique(fold)}
     return np.array([best[k] for k in fold], dtype=int)
 
@@ -139,31 +132,28 @@ def predictions(run: Run) -> dict[str, Boxes]:
     }
     result = _blind(run, truth, fold)
     for method, tried in ways.items():
-        best = chosen([[boxes for boxes, _ in way] for way in tried], truth, fold)
+        best = best_elsewhere([[boxes for boxes, _ in way] for way in tried], truth, fold)
         own = [tried[k][row] for row, k in enumerate(best)]
         result[method] = scaled(own, regions.image.numpy())
     return result
 
 
 def _blind(run: Run, truth: list[np.ndarray], fold: np.ndarray) -> dict[str, Boxes]:
-    """Boxes guessed without the image, from the boxes of the other folds."""
+    """Boxes guessed without the image, from the true boxes of the other folds."""
     images = run.sets.records(home(run)).images
-    sides = images[["width", "height", "width", "height"]].to_numpy(float)
-    triples = zip(run.sets.letterboxes(images), truth, sides, strict=True)
-    relative = [letterbox.inverse(boxes) / side for letterbox, boxes, side in triples]
+    pairs = zip(run.sets.letterboxes(images), truth, strict=True)
+    relative = [box.inverse(own) / np.tile([box.width, box.height], 2) for box, own in pairs]
     result: dict[str, Boxes] = {method: [None] * len(images) for method in BLIND}
     for k in np.unique(fold):
         rows, others = np.flatnonzero(fold == k), np.flatnonzero(fold != k)
         boxes = np.concatenate([relative[i] for i in others])
         heat = priors.heat_map(boxes)
-        tried = heatmaps.every_choice([heat], "")
-        ways = [corners / len(heat) for _, [(corners, _)] in tried]
+        ways = [corners / len(heat) for _, [(corners, _)] in heatmaps.every_choice([heat], "")]
         boxed = [i for i in others if len(truth[i])]
         unions = [np.mean([union_iou(way, relative[i]) for i in boxed]) for way in ways]
         guesses = (priors.fixed_pair(boxes), ways[int(np.argmax(unions))])
         for method, guess in zip(BLIND, guesses, strict=True):
-            placed = Images(run, home(run), rows).place(guess)
-            for row, own in zip(rows, placed, strict=True):
+            for row, own in zip(rows, Images(run, home(run), rows).place(guess), strict=True):
                 result[method][row] = (own, np.ones(len(own)))
     return result
 
@@ -172,11 +162,11 @@ def tables(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Two tables of the cross-validated detector; empty where the preset has no folds.
 
     `tables/detector_folds.csv`: dataset, method, metric, threshold, value, low, high, n. Metrics
-    are those of pnloc.evaluation.localization; 'boxes', predicted boxes per image with a true
-    box; 'auc' of the image-level score for the presence of one.
+    are those of pnloc.evaluation.localization; 'boxes', the predicted boxes per image with a true
+    box; and 'auc', that of the image's score for the presence of a box.
     `tables/detector_folds_differences.csv`: dataset, method, against, metric, value, low, high,
-    n, p (not corrected). The boxes stand in `predictions/<set>-folds--<method>.csv`, with the
-    truth beside them.
+    n, p (not corrected). The boxes are in `predictions/<set>-folds--<method>.csv`, with the truth
+    beside them.
     """
     if not run.preset.folds:
         return tuple(pd.DataFrame(columns=columns) for columns in (COLUMNS, DIFFERENCES))
@@ -185,9 +175,8 @@ def tables(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
         return _tables(run)
 
     inputs = (fold_keys(run), run.preset.regions, run.preset.resamples, run.seed)
-    folder = run.cache.tables("folds", *inputs, make=make)
-    names = ("detector_folds", "detector_folds_differences")
-    return tuple(read_csv(folder / f"{name}.csv", float_precision="round_trip") for name in names)
+    results = run.cache.tables("folds", *inputs, make=make)
+    return results["detector_folds"], results["detector_folds_differences"]
 
 
 def _tables(run: Run) -> dict[str, pd.DataFrame]:
@@ -199,7 +188,7 @@ def _tables(run: Run) -> dict[str, pd.DataFrame]:
     draws, of_boxed = (Patients(part, **options) for part in (patients, patients[boxed]))
     auc = draws.of(partial(metrics.auc, boxed, unseen_regions(run).image.numpy()))
     parts = [pd.DataFrame([("detector", "auc", NAN, *auc)], columns=COLUMNS[1:])]
-    saved = {m: boxes_table(run, name, rows, found) for m, found in predictions(run).items()}
+    saved = {m: boxes_table(run, name, rows, boxes) for m, boxes in predictions(run).items()}
     for method, table in saved.items():
         counts = table["image"].value_counts().reindex(patients.index[boxed], fill_value=0)
         count = [("boxes", NAN, *of_boxed.mean(counts.to_numpy()))]

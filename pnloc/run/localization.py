@@ -31,7 +31,7 @@ SIZES = ("small", "middle", "large")
 def measured(run: Run) -> Iterator[tuple[str, metrics.Truth, dict[str, pd.DataFrame]]]:
     """Sets whose test images measure localization: name, truth, saved predictions by method.
 
-    Both in original pixels; sets without a true box are left out.
+    Boxes are in original pixels; sets without a true box are left out.
     """
     for name in map(run.title, run.preset.roles.localization):
         truth = predict.truth(run, name)
@@ -66,8 +66,8 @@ def significance(run: Run) -> pd.DataFrame:
 
 
 def _compared(run: Run, name: str) -> pd.DataFrame:
-    """One of the three tables, which are made together, once for the same predictions."""
-    predict.predict(run)
+    """One of the three tables, which are made together from the saved predictions."""
+    key = predict.predict(run)
 
     def make() -> dict[str, pd.DataFrame]:
         gaps, keys = _differences(run), ["dataset", "method", "against", "metric", "value"]
@@ -77,8 +77,7 @@ def _compared(run: Run, name: str) -> pd.DataFrame:
             "significance": gaps[[*keys, "p", "p_holm", "n"]],
         }
 
-    folder = run.cache.tables("compare", predict.stage(run)[1], *draws(run).values(), make=make)
-    return read_csv(folder / f"{name}.csv", float_precision="round_trip")
+    return run.cache.tables("compare", key, *draws(run).values(), make=make)[name]
 
 
 def _localization(run: Run) -> pd.DataFrame:
@@ -129,8 +128,8 @@ def recall(run: Run) -> pd.DataFrame:
 def attributes(run: Run) -> pd.DataFrame:
     """`tables/attributes.csv`: attribute, auc, low, high, positives, n; from the image alone.
 
-    On the pairs' test split; the truth is what the report asserts. Attributes with fewer than five
-    reports on either side are listed without an AUC.
+    On the test split of the pairs; the report is the truth. Attributes with fewer than five present
+    or five absent cases are listed without an AUC.
     """
     pairs, rows = run.sets.pairs, run.sets.rows(run.sets.pairs, "test")
     _, labels, weights = (array[rows] for array in run.sets.supervision(pairs))
@@ -151,8 +150,8 @@ def attributes(run: Run) -> pd.DataFrame:
 def failures(run: Run) -> pd.DataFrame:
     """`tables/failures.csv`: dataset, method, factor, level, value, low, high, n.
 
-    The share of true boxes found by FAILING methods, by size and, of generated ones, by place,
-    kind, severity and what else the image shows.
+    The share of true boxes that the methods FAILING find, by size and, in generated images, by
+    place, kind, severity and whether the image shows another finding.
     """
     parts = []
     for name, truth, predictions in measured(run):
@@ -166,10 +165,10 @@ def failures(run: Run) -> pd.DataFrame:
 
 
 def with_traits(run: Run, name: str, boxes: pd.DataFrame) -> pd.DataFrame:
-    """True boxes of a set (image, x1, y1, x2, y2) with their size and what the generator tells.
+    """True boxes of a set (image, x1, y1, x2, y2) with their size and, if generated, their traits.
 
-    Sizes are thirds of the boxes by their share of the image. Of a generated set: zone, lobe, kind
-    and severity of the opacity, and `beside`, whether there is another finding.
+    Sizes are thirds of the boxes by their share of the image. Traits are zone, lobe, kind and
+    severity of the opacity, and `beside`, whether there is another finding.
     """
     boxes = boxes.reset_index(drop=True)
     images = run.sets.records(name).images.set_index("image").loc[boxes["image"]]
@@ -185,7 +184,7 @@ def with_traits(run: Run, name: str, boxes: pd.DataFrame) -> pd.DataFrame:
 
 
 def traits(truth: tuple, box: np.ndarray) -> dict[str, str]:
-    """What a row of `generated_truth` tells of the opacity whose box is nearest to box [4]."""
+    """Traits of the opacity in a row of `generated_truth` whose box is nearest to box [4]."""
     nearest = iou(box, parsed_boxes(truth.boxes))[0].argmax()
     kind, side, zone, lobe, _ = truth.opacities.split(";")[nearest].split("/")
     beside = "another finding" if truth.others else "nothing else"
@@ -200,14 +199,13 @@ def hits(predictions: pd.DataFrame, true: pd.DataFrame) -> np.ndarray:
     return (np.concatenate(best) > HIT).astype(float)
 
 
-def shares(
-    true: pd.DataFrame, patients: Mapping[str, str], resamples: int = 1000, seed: int = 0
-) -> pd.DataFrame:
-    """factor, level, value, low, high, n: the mean of `hit` over the boxes of each level.
+def shares(true: pd.DataFrame, patients: Mapping[str, str], **draws: int) -> pd.DataFrame:
+    """Table factor, level, value, low, high, n: the mean of `hit` over the boxes of each level.
 
     Factors are the columns beside image, corners and hit; first comes the mean of all boxes.
+    `draws`: resamples and seed of the bootstrap.
     """
-    drawn = Patients(patients_of(list(true["image"]), patients), resamples, seed)
+    drawn = Patients(patients_of(list(true["image"]), patients), **draws)
     groups = [("all", "all", np.ones(len(true)))]
     for factor in true.columns.difference(["image", *metrics.CORNERS, "hit"], sort=False):
         levels = sorted(set(true[factor]), key=SIZES.index if factor == "size" else None)
@@ -221,7 +219,7 @@ def calibrations(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
     """`tables/calibration.csv` (dataset, method, value, low, high, n), the expected error, and
     `tables/reliability.csv` (dataset, method, bin, score, right, low, high, n), the curves.
 
-    Of the methods whose score is meant as a probability; negatives count.
+    For the methods whose score is meant as a probability; negatives are included.
     """
     errors, curves = [], []
     scored = in_group("classifier", "labels", "pairs", "boxes", "attention")

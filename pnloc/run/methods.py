@@ -1,16 +1,16 @@
 """Every method of the tables: `METHODS`, in their order, and how the trained ones are trained.
 
-A method is a function of some images (`pnloc.run.evidence.Images`) that gives its evidence, from
-which boxes and heat maps follow; choices are made on validation images (`predictions.choose`). To
-add a baseline, write one function and one entry of `METHODS`:
+A method is a function from images (`pnloc.run.evidence.Images`) to evidence, from which boxes and
+heat maps follow; choices are made on validation images (`predictions.choose`). To add a baseline,
+write one function and one entry of `METHODS`:
 
     def two_boxes(images):
         return Fixed(images.place(fixed_pair(images.training_boxes)))
 
     Method("prior", "two-boxes", "two fixed boxes, no image", two_boxes)
 
-A trained baseline also names its `kind`, the class or function that gives the untrained model; its
-function takes the trained `model`, too. What it learns from is a matter of its group
+A trained baseline also names its `kind`, the class or function that builds the untrained model, and
+its function takes the trained `model`, too. Its group decides what it is trained on
 (`pnloc.run.fitting`).
 """
 
@@ -39,22 +39,22 @@ from pnloc.run.evidence import Detections, Evidence, Fixed, Heat, Images, Rankin
 from pnloc.run.fitting import Labels, Pairs, TargetBoxes
 from pnloc.run.run import Run
 
-# What methods say -----------------------------------------------------------------------------
+# Evidence -------------------------------------------------------------------------------------
 
 
 def same_boxes(guess: Callable[[np.ndarray], np.ndarray], images: Images) -> Fixed:
-    """In every image the boxes that `guess` gives for the training boxes."""
+    """The same boxes in every image, guessed from the training boxes."""
     return Fixed(images.place(guess(images.training_boxes)))
 
 
 def report_anatomy(images: Images) -> Fixed:
-    """Boxes where the report says that the pneumonia is (Wu et al. 2020)."""
+    """Boxes at the places where the report sees a pneumonia (Wu et al. 2020)."""
     by_place, sides = priors.place_boxes(images.training_boxes), fixed_pair(images.training_boxes)
     return Fixed(images.place([priors.report_boxes(p, by_place, sides) for p in images.phrases]))
 
 
 def heat_prior(images: Images) -> Heat:
-    """The heat map of the training boxes, the same for all images but drawn into each."""
+    """The heat map of the training boxes, the same for all images and placed in each."""
     heat = priors.heat_map(images.training_boxes)
 
     def finish(predictions: localizer.Boxes) -> localizer.Boxes:
@@ -75,12 +75,12 @@ def explained(
     layers: tuple[str, ...] = ("",),
     draw: Callable = heatmaps.class_activation,
 ) -> Heat:
-    """Heat maps of a classifier, by default of the run's own.
+    """Heat maps of a classifier, by default CLASSIFIER.
 
-    Each goes from 0 to 1, so its values cannot be compared across images: a box's score is its
+    Every map ranges from 0 to 1, so values cannot be compared across images: a box's score is its
     highest value times the classifier's probability of a pneumonia.
     """
-    model, pixels = model or images.run.classifier, images.pixels
+    model, pixels = model or trained(images.run, CLASSIFIER), images.pixels
     probabilities = cache(partial(heatmaps.probabilities, model, pixels))
 
     def finish(predictions: localizer.Boxes) -> localizer.Boxes:
@@ -91,14 +91,13 @@ def explained(
 
 
 def detector_mask(images: Images) -> Heat:
-    """The mask of the detector's mask head."""
+    """Heat maps from the detector's mask head."""
     maps = heatmaps.mask_maps(images.regions, images.side)
-    finish = partial(scaled, probability=images.regions.image.numpy())
-    return Heat(("",), lambda _: maps, finish)
+    return Heat(("",), lambda _: maps, partial(scaled, probability=images.regions.image.numpy()))
 
 
 def detector(images: Images, model: Detector | None = None, *, grouped: bool = True) -> Ranking:
-    """Scores of the run's detector, or of another, normalised to sum to 1."""
+    """Region scores of the run's detector, or of another one, normalized to sum to 1."""
     regions = images.regions
     if model:
         regions = extract(model, images.pixels, images.run.preset.regions)
@@ -108,13 +107,13 @@ def detector(images: Images, model: Detector | None = None, *, grouped: bool = T
 def attention(
     images: Images, *, text: bool = True, grouped: bool = True, seed: int | None = None
 ) -> Ranking:
-    """The cross-attention from images alone, trained with or without reports and with a seed."""
+    """The cross-attention on images alone, trained with or without reports and with a seed."""
     beta, chances = localizer.image_attention(images.run.localizer(text, seed)[0], images.regions)
     return Ranking(images.regions, beta, chances[:, 0], grouped)
 
 
 def report_given(images: Images, *, grouped: bool = True) -> Ranking:
-    """The cross-attention with each image's report, or from images alone where there is none.
+    """The cross-attention with each image's report, or on images alone if the set has none.
 
     Images whose report asserts a pneumonia score above all others.
     """
@@ -131,7 +130,7 @@ def report_given(images: Images, *, grouped: bool = True) -> Ranking:
 
 
 def grounded(images: Images, model: ContrastiveGrounding) -> Ranking:
-    """The attention of a fixed prompt."""
+    """The attention of a contrastive model to a fixed prompt."""
     weights, fit = grounding.prompted(model, images.regions, images.run.sets.vectors)
     return Ranking(images.regions, weights, fit)
 
@@ -153,8 +152,8 @@ def best_proposals(images: Images) -> Fixed:
 class Method:
     """A method: its group, its name in tables and files, its title for readers, its function.
 
-    kind: what gives the untrained model, which `TRAINING` of the group then trains; reports: it
-    reads reports at test, so that a set without them leaves it out.
+    kind: builds the untrained model, which is trained as TRAINING says for the group; reports:
+    whether it reads reports at test, so that it is left out on sets without any.
     """
 
     group: str
@@ -166,12 +165,12 @@ class Method:
 
     @property
     def training(self) -> Labels | None:
-        """What its group learns from, and how; None for a method without a training of its own."""
+        """The training of its group; None for a method without one."""
         return TRAINING.get(self.group)
 
     def evidence(self, images: Images, **options: object) -> Evidence:
-        """What the method says of some images; `options` are those of its function."""
-        model = {"model": trained(images.run, self.name)} if self.training else {}
+        """The method's evidence on images; `options` are those of its function."""
+        model = {"model": trained(images.run, self)} if self.training else {}
         return self.look(images, **model, **options)
 
     def stage(self, run: Run) -> Trained:
@@ -189,16 +188,18 @@ class Method:
             return model, training.fit(model, *data, config, title=self.name, **place)
 
         inputs = (config, training.upstream(run), run.detector_stage.key)
+        stage = self.name if self is CLASSIFIER else f"baseline-{self.name}"
         functions = {"build": build, "fit": fit, "code": (training.fit, self.kind, *training.code)}
         functions |= {"seed": run.seed, "together": training.shared and parallel.shared()}
-        return run.cache.trained(f"baseline-{self.name}", *inputs, **functions)
+        return run.cache.trained(stage, *inputs, **functions)
 
 
 def _ungrouped(method: Method) -> Method:
-    """The same without the grouping step."""
-    names = {"name": f"{method.name}-raw", "title": f"{method.title}, ungrouped"}
-    look = partial(method.look, grouped=False)
-    return replace(method, group="ungrouped", look=look, **names)
+    """The same method without the grouping step."""
+    name, title = f"{method.name}-raw", f"{method.title}, ungrouped"
+    return Method(
+        "ungrouped", name, title, partial(method.look, grouped=False), None, method.reports
+    )
 
 
 TRAINING = {"labels": Labels(), "pairs": Pairs(), "boxes": TargetBoxes()}
@@ -236,10 +237,12 @@ _IN_ORDER = (
     *map(_ungrouped, _ATTENTION),
 )
 METHODS = {method.name: method for method in _IN_ORDER}
+# Trained like the baselines, but no method of the tables: CAM and Grad-CAM explain it.
+CLASSIFIER = Method("labels", "classifier", "image-label classifier", explained, Classifier)
 
 
 def in_group(*groups: str) -> tuple[str, ...]:
-    """Names of the methods of some groups, in the order of the tables."""
+    """Names of the methods in these groups, in the order of the tables."""
     return tuple(name for name, method in METHODS.items() if method.group in groups)
 
 
@@ -264,24 +267,20 @@ def available(run: Run, reports: bool = True) -> list[Method]:
     return [m for m in METHODS.values() if m.name in names and (reports or not m.reports)]
 
 
-def train(run: Run) -> None:
-    """Train the baselines of a run: stages that several processes can share."""
-    _ = run.classifier_stage
-    for name in baselines(run):
-        METHODS[name].stage(run)
+def train(run: Run) -> dict[str, Trained]:
+    """Train the classifier and the baselines of a run: their stages, by name."""
+    return {m.name: m.stage(run) for m in (CLASSIFIER, *map(METHODS.get, baselines(run)))}
 
 
 @lru_cache(8)
-def trained(run: Run, name: str) -> nn.Module:
-    """A trained baseline."""
-    return METHODS[name].stage(run).load()
+def trained(run: Run, method: Method) -> nn.Module:
+    """The trained model of a baseline, or of the classifier."""
+    return method.stage(run).load()
 
 
 def history(run: Run) -> pd.DataFrame:
     """method, epoch, loss, validation of the classifier behind CAM and the run's baselines."""
-    stages = {"classifier": run.classifier_stage}
-    stages |= {name: METHODS[name].stage(run) for name in baselines(run)}
-    tables = [stage.history.assign(method=name) for name, stage in stages.items()]
+    tables = [stage.history.assign(method=name) for name, stage in train(run).items()]
     return pd.concat(tables).reindex(columns=["method", "epoch", "loss", "validation"])
 
 
@@ -289,8 +288,8 @@ def lengths(run: Run, history: pd.DataFrame) -> pd.DataFrame:
     """baseline, kept (epoch of the weights), trained (epochs), most (epochs), from a `history`."""
     rows = []
     for name, epochs in history.groupby("method", sort=False):
-        config = "classifier" if name == "classifier" else METHODS[name].training.config
+        config = METHODS.get(name, CLASSIFIER).training.config
         best = epochs["validation"].argmin() if epochs["validation"].notna().any() else -1
-        number = epochs["epoch"].iloc[best] + 1
-        rows.append((name, number, len(epochs), getattr(run.preset, config).epochs))
+        most = getattr(run.preset, config).epochs
+        rows.append((name, epochs["epoch"].iloc[best] + 1, len(epochs), most))
     return pd.DataFrame(rows, columns=["baseline", "kept", "trained", "most"])

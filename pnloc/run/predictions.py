@@ -1,11 +1,12 @@
 """Predictions of every method on test images, and the choices behind them.
 
-They are written under the run's folder, `predictions/`, so that any table can be made again from
-files alone. How many boxes a method gives, and above which share of its best score, is chosen on
-validation images.
+They are written to `predictions/` in the run's folder, so that every table can be made again from
+files alone. The number of boxes of a method, and the share of its best score above which it gives
+them, are chosen on validation images.
 """
 
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -19,11 +20,12 @@ from pnloc.files import read_csv, write_table
 from pnloc.localizer import Boxes, Choice
 from pnloc.run.cache import lay_out
 from pnloc.run.evidence import Images, boxed_rows, pneumonia_labels
-from pnloc.run.methods import METHODS, available
+from pnloc.run.methods import METHODS, available, train
 from pnloc.run.run import Run
 
 CORNERS = ["x1", "y1", "x2", "y2"]
 BOX_TABLE = ["image", *CORNERS, "score"]
+TRUTH = ["image", "patient", *CORNERS]
 # Groups in the order of `choices.csv` and `<set>--maps.csv`.
 _TRAINED = ("labels", "pairs", "boxes")
 _CHOICES = ("attention", "ungrouped", "classifier", "mask", "prior", *_TRAINED, "ceiling")
@@ -33,37 +35,28 @@ _MAPS = ("prior", "classifier", "mask", *_TRAINED, "attention")
 def choose(run: Run, method: str, **options: object) -> tuple[Choice | HeatChoice | None, float]:
     """A method's choice with the greatest mean union IoU on validation images, and that IoU.
 
-    NaN where no validation image has boxes; (None, NaN) for a method without a choice. `options`
-    are those of the method's function (pnloc.run.methods).
+    The IoU is NaN if no validation image has boxes; a method without a choice gives (None, NaN).
+    `options` are those of the method's function (pnloc.run.methods).
     """
     name = run.title(run.preset.roles.localization[0])
     images = Images(run, name, boxed_rows(run, name, "validate"))
     return METHODS[method].evidence(images, **options).choose(images.truth)
 
 
-def predict(run: Run) -> Path:
-    """Write `predictions/<set>--<method>.csv` for every set and method; return the folder.
+def predict(run: Run) -> str:
+    """Write `predictions/<set>--<method>.csv` for every set and method; return their fingerprint.
 
     The tables hold boxes in pixels of the original image, for every test image of the set. Methods
     that read reports need a set with reports. Methods that end in `-raw` rank by the attention (or
-    the detector's score) alone, without the grouping step. Beside them stand `<set>--truth.csv`
-    (`truth_file`), so that `python -m pnloc evaluate` can make the tables again, `<set>--maps.csv`
-    (`heat_rows`), and `tables/choices.csv`.
+    the detector's score) alone, without the grouping step. Further files are `<set>--truth.csv`
+    (`truth_file`), from which `python -m pnloc evaluate` can make the tables again,
+    `<set>--maps.csv` (`heat_rows`), and `tables/choices.csv`.
     """
-    folder, _ = stage(run)
-    lay_out(folder, run.root)
-    return run.root / "predictions"
-
-
-def stage(run: Run) -> tuple[Path, str]:
-    """The stage that makes the predictions and choices: its folder and its fingerprint."""
     names = [run.title(role) for role in run.preset.roles.localization]
 
     def make(folder: Path, _: str) -> None:
         choices = {method.name: choose(run, method.name) for method in available(run)}
-        rows = [_choice_row(m, *choices[m]) for m in _in_order(choices, _CHOICES)]
-        table = pd.DataFrame([row for row in rows if row]).astype({"most": "Int64"})
-        write_table(folder / "choices.csv", table)
+        write_table(folder / "choices.csv", choices_table(choices))
         for name in names:
             images, maps = Images(run, name, run.sets.rows(name, "test")), {}
             write_table(folder / f"{name}--truth.csv", truth_file(truth(run, name)))
@@ -78,40 +71,43 @@ def stage(run: Run) -> tuple[Path, str]:
             write_table(folder / f"{name}--maps.csv", table)
 
     upstream = [run.regions_stage(name)[1] for name in names]
-    models = [run.localizer_stage(True)[1], run.localizer_stage(False)[1], run.classifier_stage[1]]
-    models += [method.stage(run)[1] for method in available(run) if method.training]
-    return run.cache.stage("predict", upstream, models, make=make)
+    models = [run.localizer_stage(text).key for text in (True, False)]
+    models += [stage.key for stage in train(run).values()]
+    folder, key = run.cache.stage("predict", upstream, models, make=make)
+    lay_out(folder, run.root)
+    return key
 
 
 def _in_order(names: dict, groups: tuple[str, ...]) -> list[str]:
-    """Names of methods by group, else as they come."""
+    """Names of methods sorted by group, otherwise in their own order."""
     return sorted(names, key=lambda name: groups.index(METHODS[name].group))
 
 
-def _choice_row(method: str, choice: Choice | HeatChoice | None, value: float) -> dict:
-    """A row of `choices.csv`; empty for a method without a choice."""
-    if choice is None:
-        return {}
-    row = {"method": method, "share": None, "most": choice.most, "validation_miou": value}
-    if isinstance(choice, Choice):
-        return row | {"share": choice.share}
-    return row | {"share": choice.threshold, "rule": choice.rule, "layer": choice.layer}
+def choices_table(choices: dict[str, tuple[Choice | HeatChoice | None, float]]) -> pd.DataFrame:
+    """`tables/choices.csv`: method, share, most, validation_miou, rule, layer.
+
+    `share` is a heat map's threshold, too. A method without a choice has no row.
+    """
+    pairs = [(name, *choices[name]) for name in _in_order(choices, _CHOICES)]
+    rows = [{"method": m, "validation_miou": v, **asdict(c)} for m, c, v in pairs if c]
+    columns = ["method", "share", "most", "validation_miou", "rule", "layer"]
+    table = pd.DataFrame(rows, columns=[*columns, "threshold"]).astype({"most": "Int64"})
+    return table.assign(share=table["share"].fillna(table["threshold"]))[columns]
 
 
 def heat_rows(images: Images, heat: Callable[[int], np.ndarray | None]) -> pd.DataFrame:
-    """Table image, cnr of the heat maps of the images with true boxes.
+    """Table image, cnr of the heat maps of images with true boxes.
 
-    heat: number of an image -> its map [S, S], measured inside the picture only, not on the bars
-    that make it a square; without a map there is no row.
+    heat: number of an image -> its map [S, S]. The bars that pad the picture to a square are left
+    out; an image without a map has no row.
     """
     table, rows = images.run.sets.records(images.name).images.iloc[images.rows], []
-    for number, (true, image) in enumerate(zip(images.truth, table.itertuples(), strict=True)):
+    triples = zip(table["image"], images.truth, images.place(np.array([[0, 0, 1, 1]])), strict=True)
+    for number, (image, true, inside) in enumerate(triples):
         if len(true) and (values := heat(number)) is not None:
-            letterbox = images.run.sets.letterboxes(table.iloc[[number]])[0]
-            inside = letterbox.boxes([[0, 0, image.width, image.height]])[0]
-            x1, y1, x2, y2 = inside.round().astype(int)
+            x1, y1, x2, y2 = inside[0].round().astype(int)
             cnr = metrics.contrast_to_noise(values[y1:y2, x1:x2], true - [x1, y1, x1, y1])
-            rows.append((image.image, cnr))
+            rows.append((image, cnr))
     return pd.DataFrame(rows, columns=["image", "cnr"])
 
 
@@ -127,9 +123,9 @@ def boxes_table(run: Run, name: str, rows: np.ndarray, predictions: Boxes) -> pd
 
 
 def truth(run: Run, name: str) -> metrics.Truth:
-    """True boxes of a set's test images in their own pixels, and negatives, with patients.
+    """True boxes of a set's test images in original pixels, and negatives, with patients.
 
-    Negatives are labelled as free of a pneumonia and have no box of any kind.
+    Negatives are labelled as without a pneumonia and have no box of any kind.
     """
     records, labels = run.sets.records(name), pneumonia_labels(name)
     boxed = records.images.iloc[boxed_rows(run, name, "test")]
@@ -143,31 +139,27 @@ def truth(run: Run, name: str) -> metrics.Truth:
 
 def truth_file(truth: metrics.Truth) -> pd.DataFrame:
     """`predictions/<set>--truth.csv`: image, patient, x1, y1, x2, y2; negatives without corners."""
-    negatives = pd.DataFrame({"image": truth.negatives})
-    tables = [table for table in (truth.boxes, negatives) if len(table)]
-    table = pd.concat(tables or [truth.boxes], ignore_index=True)
-    table["patient"] = table["image"].map(truth.patients)
-    return table.reindex(columns=["image", "patient", *CORNERS])
+    images = pd.Index([*truth.boxes["image"], *truth.negatives], dtype=object)
+    table = truth.boxes.reset_index(drop=True).reindex(range(len(images)))
+    return table.assign(image=images, patient=images.map(truth.patients)).reindex(columns=TRUTH)
 
 
 def saved_predictions(run: Run, name: str) -> dict[str, pd.DataFrame]:
     """Saved predictions of a set by method, in the order of the tables."""
-    trained = run.preset.baselines
-    order = [m.name for m in METHODS.values() if not m.training or m.name in trained]
+    order = [m.name for m in METHODS.values() if not m.training or m.name in run.preset.baselines]
     paths = {method: run.root / "predictions" / f"{name}--{method}.csv" for method in order}
     return {m: read_csv(p, BOX_TABLE, dtype={"image": str}) for m, p in paths.items() if p.exists()}
 
 
 def ranked(run: Run, name: str, method: str) -> list[tuple[int, float, np.ndarray]]:
-    """Boxed test images of a set by falling union IoU of a method.
+    """Test images of a set that have a box, by a method's union IoU, the best first.
 
-    Row number, IoU and boxes in pixels of the square input.
+    Each with its row number, IoU and predicted boxes in pixels of the square input.
     """
     images = Images(run, name, boxed_rows(run, name, "test"))
     saved = saved_predictions(run, name)[method].set_index("image")[CORNERS]
     table = run.sets.records(name).images.iloc[images.rows]
     places = zip(table["image"], run.sets.letterboxes(table), strict=True)
     boxes = [letterbox.boxes(saved[saved.index == image]) for image, letterbox in places]
-    overlaps = map(union_iou, boxes, images.truth)
-    rows = zip(images.rows.tolist(), overlaps, boxes, strict=True)
+    rows = zip(images.rows.tolist(), map(union_iou, boxes, images.truth), boxes, strict=True)
     return sorted(rows, key=lambda item: -item[1])

@@ -1,4 +1,4 @@
-"""All that a run leaves: every table under `tables/`, and the localizer under `checkpoint/`."""
+"""The results of a run: every table in `tables/`, and the localizer in `checkpoint/`."""
 
 import pandas as pd
 
@@ -11,7 +11,7 @@ from pnloc.run.severity import tables as severity
 
 
 def tables(run: Run) -> dict[str, pd.DataFrame]:
-    """Every table of results, by name, and the checkpoint beside them."""
+    """Every table of results, by name; the checkpoint is written, too."""
     results = {
         "localization": localization.localization(run),
         "differences": localization.differences(run),
@@ -24,7 +24,7 @@ def tables(run: Run) -> dict[str, pd.DataFrame]:
 
 
 def checkpoint(run: Run) -> Localizer:
-    """Write `checkpoint/` (detector, model, words, config.json); the localizer that it holds."""
+    """Write `checkpoint/` (detector, model, words, config.json) and return its localizer."""
     model, _ = run.localizer(True)
     choice, _ = predict.choose(run, "text-attention")
     localizer = Localizer(run.detector, model, NAMES, choice, run.preset.regions)

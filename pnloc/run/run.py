@@ -1,7 +1,7 @@
-"""The experiment as stages kept on disk (pnloc.run.cache), in the order of the paper.
+"""The experiment as stages on disk (pnloc.run.cache), in the order of the paper.
 
-`open_run` gives a `Run`. A notebook, the command line and a test call the same methods and find
-what an earlier call left. Tables of results are made in pnloc.run.results.
+`open_run` returns a `Run`. Notebooks, the command line and tests call the same methods and reuse
+each other's results. The tables are made in pnloc.run.results.
 """
 
 from dataclasses import replace
@@ -13,7 +13,6 @@ import pandas as pd
 import torch
 
 from pnloc import parallel
-from pnloc.baselines.classifier import Classifier, train_classifier
 from pnloc.config import Preset, preset
 from pnloc.data import readers
 from pnloc.detector import Detector
@@ -25,18 +24,16 @@ from pnloc.regions import extract, feature_size
 from pnloc.reports.phrases import asserted_places
 from pnloc.reports.supervision import NAMES, supervise
 from pnloc.run import feature_store
-from pnloc.run.cache import Cache, Trained
+from pnloc.run.cache import ROOT, Cache, Trained
 from pnloc.run.sets import Sets
 from pnloc.training import new_attention, train_localizer
-
-REPOSITORY = Path(__file__).parents[2]
 
 
 def open_run(preset_name: str, data: str = "", seed: int = 0, artifacts: str = "") -> "Run":
     """A run of a preset; `data` is the folder of the real sets, '' for generated presets.
 
-    Raises PnlocError for an unknown preset, a missing folder or a seed that is no whole number
-    from 0 on.
+    Raises PnlocError for an unknown preset, a missing folder or a seed that is not a whole number
+    of at least 0.
     """
     configuration = preset(preset_name)
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
@@ -49,7 +46,7 @@ def open_run(preset_name: str, data: str = "", seed: int = 0, artifacts: str = "
         holds = ", ".join(readers.FOLDERS.values())
         raise PnlocError(f"{data}: no such folder; DATA names the folder that holds {holds}")
     # An installed package has no repository around it: its runs lie where they are started.
-    home = REPOSITORY if (REPOSITORY / "notebooks").is_dir() else Path.cwd()
+    home = ROOT if (ROOT / "notebooks").is_dir() else Path.cwd()
     root = Path(artifacts).expanduser() if artifacts else home / "artifacts"
     return Run(configuration, folder, seed, root.resolve() / configuration.name)
 
@@ -73,7 +70,7 @@ class Run:
     # Detector and regions ----------------------------------------------------------------------
 
     def train_detector(self, stage: str, rows: np.ndarray, seed: int) -> Trained:
-        """A detector trained on these rows of the detector's set, as a stage of that name."""
+        """The training of a detector on rows of the detector's set, as a stage of that name."""
         name, config = self.title(self.preset.roles.detector), self.preset.detector
         findings = self.sets.findings(name)
 
@@ -81,8 +78,7 @@ class Run:
             return Detector(config).to(memory_format=torch.channels_last)
 
         def fit(**place: object) -> tuple[Detector, pd.DataFrame]:
-            every = self.sets.true_boxes(name)
-            boxes = [every[row] for row in rows]
+            boxes = [self.sets.true_boxes(name)[row] for row in rows]
             if not any(map(len, boxes)):
                 raise PnlocError(f"{name}: no training image has a box to train the detector on")
             own = None if findings is None else findings[rows]
@@ -106,7 +102,7 @@ class Run:
         return self.detector_stage.load()
 
     def regions_stage(self, name: str, count: int = 0) -> tuple[Path, str]:
-        """Regions of a set; `count` per image, 0 for as many as the preset says."""
+        """The stage of a set's regions; `count` per image, 0 for the number of the preset."""
         config = replace(self.preset.regions, count=count or self.preset.regions.count)
         stage = f"regions-{name}" + (f"-R{count}" if count else "")
 
@@ -122,7 +118,7 @@ class Run:
         return self.cache.stage(stage, *inputs, make=make, code=(extract,), together=True)
 
     def regions(self, name: str, count: int = 0) -> feature_store.Store:
-        """Regions of every image of a set, on disk."""
+        """Regions of every image of a set."""
         return feature_store.load(self.regions_stage(name, count)[0])
 
     # Training ----------------------------------------------------------------------------------
@@ -166,37 +162,9 @@ class Run:
         stage = self.localizer_stage(text, seed)
         return stage.load(), stage.history
 
-    @cached_property
-    def classifier_stage(self) -> Trained:
-        """The training of the image-label classifier."""
-
-        def build() -> Classifier:
-            return Classifier(self.detector)
-
-        def fit(**place: object) -> tuple[Classifier, pd.DataFrame]:
-            _ = self.detector  # before the seed: loading it draws random numbers
-            torch.manual_seed(self.seed)
-            model, config = build(), self.preset.classifier
-            data = (self.sets.labelled(split) for split in ("train", "validate"))
-            return model, train_classifier(model, *data, config, title="classifier", **place)
-
-        upstream = [self.sets.decoded(name)[1] for name in self.sets.training]
-        words, detector = self.sets.words_stage[1], self.detector_stage.key
-        inputs = (self.preset.classifier, upstream, words, detector)
-        options = {"code": (train_classifier, supervise), "together": parallel.shared()}
-        options |= {"seed": self.seed, "build": build, "fit": fit}
-        return self.cache.trained("classifier", *inputs, **options)
-
-    @cached_property
-    def classifier(self) -> Classifier:
-        """The image-label classifier behind Grad-CAM."""
-        return self.classifier_stage.load()
-
     def train(self) -> None:
-        """Make the stages that several processes share, and the localizers."""
-        used = dict.fromkeys([*self.sets.training, *self.sets.measured, *self.sets.real])
-        for name in used:
+        """Make the regions of all sets, which several processes share, and both localizers."""
+        for name in dict.fromkeys([*self.sets.training, *self.sets.measured, *self.sets.real]):
             self.regions_stage(name)
         for text in (True, False):
             self.localizer_stage(text)
-        _ = self.classifier_stage

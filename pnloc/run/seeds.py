@@ -1,13 +1,13 @@
-"""What training with reports adds: to boxes, over several seeds of the attention, and to severity.
+"""The gain from training with reports: in boxes, over several seeds of the attention, and severity.
 
-One seed moves such a difference by as much as text does.
+Between two seeds the results differ by as much as text adds.
 """
 
 import numpy as np
 import pandas as pd
 
 from pnloc.boxes import union_iou
-from pnloc.evaluation.bootstrap import Patients, interval
+from pnloc.evaluation.bootstrap import Estimate, Patients
 from pnloc.files import read_csv, write_table
 from pnloc.run import localization
 from pnloc.run.evidence import Images, boxed_rows
@@ -25,9 +25,9 @@ def table(run: Run) -> pd.DataFrame:
     """`tables/text_seeds.csv`: dataset, seed, text, labels, value, low, high, n.
 
     Mean union IoU on test images with a box, of the attention trained with reports and with image
-    labels alone, and their difference with its 95% interval over patients. Each training chooses
-    on validation images how many boxes to keep. In the row 'mean' an image's value is averaged
-    over the seeds first. Empty where the preset has one seed.
+    labels alone, and their difference with its 95% interval over patients. The number of boxes is
+    chosen on validation images for each training. In the row 'mean' the values of an image are
+    first averaged over the seeds. Empty if the preset has one seed.
     """
     if run.preset.seeds < 2:
         return pd.DataFrame(columns=COLUMNS)
@@ -40,12 +40,12 @@ def table(run: Run) -> pd.DataFrame:
 
     models = [run.localizer_stage(text, seed)[1] for seed in seeds(run) for text in (True, False)]
     models += [run.regions_stage(name)[1] for name in names]
-    folder = run.cache.tables("text-seeds", models, run.preset.resamples, run.seed, make=make)
-    return read_csv(folder / "text_seeds.csv", COLUMNS, dtype={"seed": str})
+    run.cache.tables("text-seeds", models, run.preset.resamples, run.seed, make=make)
+    return read_csv(run.root / "tables" / "text_seeds.csv", COLUMNS, dtype={"seed": str})
 
 
 def seeds(run: Run) -> list[int]:
-    """The seeds of the attention: the run's own, then others far from the seeds of other runs."""
+    """The seeds of the attention: the run's own, then others, far from those of other runs."""
     return [run.seed + 1000 * k for k in range(run.preset.seeds)]
 
 
@@ -71,8 +71,8 @@ def _rows(run: Run, name: str, text: np.ndarray, labels: np.ndarray) -> list[tup
     arms |= {str(seed): (text[k], labels[k]) for k, seed in enumerate(seeds(run))}
     rows = []
     for seed, (a, b) in arms.items():
-        low, high = interval(counts @ (a - b) / counts.sum(1))
-        rows.append((name, seed, a.mean(), b.mean(), (a - b).mean(), low, high, len(patients)))
+        gap = Estimate.of((a - b).mean(), counts @ (a - b) / counts.sum(1), len(patients))
+        rows.append((name, seed, a.mean(), b.mean(), *gap))
     return rows
 
 
@@ -118,5 +118,4 @@ def _with_arms(
     gaps: pd.DataFrame, levels: pd.Series, arms: tuple[str, str], on: list[str]
 ) -> pd.DataFrame:
     """Differences with the value of either arm beside them; levels are indexed by arm and `on`."""
-    values = levels.unstack(0)[list(arms)].set_axis(["text", "labels"], axis=1)
-    return gaps.join(values, on=on)
+    return gaps.join(levels.unstack(0)[list(arms)].set_axis(["text", "labels"], axis=1), on=on)

@@ -1,6 +1,6 @@
-"""The data sets of a run: found or generated, decoded once, split by patient and free of leaks.
+"""The data sets of a run: read or generated, decoded once, split by patient and free of leaks.
 
-With them stands what their reports say: words and their vectors, phrases, labels and loss weights.
+Also the contents of their reports: words and their vectors, phrases, labels and loss weights.
 """
 
 import shutil
@@ -31,7 +31,7 @@ TABLES = ("images", "boxes", "reports", "scores", "quarantine")
 
 
 class Sets:
-    """The data sets of one preset and seed; `data` is the folder of the real ones, None without."""
+    """The data sets of one preset and seed; `data` is the folder of the real sets, if any."""
 
     def __init__(self, configuration: Preset, data: Path | None, seed: int, cache_: Cache) -> None:
         self.preset, self.data, self.seed, self.cache = configuration, data, seed, cache_
@@ -65,19 +65,19 @@ class Sets:
 
     @property
     def training(self) -> list[str]:
-        """The sets that train the localizer: the pairs, in some presets one of image labels."""
-        labels = self.preset.roles.labels
-        return [self.pairs, *([self.preset.title(labels)] if labels else [])]
+        """The sets that train the localizer: the pairs, in some presets also one of labels."""
+        roles = (self.preset.roles.pairs, self.preset.roles.labels)
+        return [self.preset.title(role) for role in roles if role]
 
     @property
     def measured(self) -> list[str]:
-        """The sets whose test images measure something."""
+        """The sets whose test images are used in a measurement."""
         roles = (*self.preset.roles.localization, self.preset.roles.severity)
         return list(dict.fromkeys(self.preset.title(role) for role in roles))
 
     @property
     def real(self) -> list[str]:
-        """The real COVID-19 collection, where it lies beside generated sets."""
+        """The real COVID-19 collection, if a run of generated sets has it, too."""
         beside = self.preset.generated and self.data and "covid19" in readers.find(self.data)
         return ["covid19"] if beside else []
 
@@ -90,7 +90,7 @@ class Sets:
     # Images, boxes and texts -------------------------------------------------------------------
 
     def readers(self) -> dict[str, Callable[[], Records]]:
-        """What reads each set of this run, and each other set that the data folder holds."""
+        """A reader for each set of this run, and for each other set in the data folder."""
         names = [*self.names, *(readers.find(self.data) if self.data else ())]
         reads = {name: partial(self._read, name) for name in dict.fromkeys(names)}
         corpus = openi.place(self.data)
@@ -99,8 +99,12 @@ class Sets:
         return reads
 
     def _home(self, name: str) -> Path:
-        """The folder that a set is read from, beside others."""
+        """The folder that holds the folder of a set, beside those of others."""
         return self.folder if name.startswith("demo-") else self.data
+
+    def place(self, name: str) -> Path:
+        """The folder of a set."""
+        return self._home(name) / readers.FOLDERS[name.removeprefix("demo-")]
 
     def _read(self, name: str) -> Records:
         """A set as it lies on disk."""
@@ -114,7 +118,7 @@ class Sets:
 
     @cached_property
     def test_patients(self) -> frozenset[str]:
-        """Patients of all test images that measure something: no training image may be theirs."""
+        """Patients of the test images of `measured` sets: no training image may be theirs."""
         tested = [self._read(name).split("test")["patient"] for name in self.measured]
         return frozenset().union(*tested)
 
@@ -137,9 +141,9 @@ class Sets:
         return load_tensors(folder / "thumbnails.safetensors")["thumbnails"].numpy()
 
     def decoded(self, name: str) -> tuple[Path, str]:
-        """The folder of a set's decoded images and tables, and a digest of what is in it.
+        """The folder of a set's decoded images and tables, and a digest of its contents.
 
-        The same images and tables made in another way thus change nothing downstream.
+        If other code makes the same images and tables, nothing downstream changes.
         """
         side = self.preset.detector.side
         tested = (sorted(self.test_patients), digest(self.test_thumbnails.tobytes().hex()))
@@ -171,9 +175,8 @@ class Sets:
     def records(self, name: str) -> Records:
         """A set, decoded and free of leaks; the rows of `images` are those of `pixels`.
 
-        No training or validation image is of a test patient of any set, nor of a patient of whom
-        an image is, by content, a test image under another name. What cannot be decoded is in
-        `quarantine`.
+        No training or validation image is of a test patient of any set, or of a patient one of
+        whose images is, by content, a test image. Files that cannot be decoded are in `quarantine`.
         """
         folder, _ = self.decoded(name)
         facts = read_json(folder / "facts.json")
@@ -195,24 +198,23 @@ class Sets:
         return [Letterbox(*size, self.preset.detector.side) for size in sizes]
 
     def true_boxes(self, name: str, labels: frozenset[str] | None = None) -> list[np.ndarray]:
-        """Boxes [n, 4] per image of a set, in pixels of the square input; of these kinds alone."""
+        """Boxes [n, 4] per image of a set, in pixels of the square input, with these labels."""
         records = self.records(name)
         boxes = records.boxes if labels is None else records.boxes.query("label in @labels")
         corners = boxes[["x1", "y1", "x2", "y2"]].to_numpy(float)
         rows = boxes.groupby("image").indices
-        letterboxes = self.letterboxes(records.images)
-        images = zip(records.images["image"], letterboxes, strict=True)
+        images = zip(records.images["image"], self.letterboxes(records.images), strict=True)
         return [box.boxes(corners[rows.get(image, [])]) for image, box in images]
 
     def findings(self, name: str) -> np.ndarray | None:
-        """Findings [N, 15] that the detector learns beside boxes (pnloc.data.rsna), if it does."""
+        """Findings [N, 15] that the detector learns with the boxes (pnloc.data.rsna); else None."""
         if not self.preset.detector.finding_weight:
             return None
         if self.preset.generated:
             message = "generated radiographs have no labels of findings"
             raise PnlocError(f"{message}: detector.finding_weight must be 0")
         images = self.records(name).images["image"].tolist()
-        return rsna.findings(self.data / readers.FOLDERS[name], images, FINDINGS)
+        return rsna.findings(self.place(name), images, FINDINGS)
 
     def texts(self, name: str) -> list[str]:
         """The report of each image of a set, '' for none."""
@@ -230,16 +232,16 @@ class Sets:
         return self.records(name).access != "credentialed" and name != "covid19"
 
     def credits(self, name: str) -> pd.DataFrame:
-        """Per image of a set, by name: whether a page may show it, and the credit beside it."""
+        """Whether a page may show each image of a set, by name, and the credit to print with it."""
         records = self.records(name)
         images = records.images["image"]
         if name == "covid19" and records.access != "credentialed":
-            sources = covid19.sources(self.data / readers.FOLDERS[name])
+            sources = covid19.sources(self.place(name))
             return sources.set_index("image")[["shown", "credit"]].reindex(images)
         credit = images + (", generated" if records.access == "generated" else "")
         return pd.DataFrame({"shown": self.may_show(name), "credit": credit}).set_index(images)
 
-    # What reports say --------------------------------------------------------------------------
+    # Contents of reports -----------------------------------------------------------------------
 
     @cached_property
     def words_stage(self) -> tuple[Path, str]:

@@ -1,6 +1,6 @@
-"""Ensemble detector outputs and lung regions of a run, for severity.
+"""Outputs of an ensemble of detectors, and the lungs, for the read-outs of severity.
 
-The outputs of several detectors are averaged. An image of their own set is shown only to those
+The outputs of several detectors are averaged. An image of their own set is shown only to detectors
 that have not seen its patient.
 """
 
@@ -30,11 +30,12 @@ from pnloc.run.severity import lungs
 @lru_cache(None)
 def detectors(run: Run) -> list[Detector]:
     """The run's detector and, where the preset asks for more, further ones (pnloc.run.folds)."""
-    return [run.detector, *folds.further(run)]
+    others = range(1, run.preset.severity.detectors)
+    return [run.detector, *(folds.member_stage(run, number).load() for number in others)]
 
 
 def lungs_stage(run: Run) -> Trained:
-    """The training of the lung finder on generated radiographs; keeps where lungs lie in these."""
+    """The training of the lung finder on generated radiographs; saves where lungs lie in them."""
     config, seed = run.preset.severity, run.seed
 
     def fit(folder: Path, **place: object) -> tuple[lungs.LungNet, pd.DataFrame]:
@@ -56,7 +57,7 @@ def lung_finder(run: Run) -> lungs.LungNet:
 def find_lungs(run: Run, pixels: np.ndarray) -> lungs.Lungs:
     """Lungs of uint8 pictures [N, S, S].
 
-    One that is not found lies where it usually does in generated radiographs.
+    A lung that is not found gets its usual place in generated radiographs.
     """
     usual = load_tensors(lungs_stage(run)[0] / "usual.safetensors")["boxes"].median(0).values
     return lungs.Lungs(*lungs.boxes(lungs.masks(lung_finder(run), pixels), usual.numpy()))
@@ -71,11 +72,11 @@ def lung_pixels(run: Run, pixels: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class View:
-    """N images in V views: through each detector, as they are and mirrored.
+    """Outputs for N images in V views: by each detector, as they are and mirrored.
 
     image  [V, N] probability of an opacity
     mask   [V, N, h, w] probability per cell
-    area   [V, N] of the detected boxes, in pictures
+    area   [V, N] of the detected boxes, as a share of the picture
     """
 
     image: np.ndarray
@@ -88,14 +89,14 @@ class View:
 
 
 def log_odds(probability: np.ndarray) -> np.ndarray:
-    """Log-odds: where most images have an opacity, probabilities crowd below 1; these do not."""
+    """Log-odds: they do not crowd below 1, as probabilities do where opacities are common."""
     return logit(np.asarray(probability, dtype=np.float64).clip(1e-6, 1 - 1e-6))
 
 
 def view(
     run: Run, ensemble: list[Detector], pixels: np.ndarray, choice: Choice, mirrored: bool = True
 ) -> View:
-    """uint8 pictures [N, S, S] through some detectors, one after the other, first as they are."""
+    """Views of uint8 pictures [N, S, S] by some detectors in turn, each first as they are."""
     outputs, config = [], replace(run.preset.regions, mirrored=False)
     for detector, step in product(ensemble, (1, -1) if mirrored else (1,)):
         regions = extract(detector, np.ascontiguousarray(pixels[..., ::step]), config)
@@ -106,13 +107,12 @@ def view(
 
 
 def unseen_view(run: Run, name: str, rows: np.ndarray, choice: Choice) -> View:
-    """Rows of a set through the detectors of the run that have not seen them.
+    """Views of rows of a set by the detectors of the run that have not seen them.
 
-    Of the detectors' own set, rows must be none that the run's own detector was trained on; where
-    others have learned from them, it stands alone.
+    In the detectors' own set the run's own detector must not have been trained on the rows; it is
+    the only one used if others were.
     """
-    alone = run.preset.folds and name == folds.home(run)
-    ensemble = [run.detector] if alone else detectors(run)
+    ensemble = [run.detector] if run.preset.folds and name == folds.home(run) else detectors(run)
     return view(run, ensemble, run.sets.pixels(name)[rows], choice)
 
 
@@ -129,7 +129,7 @@ def share(box: Letterbox) -> float:
 def detected_area(regions: Regions, choice: Choice, side: int) -> np.ndarray:
     """Area [N] of the detector's boxes by a choice, times the best region's score.
 
-    In pictures of side x side.
+    The unit is the area of a picture, side x side pixels.
     """
     picked = pick(regions, normalized_scores(regions), choice)
     areas = [np.prod(boxes[:, 2:] - boxes[:, :2], axis=1).sum() / side**2 for boxes, _ in picked]

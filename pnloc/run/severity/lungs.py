@@ -1,8 +1,8 @@
-"""Where the two lungs and their zones lie in a radiograph, by a small network of our own.
+"""The lung finder: a small network of our own for the two lungs and their zones in a radiograph.
 
-It learns from generated radiographs only (pnloc.data.demo), whose lung masks are exact since they
-come from the CT. Strong augmentation of place, contrast and density stands in for the variety that
-one CT lacks. Lungs go by the side of the picture: first the patient's right lung, on the left.
+It is trained on generated radiographs only (pnloc.data.demo), whose lung masks come from the CT and
+are exact. Strong augmentation of place, contrast and density makes up for the variety that one CT
+lacks. The patient's right lung, on the left of the picture, comes first.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from pnloc.train import Losses, Schedule, fit, generator
 
 SIDES = ("right", "left")
 INPUT = 96  # pixels of the network's square input; its masks have half of them
-LEAST = 0.01  # least share of the picture that a lung has
+LEAST = 0.01  # least share of the picture that a lung covers
 VIEWS = 8  # generated radiographs per projected anatomy
 ZONES = "ABCDEF"  # Brixia: right upper, middle, lower; left upper, middle, lower
 CELLS = 64  # per side of the grid on which covered areas are measured
@@ -63,10 +63,10 @@ def _block(before: int, after: int, stride: int = 1) -> nn.Sequential:
 
 
 def generated(anatomies: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Radiographs uint8 [N, 96, 96] of anatomies in turn as PA and AP, and lungs [N, 2, 96, 96].
+    """Radiographs uint8 [N, 96, 96] of anatomies, PA and AP in turn, and lungs [N, 2, 96, 96].
 
-    Their opacities are those of the COVID-like set, so that the finder sees lungs that are partly
-    white. Raises PnlocError where the chest CT is not installed.
+    Their opacities are those of the COVID-like set, so that the network learns from lungs that are
+    partly white. Raises PnlocError if the chest CT is not installed.
     """
     from pnloc.data.demo.anatomy import project, read_chest
     from pnloc.data.demo.film import develop
@@ -92,9 +92,9 @@ def _per_image(values: np.ndarray) -> Tensor:
 def augment(
     images: np.ndarray, masks: np.ndarray, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Images uint8 [B, S, S] and masks [B, 2, S, S], moved, stretched, turned, mirrored, changed.
+    """Augment images uint8 [B, S, S] and masks [B, 2, S, S]: shift, zoom, rotate, mirror and more.
 
-    Gives float images [B, 1, S, S], other in contrast, noise and density, with whitened patches
+    Returns float images [B, 1, S, S] with other contrast, noise and density and with white patches
     over the lungs, and masks [B, 2, S, S] of 0 and 1.
     """
     count, side = images.shape[0], images.shape[-1]
@@ -121,7 +121,7 @@ def augment(
 
 
 def _patches(count: int, side: int, rng: np.random.Generator) -> np.ndarray:
-    """Density [B, S, S], 0 to 1, of up to three soft ellipses per image; a third has none."""
+    """Density [B, S, S], 0 to 1, of up to three soft ellipses per image; a third have none."""
     y, x = np.mgrid[0:side, 0:side] / side
     density = np.zeros((count, side, side))
     for image in density:
@@ -144,8 +144,7 @@ def train_lungs(
 
     def batches(epoch: int):
         rng = generator(seed, 202, epoch)
-        order = rng.permutation(len(images))[: steps * batch]
-        for rows in np.array_split(order, steps):
+        for rows in np.array_split(rng.permutation(len(images))[: steps * batch], steps):
             yield augment(images[rows], masks[rows], rng)
 
     def losses(pair: tuple[Tensor, Tensor]) -> Losses:
@@ -169,7 +168,7 @@ def train_lungs(
 def masks(net: LungNet, images: np.ndarray, batch: int = 64) -> np.ndarray:
     """Probability [N, 2, 48, 48] that a cell is lung, right and left, of uint8 images [N, S, S].
 
-    The mean of those of the image and of its mirror image.
+    It is the mean over the image and its mirror image.
     """
     where = next(net.parameters()).device
     chances = [np.zeros((0, 2, INPUT // 2, INPUT // 2), dtype=np.float32)]
@@ -182,10 +181,10 @@ def masks(net: LungNet, images: np.ndarray, batch: int = 64) -> np.ndarray:
 
 
 def boxes(chances: np.ndarray, usual: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes [N, 2, 4] around lungs, relative to the picture, and which were found, bool [N, 2].
+    """Boxes [N, 2, 4] around lungs, relative to the picture, and whether each was found [N, 2].
 
-    A lung is the largest connected part of masks [N, 2, h, w] above one half. Where it has less
-    than 1% of the picture, the box is `usual` [2, 4].
+    A lung is the largest connected part of a mask [N, 2, h, w] above one half. If it covers less
+    than 1% of the picture, the box is that of `usual` [2, 4].
     """
     around = np.tile(usual, (len(chances), 1, 1)).astype(float)
     found = np.zeros((len(chances), 2), dtype=bool)

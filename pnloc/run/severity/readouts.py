@@ -1,8 +1,8 @@
 """Read-outs of severity from the image alone, per image and per zone.
 
-They come from the detectors, the localizer and the lung finder; none of these has seen a severity
-score. The read-out of the method is chosen on validation patients of the detector's set, whose
-opacities are boxed: the truth there is the share of the lungs that the boxes cover.
+They come from the detectors, the localizer and the lung finder, none of which has seen a severity
+score. One read-out is chosen on validation patients of the detector's set, whose opacities are
+boxed: the truth there is the share of the lungs that the boxes cover.
 """
 
 from pathlib import Path
@@ -12,10 +12,12 @@ import pandas as pd
 from sklearn.metrics import roc_auc_score
 
 from pnloc.baselines import heatmaps, priors
-from pnloc.data import duplicates, readers
+from pnloc.data import duplicates
 from pnloc.evaluation import severity
 from pnloc.localizer import Choice, image_attention, pick
 from pnloc.run import folds
+from pnloc.run.evidence import Images
+from pnloc.run.methods import CLASSIFIER, trained
 from pnloc.run.run import Run
 from pnloc.run.sets import NAMES
 from pnloc.run.severity import ensemble, lungs
@@ -46,26 +48,26 @@ PADDED, CROPPED = "padded", "centre crop"  # an image as a square: ours, and as 
 def values(run: Run, name: str, rows: np.ndarray, choices: dict[str, Choice]) -> pd.DataFrame:
     """Every read-out but the combined ones, for rows of a set; probabilities as log-odds.
 
-    Per zone A to F also 'zone A' (mean of the mask), the same of the trivial ones (ZONED), and
-    the attention (`attended`); and 'lungs found'.
+    For each zone A to F also 'zone A' (mean of the mask), the trivial ones (ZONED), and
+    the attention (`attention_readouts`); and 'lungs found'.
     """
     pixels, images = run.sets.pixels(name)[rows], run.sets.records(name).images.iloc[rows]
     boxes, side = run.sets.letterboxes(images), pixels.shape[-1]
     picture = np.array([ensemble.share(b) for b in boxes])
     here = ensemble.find_lungs(run, pixels)
     view = ensemble.unseen_view(run, name, rows, choices["detector"])
-    columns = of_view(view, here, picture) | attended(run, name, rows, choices, here)
+    columns = of_view(view, here, picture) | attention_readouts(run, name, rows, choices, here)
     columns[ONE] = log_odds(view.image[0])
-    trained = run.sets.records(folds.home(run))
-    prior = priors.fixed_pair(priors.training_boxes(trained.images, trained.boxes))
-    pairs = [b.boxes(prior * [b.width, b.height, b.width, b.height]) / side for b in boxes]
+    shown = Images(run, name, rows)
+    pairs = [pair / side for pair in shown.place(priors.fixed_pair(shown.training_boxes))]
     equalized = np.stack([severity.equalized(p) for p in pixels])
     masks = np.stack([severity.box_mask(pair, side) for pair in pairs])
     columns["fixed boxes"] = here.covered(pairs)
     columns["brightness"] = severity.means_inside(equalized, masks)
     inside = ensemble.lung_pixels(run, pixels)
     columns["brightness in the lungs"] = severity.means_inside(equalized, inside)
-    columns["image-label classifier"] = log_odds(heatmaps.probabilities(run.classifier, pixels))
+    model = trained(run, CLASSIFIER)
+    columns["image-label classifier"] = log_odds(heatmaps.probabilities(model, pixels))
     zones = {
         "zone": lungs.within(view.mean()[1], here.zones),
         ZONED[0]: lungs.within(equalized, here.zones),
@@ -77,7 +79,7 @@ def values(run: Run, name: str, rows: np.ndarray, choices: dict[str, Choice]) ->
     return pd.DataFrame(columns, index=images["image"])
 
 
-def attended(
+def attention_readouts(
     run: Run, name: str, rows: np.ndarray, choices: dict[str, Choice], here: lungs.Lungs
 ) -> dict[str, np.ndarray]:
     """The localizer's read-outs [N] of rows of a set, trained with text and with labels only.
@@ -137,29 +139,28 @@ def combine(table: pd.DataFrame, scale: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**{name: alike[[*parts]].mean(axis=1) for name, parts in COMBINED.items()})
 
 
-def validated(run: Run, choices: dict[str, Choice]) -> tuple[pd.DataFrame, np.ndarray]:
-    """Read-outs of the images by which one is chosen, and the boxed share [N] of their lungs.
+def validation(run: Run, choices: dict[str, Choice]) -> tuple[pd.DataFrame, np.ndarray]:
+    """Read-outs of the validation images, and the boxed share [N] of their lungs.
 
-    They are images of the detector's set that were in no training and are in no severity set.
+    They are images of the detector's set that are in no training and in no severity set.
     """
     name = folds.home(run)
     rows = run.sets.rows(name, *run.preset.severity.chosen_on)
-    table = saved(run, name, rows, choices)
-    truth = run.sets.true_boxes(name)
-    boxed = [truth[i] / run.preset.detector.side for i in rows]
+    table = saved_values(run, name, rows, choices)
+    boxed = [run.sets.true_boxes(name)[i] / run.preset.detector.side for i in rows]
     here = ensemble.find_lungs(run, run.sets.pixels(name)[rows])
     return combine(table, table), here.covered(boxed)
 
 
 def models(run: Run, name: str) -> list[str]:
-    """Fingerprints of all that read-outs of a set depend on, but for the choices."""
+    """Fingerprints of everything that read-outs of a set depend on, except the choices."""
     stages = [folds.member_stage(run, n) for n in range(1, run.preset.severity.detectors)]
     stages += [run.regions_stage(name), run.localizer_stage(True), run.localizer_stage(False)]
-    return [stage[1] for stage in (*stages, run.classifier_stage, ensemble.lungs_stage(run))]
+    return [stage[1] for stage in (*stages, CLASSIFIER.stage(run), ensemble.lungs_stage(run))]
 
 
-def saved(run: Run, name: str, rows: np.ndarray, choices: dict[str, Choice]) -> pd.DataFrame:
-    """`values`, kept on disk as a stage."""
+def saved_values(run: Run, name: str, rows: np.ndarray, choices: dict[str, Choice]) -> pd.DataFrame:
+    """`values`, as a stage on disk."""
 
     def make(folder: Path, _: str) -> None:
         values(run, name, rows, choices).reset_index().to_parquet(folder / "values.parquet")
@@ -170,7 +171,7 @@ def saved(run: Run, name: str, rows: np.ndarray, choices: dict[str, Choice]) -> 
 
 
 def comparison(table: pd.DataFrame, truth: np.ndarray) -> pd.DataFrame:
-    """How read-outs follow the truth of the validation images, both from `validated`.
+    """The association of read-outs with the truth on validation images, both from `validation`.
 
     Table readout, pearson, spearman (with the boxed share of the lungs), auc (of a box's
     presence), n, positives, chosen: that of OURS with the highest sum of both correlations.
@@ -188,16 +189,16 @@ def comparison(table: pd.DataFrame, truth: np.ndarray) -> pd.DataFrame:
     return compared.assign(chosen=compared.index == sums.fillna(-np.inf).idxmax())
 
 
-def scored(run: Run, name: str, choices: dict[str, Choice], scale: pd.DataFrame) -> pd.DataFrame:
-    """Read-outs of the scored images of a set, combined on the scale of those of `validated`.
+def cases(run: Run, name: str, choices: dict[str, Choice], scale: pd.DataFrame) -> pd.DataFrame:
+    """Read-outs of the scored images of a set, combined on the scale of those of `validation`.
 
-    One row each: image, patient, view, width, height, its scores, and every read-out.
+    Each row has image, patient, view, width, height, the scores, and every read-out.
     """
     records = run.sets.records(name)
     facts = records.images[["image", "patient", "view", "width", "height"]]
     table = records.scores.merge(facts.assign(patient=persons(run, name)), on="image")
     rows = pd.Index(records.images["image"]).get_indexer(table["image"])
-    return table.join(combine(saved(run, name, rows, choices), scale), on="image")
+    return table.join(combine(saved_values(run, name, rows, choices), scale), on="image")
 
 
 def persons(run: Run, name: str) -> pd.Series:
@@ -210,8 +211,3 @@ def persons(run: Run, name: str) -> pd.Series:
     for a, b in twins[["a", "b"]].to_numpy(int):
         person = person.replace(person.iloc[b], person.iloc[a])
     return person
-
-
-def folder(run: Run, name: str) -> Path:
-    """The folder of a COVID-19 set."""
-    return (run.sets.folder if name.startswith("demo-") else run.data) / readers.FOLDERS["covid19"]

@@ -10,7 +10,6 @@ from pnloc.boxes import iou
 from pnloc.data import covid19
 from pnloc.evaluation import severity
 from pnloc.evaluation.bootstrap import Patients
-from pnloc.files import read_csv
 from pnloc.localizer import Choice
 from pnloc.run import folds
 from pnloc.run.predictions import choose
@@ -36,7 +35,7 @@ Tables = dict[str, pd.DataFrame]  # read-outs of the scored images, by set
 
 
 def known(table: pd.DataFrame) -> list[str]:
-    """The scores that enough images of a table have."""
+    """The scores with values for enough images of a table."""
     return [s for s in SCORES if s in table and table[s].notna().sum() >= LEAST]
 
 
@@ -48,7 +47,7 @@ def at(table: pd.DataFrame, **wanted: str) -> pd.DataFrame:
 
 
 def of_score(table: pd.DataFrame, score: str) -> pd.DataFrame:
-    """The images that have a score, by name."""
+    """The rows of images with a score, by image."""
     return table[table[score].notna()].set_index("image")
 
 
@@ -59,7 +58,7 @@ def _scored(tables: Tables) -> Iterator[tuple[str, str, pd.DataFrame]]:
 
 
 def _patients(run: Run, rows: pd.DataFrame, most: int | None = None) -> Patients:
-    """Bootstrap samples of images by patient, `most` at the most."""
+    """Bootstrap samples of images by patient, no more than `most`."""
     resamples = min(run.preset.resamples, most or run.preset.resamples)
     return Patients(rows["patient"].astype(str), resamples, run.seed)
 
@@ -100,21 +99,19 @@ def differences(run: Run, tables: Tables, chosen: str) -> pd.DataFrame:
             other = rows[second] if second in rows else pd.Series(0.0, rows.index)
             gap = severity.differences(rows[first], other, rows[score], _patients(run, rows))
             parts.append(gap.assign(dataset=name, readout=first, against=second, score=score))
-    for name, table in tables.items():
-        rows = _scored_zones(table, "senior")
-        for other in ZONED if len(rows) else ():
-            gap = _zone_differences(run, rows, PREFIXES["ours"], f"{other} ", PREFIXES["senior"])
-            labels = {"dataset": name, "readout": "zones", "against": other}
-            parts.append(gap.assign(**labels, score="brixia zones"))
+    for (name, rows), other in product(_scored_zones(tables, "senior"), ZONED):
+        gap = _zone_differences(run, rows, PREFIXES["ours"], f"{other} ", PREFIXES["senior"])
+        labels = {"dataset": name, "readout": "zones", "against": other}
+        parts.append(gap.assign(**labels, score="brixia zones"))
     return _table(parts, "dataset readout against score statistic value low high n")
 
 
 def facts(run: Run, name: str, table: pd.DataFrame) -> pd.DataFrame:
-    """What may confound, per image: view, source, year, image size in megapixels.
+    """Possible confounders of each image: view, source, year, image size in megapixels.
 
-    Sources are hosts, those of fewer than five images 'other'.
+    Sources are hosts; those of fewer than five images are 'other'.
     """
-    table, sources = table.set_index("image"), covid19.sources(readouts.folder(run, name))
+    table, sources = table.set_index("image"), covid19.sources(run.sets.place(name))
     sources = sources.set_index("image").reindex(table.index)
     hosts = sources["source"].map(sources["source"].value_counts())
     names = {
@@ -148,12 +145,11 @@ def confounders(run: Run, tables: Tables, chosen: str) -> pd.DataFrame:
                     levels[value] = severity.zero_shot(group[chosen], group[score], patients)
             labels = {"dataset": name, "readout": chosen, "score": score, "confounder": confounder}
             parts += [t.assign(**labels, level=str(value)) for value, t in levels.items()]
-    columns = "dataset readout score confounder level statistic value low high n"
-    return _table(parts, columns)
+    return _table(parts, "dataset readout score confounder level statistic value low high n")
 
 
 def by_input(
-    run: Run, tables: Tables, choice: Choice, validated: tuple[pd.DataFrame, np.ndarray]
+    run: Run, tables: Tables, choice: Choice, validation: tuple[pd.DataFrame, np.ndarray]
 ) -> pd.DataFrame:
     """`severity_inputs.csv`: dataset, input, readout, score, statistic, value, low, high, n.
 
@@ -161,12 +157,11 @@ def by_input(
     The validation images of the detector's set have the boxed share of their lungs as a score.
     """
     home = folds.home(run)
-    table, truth = validated
+    table, truth = validation
     patients = run.sets.records(home).images.set_index("image")["patient"]
     rows = table.assign(**{BOXED: truth}, patient=patients.reindex(table.index))
     measured = [(home, BOXED, rows)] if rows["patient"].nunique() > 1 else []
-    for name, table in tables.items():
-        measured += [(name, score, of_score(table, score)) for score in known(table)[:1]]
+    measured += [(n, s, of_score(t, s)) for n, t in tables.items() for s in known(t)[:1]]
     parts = []
     for name, score, rows in measured:
         patients = _patients(run, rows, FEWER)
@@ -183,11 +178,13 @@ def by_input(
 # Zones and lungs ----------------------------------------------------------------------------------
 
 
-def _scored_zones(table: pd.DataFrame, *readers: str) -> pd.DataFrame:
-    """The images of which readers scored all zones; none where there are too few."""
+def _scored_zones(tables: Tables, *readers: str) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Set and images of which the readers scored all zones, for each set with enough of them."""
     columns = [f"{READERS[reader]}_{zone}" for reader in readers for zone in lungs.ZONES]
-    rows = table[table[columns].notna().all(axis=1)] if set(columns) <= set(table) else table[:0]
-    return rows if len(rows) >= LEAST else rows[:0]
+    for name, table in tables.items():
+        rows = table.dropna(subset=columns) if set(columns) <= set(table) else table[:0]
+        if len(rows) >= LEAST:
+            yield name, rows
 
 
 def zone_values(table: pd.DataFrame, prefix: str) -> np.ndarray:
@@ -208,20 +205,16 @@ def zones(run: Run, tables: Tables) -> pd.DataFrame:
     zone, pooled, within an image, and of the global scores.
     """
     parts, prefixes = [], PREFIXES | {way: f"{way} " for way in ZONED}
-    pairs = [("ours", "senior"), ("ours", "junior"), ("junior", "senior")]
-    pairs += [(way, "senior") for way in ZONED]
-    for name, table in tables.items():
-        rows = _scored_zones(table, *READERS)
-        if rows.empty:
-            continue
+    pairs = [("ours", "senior"), ("ours", "junior")]
+    pairs += [(way, "senior") for way in ("junior", *ZONED)]
+    for name, rows in _scored_zones(tables, *READERS):
         patients = _patients(run, rows)
         values = {what: zone_values(rows, prefix) for what, prefix in prefixes.items()}
         for what, against in pairs:
             table = severity.zone_associations(values[what], values[against], patients)
             letters = table["zone"].replace(dict(enumerate(lungs.ZONES)))
             parts.append(table.assign(zone=letters, dataset=name, what=what, against=against))
-        junior, senior = (rows[READERS[reader]] for reader in ("junior", "senior"))
-        whole = severity.zero_shot(junior, senior, patients)
+        whole = severity.zero_shot(rows[READERS["junior"]], rows[READERS["senior"]], patients)
         whole = whole.assign(zone="global", statistic="global " + whole["statistic"])
         parts.append(whole.assign(dataset=name, what="junior", against="senior"))
     return _table(parts, "dataset what against zone statistic value low high n")
@@ -235,28 +228,26 @@ def text_on_zones(run: Run, tables: Tables) -> pd.DataFrame:
     """
     parts, arms = [], ("attention (text) ", "attention (labels only) ")
     for (name, table), reader in product(tables.items(), READERS):
-        rows = _scored_zones(table, reader)
-        if len(rows):
-            table = _zone_differences(run, rows, *arms, PREFIXES[reader])
-            table = table.rename(columns={"first": "text", "second": "labels"})
-            parts.append(table.assign(dataset=name, against=reader))
+        for _, rows in _scored_zones({name: table}, reader):
+            gap = _zone_differences(run, rows, *arms, PREFIXES[reader])
+            gap = gap.rename(columns={"first": "text", "second": "labels"})
+            parts.append(gap.assign(dataset=name, against=reader))
     return _table(parts, "dataset against statistic text labels value low high n")
 
 
 def lung_finder(run: Run, tables: Tables) -> pd.DataFrame:
     """`severity_lungs.csv`: dataset, finder, side, iou (median), low, high (quartiles), n.
 
-    Of all images of a set that have lung boxes drawn by people. 'usual place' is one pair of boxes
-    for all, the median of the finder's over these images.
+    Over the images of a set that have lung boxes drawn by people. 'usual place' is one pair of
+    boxes for all images, the median of the network's.
     """
     rows = []
     for name in tables:
-        drawn = covid19.lung_boxes(readouts.folder(run, name))
+        drawn = covid19.lung_boxes(run.sets.place(name))
         drawn = drawn.pivot(index="image", columns="side").dropna()
-        images = run.sets.records(name).images
-        place = np.flatnonzero(images["image"].isin(drawn.index))
-        images = images.iloc[place]
-        boxes = ensemble.find_lungs(run, run.sets.pixels(name)[place]).boxes
+        inside = run.sets.records(name).images["image"].isin(drawn.index)
+        images = run.sets.records(name).images[inside]
+        boxes = ensemble.find_lungs(run, run.sets.pixels(name)[inside]).boxes
         pairs = zip(run.sets.letterboxes(images), boxes, strict=True)
         boxes = [b.inverse(pair * b.side) / ([b.width, b.height] * 2) for b, pair in pairs]
         for column, side in enumerate(lungs.SIDES if len(images) else ()):
@@ -279,16 +270,16 @@ def severity_sets(run: Run) -> list[str]:
 
 
 def severity_table(run: Run) -> pd.DataFrame:
-    """`tables/severity.csv` (see `associations`), which it returns, with all beside it.
+    """`tables/severity.csv` (see `associations`), which is returned, and the other tables.
 
-    These are the tables of BESIDE and the read-outs per image, `predictions/<set>--severity.csv`.
+    These are those of BESIDE and the read-outs per image, `predictions/<set>--severity.csv`.
     """
 
     def make() -> Tables:
         choices = {method: choose(run, method)[0] for method in readouts.CHOICES}
-        validated = readouts.validated(run, choices)
-        tables = {n: readouts.scored(run, n, choices, validated[0]) for n in severity_sets(run)}
-        choice = readouts.comparison(*validated)
+        validation = readouts.validation(run, choices)
+        tables = {n: readouts.cases(run, n, choices, validation[0]) for n in severity_sets(run)}
+        choice = readouts.comparison(*validation)
         chosen = choice.loc[choice["chosen"], "readout"].item()
         return {
             **{f"{name}--severity": table for name, table in tables.items()},
@@ -297,12 +288,11 @@ def severity_table(run: Run) -> pd.DataFrame:
             "severity_zones": zones(run, tables),
             "severity_text": text_on_zones(run, tables),
             "severity_confounders": confounders(run, tables, chosen),
-            "severity_inputs": by_input(run, tables, choices["detector"], validated),
+            "severity_inputs": by_input(run, tables, choices["detector"], validation),
             "severity_lungs": lung_finder(run, tables),
             "severity": associations(run, tables),
         }
 
     upstream = [readouts.models(run, name) for name in (folds.home(run), *severity_sets(run))]
     settings = (run.preset.severity, run.preset.resamples, run.seed)
-    folder = run.cache.tables("severity", upstream, *settings, make=make)
-    return read_csv(folder / "severity.csv", float_precision="round_trip")
+    return run.cache.tables("severity", upstream, *settings, make=make)["severity"]

@@ -27,6 +27,7 @@ from pnloc.reports.phrases import Phrase, phrases
 from pnloc.reports.sentences import Splitter
 from pnloc.reports.words import WordVectors
 from pnloc.run import evidence, predictions, results
+from pnloc.run.methods import CLASSIFIER, trained
 from pnloc.run.run import Run
 from pnloc.run.sets import NAMES
 
@@ -141,7 +142,8 @@ class Viewer:
 def viewer(run: Run) -> Viewer:
     """The models of a run."""
     layer, sets = str(int(choices(run).loc[SOURCES["cam"], "layer"])), run.sets
-    return Viewer(results.checkpoint(run), sets.vectors, run.classifier, layer, sets.splitter)
+    classifier = trained(run, CLASSIFIER)
+    return Viewer(results.checkpoint(run), sets.vectors, classifier, layer, sets.splitter)
 
 
 def examples(run: Run, most: int = 6) -> tuple[str, list[int]]:
