@@ -13,7 +13,7 @@ from filelock import FileLock
 
 from pnloc import reports
 from pnloc.data import demo, readers
-from pnloc.data.demo import anatomy, case, film, generator, opacities, others, wording
+from pnloc.data.demo import anatomy, case, film, findings, generator, wording
 from pnloc.data.demo.case import Case, Finding
 from pnloc.data.demo.rates import RATES
 from pnloc.data.records import Records
@@ -237,7 +237,7 @@ def test_findings_lie_in_their_lung_inside_tight_boxes(cases):
             assert one.side == ("right" if x1 + x2 < 96 else "left")
             assert (one.side == "left") == (one.lobe in anatomy.LEFT)
             assert added[one.mask].min() > case.SEEN and one.area >= 0.005 * 96 * 96
-            assert min(x2 - x1, y2 - y1) >= opacities.THINNEST * 96
+            assert min(x2 - x1, y2 - y1) >= findings.THINNEST * 96
             sides[one.side] += 1
     assert min(sides["left"], sides["right"]) > 30
 
@@ -245,7 +245,7 @@ def test_findings_lie_in_their_lung_inside_tight_boxes(cases):
 def test_other_findings_but_for_devices_lie_in_their_lung():
     variant = anatomy.project(anatomy.read_chest(), np.random.default_rng(0), 256, portable=True)
     for name, n in product(RATES["distractors"], range(8)):
-        one, added = others.add_other(variant, np.random.default_rng(n), name)
+        one, added = findings.add_other(variant, np.random.default_rng(n), name)
         assert one.kind == name and added[one.mask].min() > case.SEEN and added.min() >= 0
         if name != "device":
             assert (one.mask & variant.sides[one.side]).sum() > 0.85 * one.area
@@ -299,12 +299,12 @@ def test_opacities_that_overlap_are_one(variants):
         return Finding.of(variants[0], "focal", side, mask, 14, density)
 
     large, near = opacity("right", slice(20, 40), 0.5), opacity("right", slice(32, 46), 0.9)
-    (merged,) = opacities.merge([large, near], variants[0])
+    (merged,) = findings.merge([large, near], variants[0])
     assert merged.box == (20, 40, 46, 60) and merged.area == 26 * 20 and merged.density == 0.9
     assert np.array_equal(merged.mask, large.mask | near.mask)
     # Sharing a fifth of the smaller, or on another side.
     for other in (opacity("right", slice(36, 60), 0.9), replace(near, side="left")):
-        assert opacities.merge([large, other], variants[0]) == [large, other]
+        assert findings.merge([large, other], variants[0]) == [large, other]
 
 
 # Words --------------------------------------------------------------------------------------------

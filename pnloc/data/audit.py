@@ -1,9 +1,9 @@
 """What a data folder holds, what is wrong with it, and whether a patient leaks: `data check`.
 
 Every set is read, every image decoded, and images are compared by content (pnloc.data.duplicates)
-within and across sets. A leak is a training or validation image that is, by content, a test image
-of a patient of another name: the tables did not tell. Training leaves such patients out
-(pnloc.run.sets), as it does those of whom the tables do tell.
+within and across sets. A leak is a training or validation image with the content of a test image
+of another patient, which no table reveals. Training leaves such patients out (pnloc.run.sets), and
+also those whom the tables name as test patients.
 """
 
 from collections.abc import Callable, Collection
@@ -25,7 +25,7 @@ class Audit:
     """The result; `pairs` are images of the same content: PAIR_COLUMNS, bits, correlation, leak."""
 
     records: dict[str, Records]
-    unusable: dict[str, str]  # set -> why
+    unusable: dict[str, str]  # set -> reason
     pairs: pd.DataFrame
     dropped: dict[str, int]  # set -> images of test patients, which training leaves out
     decoded: bool
@@ -82,17 +82,12 @@ class Audit:
 
     def as_dict(self) -> dict:
         """All of it as plain values, for JSON."""
-        sets = {
-            name: {
-                "access": records.access,
-                "rows": ledger(records).drop(columns="set").set_index("kind").to_dict("index"),
-                "splits": check(records).drop(columns="set").set_index("split").to_dict("index"),
-                "split_digest": split_digest(records),
-                "dropped_for_leak": self.dropped[name],
-                "notes": records.notes,
-            }
-            for name, records in self.records.items()
-        }
+        sets = {}
+        for name, r in self.records.items():
+            tables = {"rows": ledger(r).set_index("kind"), "splits": check(r).set_index("split")}
+            rows = {part: t.drop(columns="set").to_dict("index") for part, t in tables.items()}
+            sets[name] = {"access": r.access, **rows, "split_digest": split_digest(r)}
+            sets[name] |= {"dropped_for_leak": self.dropped[name], "notes": r.notes}
         return {
             "status": self.status(),
             "sets": sets,
@@ -108,8 +103,8 @@ def audit(
 ) -> Audit:
     """Read sets, decode their images, and look for leaks into the test splits of `tested`.
 
-    readers: by the names that the sets shall have. A set whose reader raises PnlocError is
-    unusable; the others are still looked at.
+    readers: by the name of the set. A set whose reader raises PnlocError is unusable; the others
+    are still checked.
     """
     records, unusable, thumbnails = {}, {}, {}
     for name, read in readers.items():

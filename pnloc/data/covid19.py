@@ -16,7 +16,7 @@ OPEN = ("", "nan", "none", "todo", "unknown", "tuberculosis")  # findings that d
 ZONES = "ABCDEF"
 READERS = {"S": "brixia", "J": "brixia_junior"}  # column prefix in the file -> that of the scores
 SEVERITY = {"geographic_mean": "geographic_extent", "opacity_mean": "opacity"}
-EXTENT, OPACITY = 8, 6  # the most of each
+EXTENT, OPACITY = 8, 6  # upper ends of the two scales
 # Licences under which a picture may be drawn, with credit.
 SHOWN = re.compile(r"(?:cc0|cc[ -]by(?:[ -]sa|[ -]nc[ -]sa)?)(?:\s+\d(?:\.\d)?)?", re.IGNORECASE)
 LUNGS = {"right lung": "right", "left lung": "left"}
@@ -61,8 +61,7 @@ def read(folder: Path) -> Records:
     splits = assign_splits(images["patient"], "covid19", (0.85, 0.15, 0.0))
     images["split"] = splits.mask(images["patient"].isin(tested), "test")
     reports = images[["study"]].join(text.rename("text")).query("study != ''")
-    fates = {"images": ledger.fate, **fates}
-    return source.records(images, fates, reports=reports, scores=scores)
+    return source.records(images, {"images": ledger.fate, **fates}, reports=reports, scores=scores)
 
 
 def sources(folder: Path) -> pd.DataFrame:
@@ -74,10 +73,8 @@ def sources(folder: Path) -> pd.DataFrame:
     """
     table = _metadata(Source("covid19", folder, WHERE)).dropna(subset="filename")
     table = table.drop_duplicates("filename").reset_index(drop=True)
-    url, doi, licence, date = (
-        column(table, name).fillna("").astype(str).str.strip()
-        for name in ("url", "doi", "license", "date")
-    )
+    facts = table.reindex(columns=["url", "doi", "license", "date"]).fillna("").astype(str)
+    url, doi, licence, date = (facts[name].str.strip() for name in facts)
     host = url.str.extract(r"^https?://(?:www\.)?([^/:]+)", expand=False)
     page = url.where(url != "", ("https://doi.org/" + doi).where(doi != "", "source not named"))
     terms = licence.where(licence != "", "licence not named")
@@ -175,9 +172,9 @@ def _scores(source: Source, fates: dict[str, str]) -> tuple[pd.DataFrame, dict[s
 
 
 def _comments(path: Path) -> tuple[int, int]:
-    """How many comment lines ('#') stand above the header, and the most that they give opacity.
+    """Number of comment lines ('#') above the header, and upper end of the scale of opacity.
 
-    That is 6, but 8 in RALO's later set; of '0 to 3 per lung, 0 to 6 in all' the latter counts.
+    It is 6, but 8 in RALO's later set; of '0 to 3 per lung, 0 to 6 in all' the latter counts.
     """
     count, top = 0, OPACITY
     for line in path.read_text(encoding="utf-8-sig", errors="replace").splitlines():

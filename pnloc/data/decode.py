@@ -18,42 +18,34 @@ from pnloc.files import unwritable
 from pnloc.images import load_all
 from pnloc.parallel import bar
 
-PIECE = 1024  # images that are moved at once
+PIECE = 1024  # images moved at once
 # Share by which the proportions of a file may differ from those of its row: conversions round.
 SKEW = 0.02
 
 
-def squares(images: pd.DataFrame, side: int, workers: int = 0) -> Iterator[np.ndarray | PnlocError]:
-    """Each image row as uint8 [side, side], padded to a square, or the error that says why not.
+def squares(images: pd.DataFrame, side: int) -> Iterator[np.ndarray | str]:
+    """Each image row as uint8 [side, side], padded to a square, or the reason why it cannot be.
 
-    In order, decoded ahead by threads. A file whose proportions are not those of its row (width,
-    height: boxes count in them) is an error too.
+    In order, decoded ahead by threads. A file must have the proportions of its row (width, height),
+    since boxes are in these pixels.
     """
     rows = images[["path", "width", "height"]].itertuples(index=False)
-    for row, result in zip(rows, load_all(images["path"], side, workers), strict=True):
+    for row, result in zip(rows, load_all(images["path"], side), strict=True):
         if isinstance(result, PnlocError):
-            yield result
+            yield str(result).removeprefix(f"{row.path}: ")
             continue
         pixels, file = result
         slack = SKEW + 1 / min(file.width, file.height)
-        if abs(file.width * row.height / (file.height * row.width) - 1) > slack:
-            sizes = f"{file.width} x {file.height} pixels, where its table says {row.width} x"
-            yield PnlocError(f"{row.path}: {sizes} {row.height}")
-        else:
-            yield pixels
-
-
-def reason(path: str, error: PnlocError) -> str:
-    """Why an image cannot be decoded, without the path that stands beside it."""
-    return str(error).removeprefix(f"{path}: ")
+        skewed = abs(file.width * row.height / (file.height * row.width) - 1) > slack
+        table = f"where its table says {row.width} x {row.height}"
+        yield f"{file.width} x {file.height} pixels, {table}" if skewed else pixels
 
 
 @contextmanager
 def scratch(folder: Path, count: int, side: int) -> Iterator[np.ndarray]:
-    """Room for images uint8 [max(1, count), side, side] in a file of `folder`, gone afterwards.
+    """Room for images uint8 [max(1, count), side, side] in a temporary file of `folder`.
 
-    Raises PnlocError where the disk has not so much room: a map of a full disk would kill the
-    process.
+    Raises PnlocError where the disk is too full: writing to the map would then kill the process.
     """
     path, size = folder / "scratch.bin", max(1, count) * side * side
     if shutil.disk_usage(folder).free < size:
@@ -67,15 +59,15 @@ def scratch(folder: Path, count: int, side: int) -> Iterator[np.ndarray]:
 def decode(records: Records, side: int, room: np.ndarray) -> tuple[Records, np.ndarray]:
     """Decode every image to uint8 [N, side, side], the first N of `room`.
 
-    What cannot be decoded goes into quarantine; the records are those of the N images.
+    An image that cannot be decoded goes into quarantine; the records are those of the other N.
     """
     images, reasons, count = records.images, {}, 0
-    rows = zip(images["image"], images["path"], squares(images, side), strict=True)
-    for name, path, square in bar(
-        rows, total=len(images), desc=f"decode {records.name}", unit="image"
-    ):
-        if isinstance(square, PnlocError):
-            reasons[name] = reason(path, square)
+    decoded = bar(
+        squares(images, side), total=len(images), desc=f"decode {records.name}", unit="image"
+    )
+    for name, square in zip(images["image"], decoded, strict=True):
+        if isinstance(square, str):
+            reasons[name] = square
         else:
             room[count] = square
             count += 1
@@ -83,7 +75,7 @@ def decode(records: Records, side: int, room: np.ndarray) -> tuple[Records, np.n
 
 
 def to_the_front(pixels: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """Move the images of [N, S, S] that are `kept` [N] to the front, in order; these [n, S, S]."""
+    """Move the images [N, S, S] with `kept` [N] to the front, in order; return them [n, S, S]."""
     count = 0
     for start in range(0, len(pixels), PIECE):
         moved = pixels[start : start + PIECE][kept[start : start + PIECE]]  # a copy of one piece

@@ -1,4 +1,4 @@
-"""The same image under two names: by content, with a perceptual hash checked by correlation.
+"""Finds the same image under two names: a perceptual hash of its content, checked by correlation.
 
 A thumbnail is an image averaged to 32 x 32. Its hash is 255 bits: which of the 16 x 16 lowest
 coefficients of its cosine transform, but for the constant one, lie above their median (the widely
@@ -21,9 +21,8 @@ import pandas as pd
 from PIL import Image
 from scipy.fft import dctn
 
-from pnloc.data.decode import reason, squares, to_the_front
+from pnloc.data.decode import squares, to_the_front
 from pnloc.data.records import Records, drop_patients
-from pnloc.errors import PnlocError
 from pnloc.images import Letterbox
 from pnloc.parallel import bar
 
@@ -34,7 +33,10 @@ BANDS = 16  # of 16 bits each
 BITS = 2 * BANDS - 1
 CORRELATION = 0.95
 _CHUNK = 1 << 22  # candidates that are compared at once
-_PART = 4096  # thumbnails that are computed with at once
+_PART = 4096  # thumbnails that are compared at once
+
+# uint8 [N, 32, 32], and why an image of a name cannot be decoded.
+Thumbnails = tuple[np.ndarray, dict[str, str]]
 
 
 def thumbnail(square: np.ndarray, letterbox: Letterbox) -> np.ndarray:
@@ -45,30 +47,25 @@ def thumbnail(square: np.ndarray, letterbox: Letterbox) -> np.ndarray:
     return np.asarray(image)
 
 
-def shrink(
-    images: pd.DataFrame, squares: Iterable[np.ndarray | PnlocError], side: int
-) -> tuple[np.ndarray, dict[str, str]]:
-    """Thumbnails uint8 [N, 32, 32] of image rows of Records, given as squares of a side.
+def shrink(images: pd.DataFrame, squares: Iterable[np.ndarray | str], side: int) -> Thumbnails:
+    """Thumbnails of image rows of Records, given as squares of a side.
 
-    Where a square is an error, the thumbnail is black and the second result has the reason, by
-    name of the image.
+    Where there is a reason instead of a square, the thumbnail is black.
     """
     small, reasons = np.zeros((len(images), SIDE, SIDE), dtype=np.uint8), {}
-    rows = images[["image", "path", "width", "height"]].itertuples(index=False)
+    rows = images[["image", "width", "height"]].itertuples(index=False)
     for place, (row, square) in enumerate(zip(rows, squares, strict=True)):
-        if isinstance(square, PnlocError):
-            reasons[row.image] = reason(row.path, square)
+        if isinstance(square, str):
+            reasons[row.image] = square
         else:
             small[place] = thumbnail(square, Letterbox(row.width, row.height, side))
     return small, reasons
 
 
-def thumbnails(
-    images: pd.DataFrame, title: str = "", workers: int = 0
-) -> tuple[np.ndarray, dict[str, str]]:
-    """What `shrink` gives for image files, which are decoded by threads."""
-    decoded = squares(images, DECODED, workers)
-    return shrink(images, bar(decoded, total=len(images), desc=title, unit="image"), DECODED)
+def thumbnails(images: pd.DataFrame, title: str = "") -> Thumbnails:
+    """Thumbnails of image files, which threads decode; the title is that of the progress bar."""
+    decoded = bar(squares(images, DECODED), total=len(images), desc=title, unit="image")
+    return shrink(images, decoded, DECODED)
 
 
 def hashes(thumbnails: np.ndarray) -> np.ndarray:
@@ -85,8 +82,7 @@ def hashes(thumbnails: np.ndarray) -> np.ndarray:
 
 def pairs(thumbnails: np.ndarray) -> pd.DataFrame:
     """Pairs of the same image among uint8 [N, 32, 32]: a < b (rows), bits, correlation."""
-    bits = hashes(thumbnails)
-    parts = []
+    bits, parts = hashes(thumbnails), []
     close = near(bits)
     for a, b in (close[s : s + _PART].T for s in range(0, len(close) or 1, _PART)):
         distance, alike = (bits[a] != bits[b]).sum(1), _correlation(thumbnails[a], thumbnails[b])
@@ -105,10 +101,11 @@ def copies(originals: np.ndarray, thumbnails: np.ndarray) -> np.ndarray:
 def drop_twins(
     records: Records, pixels: np.ndarray, tested: np.ndarray
 ) -> tuple[Records, np.ndarray]:
-    """Without the training and validation images of patients with a copy among `tested`.
+    """Records and pixels without patients who train and have a copy of a test image.
 
-    A patient of whom one such image is the same as one of these thumbnails loses them all. The
-    remaining images move to the front of `pixels` [N, S, S].
+    tested: thumbnails uint8 [n, 32, 32] of the test images. A patient with a copy among the
+    training and validation images loses all of these. The remaining images move to the front of
+    `pixels` [N, S, S].
     """
     images = records.images
     outside = np.flatnonzero(images["split"] != "test")

@@ -31,10 +31,8 @@ def read(folder: Path, reports: Path | None = None) -> Records:
     image with boxes of both sources keeps those of MS-CXR.
     """
     source = Source("mimic", folder, WHERE, "credentialed")
-    paths = [
-        source.need(f"mimic-cxr-2.0.0-{table}.csv.gz", f"mimic-cxr-2.0.0-{table}.csv")
-        for table in ("metadata", "split", "chexpert")
-    ]
+    names = [f"mimic-cxr-2.0.0-{table}.csv" for table in ("metadata", "split", "chexpert")]
+    paths = [source.need(f"{name}.gz", name) for name in names]
     ledger = _table(source, paths[0], METADATA)
     splits, labels = _splits(source, paths[1]), _labels(source, paths[2])
     metadata = ledger.table
@@ -52,19 +50,15 @@ def read(folder: Path, reports: Path | None = None) -> Records:
     ledger.reject(~(sizes >= 1).all(axis=1), "{dicom_id}: Rows or Columns is not a positive number")
     split = metadata["dicom_id"].map(splits.rows.set_index("dicom_id")["split"])
     ledger.reject(split.isna(), f"{{dicom_id}}: has no split in {paths[1].name}")
-    images = pd.DataFrame(
-        {
-            "image": metadata["dicom_id"],
-            "path": f"{source.folder}/" + file,
-            "patient": "mimic:" + metadata["subject_id"],
-            "study": study,
-            "view": metadata["ViewPosition"],
-            "width": sizes["Columns"],
-            "height": sizes["Rows"],
-            "label": metadata["study_id"].map(labels.rows.set_index("study_id")["label"]),
-            "split": split,
-            "tree": tree,
-        }
+    images = metadata.rename(columns={"dicom_id": "image", "ViewPosition": "view"}).assign(
+        path=f"{source.folder}/" + file,
+        patient="mimic:" + metadata["subject_id"],
+        study=study,
+        width=sizes["Columns"],
+        height=sizes["Rows"],
+        label=metadata["study_id"].map(labels.rows.set_index("study_id")["label"]),
+        split=split,
+        tree=tree,
     )
     images = images[ledger.fate == "used"].astype({"width": int, "height": int})
     texts = _reports(source, reports, images)
@@ -105,8 +99,8 @@ def _labels(source: Source, path: Path) -> Ledger:
     ledger.reject(odd, "study {study_id}: a label is none of 1, 0, -1 and empty")
     findings = values[PNEUMONIA_LABELS]
     absent = (values["No Finding"] == 1) | (findings == 0).all(axis=1)
-    label = np.where((findings == 1).any(axis=1), 1.0, np.where(absent, 0.0, np.nan))
-    ledger.table["label"] = label
+    present = (findings == 1).any(axis=1)
+    ledger.table["label"] = np.where(present, 1.0, np.where(absent, 0.0, np.nan))
     return ledger
 
 
@@ -179,8 +173,8 @@ def read_ms_cxr(source: Source, path: Path, images: pd.DataFrame) -> Ledger:
 def read_tam(source: Source, path: Path) -> Ledger:
     """Boxes of the MIMIC-CXR-annotations of Tam et al. (COCO JSON).
 
-    The text of a box is what `label_text` marks in the image's `report`. What an annotation names
-    and is not there becomes empty, which `clean_boxes` puts into quarantine.
+    The text of a box is what `label_text` marks in the image's `report`. Missing parts of an
+    annotation become empty values, for which `clean_boxes` quarantines the box.
     """
     rows, content = [], read_json(path)
     with form(path, "COCO JSON with images, categories and annotations"):
@@ -200,9 +194,9 @@ def read_tam(source: Source, path: Path) -> Ledger:
 
 
 def _phrase(annotation: dict) -> str:
-    """What the offsets of `label_text` mark in `report`, joined by '; '.
+    """The parts of `report` that the offsets in `label_text` mark, joined by '; '.
 
-    '' where either is absent or of another form.
+    '' where either is missing or has another form.
     """
     report, marks = annotation.get("report"), annotation.get("label_text")
     if not isinstance(report, str) or not isinstance(marks, list):

@@ -2,7 +2,6 @@
 
 import tarfile
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -18,7 +17,7 @@ LARGEST = 1_000_000  # bytes of one report
 
 
 def place(data: Path | None) -> Path | None:
-    """The folder of the XML files in a data folder; None where the installed package has to do."""
+    """The folder of the XML files in a data folder; None without one (the package serves)."""
     folders = [Path(data) / name for name in FOLDERS] if data else []
     return next((folder for folder in folders if folder.is_dir()), None)
 
@@ -32,7 +31,7 @@ def read(folder: Path | None = None) -> Records:
     number of images that belong to the report (104 reports have none).
     """
     source, reports, fates = Source("openi", folder or ".", WHERE), {}, []
-    for name, content in _documents(folder):
+    for name, content in _documents(folder).items():
         study = Path(name).stem
         try:
             report = _report(content)
@@ -51,13 +50,18 @@ def read(folder: Path | None = None) -> Records:
     )
 
 
-def _report(content: bytes | str) -> tuple[str, str, int]:
-    """Text, codings and number of images of a report; ValueError for what is none.
+def _report(content: bytes | Path) -> tuple[str, str, int]:
+    """Text, codings and number of images of a report, or of the file that holds it.
 
-    `content` is that of the file, or the reason (str) why there is none.
+    Raises ValueError where it is not a report.
     """
-    if isinstance(content, str):
-        raise ValueError(content)
+    try:
+        if isinstance(content, Path):
+            if (size := content.stat().st_size) > LARGEST:
+                raise ValueError(f"{size} bytes, which no report has")
+            content = content.read_bytes()
+    except OSError as error:
+        raise ValueError(f"not readable ({error.strerror})") from None
     try:
         root = ElementTree.fromstring(content)
     except (ElementTree.ParseError, ValueError, LookupError) as error:
@@ -74,32 +78,19 @@ def _report(content: bytes | str) -> tuple[str, str, int]:
     return text, mesh, len(root.findall(".//parentImage"))
 
 
-def _documents(folder: Path | None) -> Iterator[tuple[str, bytes | str]]:
-    """Name and content of each XML file, or why a file has none that is usable."""
-    if folder is None:
-        yield from _packaged()
-        return
-    names = walk(Path(folder), (".xml",)) if Path(folder).is_dir() else []
-    if not names:
-        raise PnlocError(f"{folder}: holds no XML reports; {WHERE}")
-    for path in (Path(folder) / name for name in names):
-        try:
-            size = path.stat().st_size
-            large = f"{size} bytes, which no report has" if size > LARGEST else ""
-            yield str(path), large or path.read_bytes()
-        except OSError as error:
-            yield str(path), f"not readable ({error.strerror})"
-
-
-def _packaged() -> Iterator[tuple[str, bytes]]:
-    """Name and content of the XML files in the archive that torchxrayvision holds."""
+def _documents(folder: Path | None) -> dict[str, bytes | Path]:
+    """The XML files of a folder by path, or else the content of the packaged ones by name."""
+    if folder is not None:
+        names = walk(Path(folder), (".xml",)) if Path(folder).is_dir() else []
+        if not names:
+            raise PnlocError(f"{folder}: holds no XML reports; {WHERE}")
+        return {str(path): path for path in (Path(folder) / name for name in names)}
     why = "it holds the OpenI reports; or give the folder of the XML files"
     archive = packaged("torchxrayvision", "NLMCXR_reports.tgz", why)
     try:
         with tarfile.open(archive) as members:
-            for member in members:
-                if member.isfile() and member.name.endswith(".xml"):
-                    yield member.name, members.extractfile(member).read()
+            files = [m for m in members if m.isfile() and m.name.endswith(".xml")]
+            return {file.name: members.extractfile(file).read() for file in files}
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
         reason = f"not readable as an archive ({error}); install torchxrayvision again"
         raise PnlocError(f"{archive}: {reason}") from None

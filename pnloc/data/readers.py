@@ -35,7 +35,6 @@ def read_all(data: Path, names: list[str]) -> dict[str, Records]:
     present = find(data)
     absent = [FOLDERS[name] for name in names if name not in present]
     if absent:
-        raise PnlocError(
-            f"{data}: holds no {', '.join(absent)} (book, Data access, says where to get each set)"
-        )
+        where = "book, Data access, says where to get each set"
+        raise PnlocError(f"{data}: holds no {', '.join(absent)} ({where})")
     return {name: READERS[name](present[name]) for name in names}

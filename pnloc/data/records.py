@@ -74,11 +74,10 @@ class Records:
     def only(self, rows: pd.Series) -> "Records":
         """The records of some image rows (boolean), with their boxes and scores."""
         images = self.images[rows].reset_index(drop=True)
-        boxes, scores = (
-            table[table["image"].isin(images["image"])].reset_index(drop=True)
-            for table in (self.boxes, self.scores)
-        )
-        return replace(self, images=images, boxes=boxes, scores=scores, counts=dict(self.counts))
+        own = {"boxes": self.boxes, "scores": self.scores}
+        for name, table in own.items():
+            own[name] = table[table["image"].isin(images["image"])].reset_index(drop=True)
+        return replace(self, images=images, counts=dict(self.counts), **own)
 
 
 def patient_share(patient: str, seed: str) -> float:
@@ -106,7 +105,7 @@ def drop_patients(records: Records, patients: set[str], keep_split: str = "") ->
 def drop_broken(records: Records, reasons: dict[str, str]) -> Records:
     """The records without images (name -> reason) that cannot be decoded: they are quarantined.
 
-    So are, in the counts, their boxes and scores.
+    In the counts their boxes and scores are quarantined with them.
     """
     broken = records.images["image"].isin(reasons)
     if not broken.any():
@@ -144,7 +143,7 @@ def check(records: Records) -> pd.DataFrame:
     """Counts in all and per split.
 
     Columns: set, split, used, patients, positive, with report (images), studies with report, with
-    boxes (images), boxes. A set of reports without images has its reports in the row of all.
+    boxes (images), boxes. Reports of a set without images count in the row `all`.
     """
     reported = set(records.reports.loc[records.reports["text"].str.strip() != "", "study"])
     rows = []

@@ -51,7 +51,7 @@ def read(folder: Path) -> Records:
     broken = _incomplete(ledger, box_ledger)
     images, boxes = (table[~table["image"].isin(broken)] for table in (images, boxes))
     images = images.join(mapping(source), on="image")
-    numbered = images["nih_image"].map(_patient, na_action="ignore")
+    numbered = images["nih_image"].str.replace(r"(?s)0*([0-9]+).*", r"nih:\1", regex=True)
     images["patient"] = numbered.fillna("rsna:" + images["image"])
     unknown = f"images have no known NIH patient ({MAPPING} or {MAPPING_CSV} would name them)"
     risk = "that one patient stands on both sides of a split, here or in ChestX-ray8"
@@ -62,11 +62,6 @@ def read(folder: Path) -> Records:
     if classes(source).empty:
         source.notes.append(f"no {CLASSES_CSV}: which images are normal is not known")
     return source.records(images, {"images": ledger.fate, "boxes": box_ledger.fate}, boxes=boxes)
-
-
-def _patient(nih: str) -> str:
-    """The patient in the name of an NIH image, such as nih:12 for 00000012_003.png."""
-    return f"nih:{int(nih.split('_')[0])}"
 
 
 def _images(path: Path, labels: pd.DataFrame, source: Source) -> Ledger:
@@ -93,7 +88,7 @@ def _boxes(labels: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
 
 
 def _incomplete(ledger: Ledger, box_ledger: Ledger) -> set[str]:
-    """Images of which a box cannot be used (a doubled one takes nothing away): both rejected."""
+    """Images with an unusable box, rejected with all their boxes; a doubled box does no harm."""
     table = box_ledger.table
     doubled = table.duplicated(["image", *XYWH])
     broken = set(table.loc[(box_ledger.fate == "quarantined") & ~doubled, "image"].dropna())
@@ -141,8 +136,8 @@ def findings(folder: Path, images: Sequence[str], names: Sequence[str]) -> np.nd
 
     The first name is RSNA's 'Normal' (`stage_2_detailed_class_info.csv`). RSNA's images are NIH
     images, so the others are the labels of ChestX-ray14 for the image that the mapping names.
-    Unknown is what the folder has no table of. folder: that of the RSNA set. Raises PnlocError
-    where torchxrayvision, which holds NIH's table, is not whole.
+    Findings are unknown where the folder has no table of them. folder: that of the RSNA set. Raises
+    PnlocError where the package torchxrayvision, which holds NIH's table, is not installed.
     """
     source = Source("rsna", folder, WHERE)
     path = tables.packaged("torchxrayvision", NIH_CSV, "it holds NIH's labels")

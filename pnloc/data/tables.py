@@ -69,7 +69,7 @@ def column(table: pd.DataFrame, *names: str) -> pd.Series:
 
 
 def packaged(package: str, name: str, why: str) -> Path:
-    """A file in the `data` folder of an installed package; PnlocError, with `why`, without it."""
+    """A file in the `data` folder of an installed package; PnlocError, which says `why`, else."""
     spec = find_spec(package)
     path = Path(spec.origin).parent / "data" / name if spec and spec.origin else None
     if path is None or not path.exists():
@@ -79,7 +79,7 @@ def packaged(package: str, name: str, why: str) -> Path:
 
 @contextmanager
 def form(path: Path, what: str) -> Iterator[None]:
-    """Turn errors of a block that picks nested content apart into one PnlocError: not `what`."""
+    """Turn errors of a block that reads nested content into one PnlocError: not `what`."""
     try:
         yield
     except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
@@ -110,7 +110,7 @@ class Ledger:
         return self.table[self.fate == "used"]
 
     def mark(self, rows: pd.Series | np.ndarray, fate: str) -> pd.Index:
-        """Give those of some rows (boolean, by index) a fate that have none; their index."""
+        """Give a fate to those of some rows (boolean) that are still in use; return their index."""
         rows = pd.Series(rows, index=self.table.index).eq(True).to_numpy(bool)
         rows = rows & (self.fate.to_numpy() == "used")
         self.fate[rows] = fate
@@ -123,21 +123,21 @@ class Ledger:
             self.quarantine.append((self.path, index + self.first, line))
 
     def reject_files(self, problems: dict[object, tuple[str, object]]) -> None:
-        """Quarantine rows for a file that they name: index -> (path, reason)."""
+        """Quarantine rows because of a file that they name: index -> (path, reason)."""
         for index in self.mark(pd.Series(True, index=list(problems)), "quarantined"):
             path, reason = problems[index]
             self.quarantine.append((path, 0, str(reason).removeprefix(f"{path}: ")))
 
-    def reject_names(self, key: str, what: str = "") -> None:
+    def reject_names(self, key: str) -> None:
         """Quarantine rows whose name is empty, is a path, or stands in an earlier row in use."""
-        names, what = self.table[key].fillna("").astype(str), what or key
-        self.reject(names.str.strip() == "", f"no {what}")
+        names = self.table[key].fillna("").astype(str)
+        self.reject(names.str.strip() == "", f"no {key}")
         path = names.str.contains(PATH) | names.str.strip().isin([".", ".."])
-        self.reject(path, f"{what} '{{{key}}}' is a path or no file name")
-        self.reject(self.rows[key].duplicated(), f"{what} '{{{key}}}' stands twice")
+        self.reject(path, f"{key} '{{{key}}}' is a path or no file name")
+        self.reject(self.rows[key].duplicated(), f"{key} '{{{key}}}' stands twice")
 
     def follow(self, key: str, fates: dict[str, str], reason: str) -> None:
-        """Give rows the fate of the image that they name; an image of no row is missing."""
+        """Give rows the fate of the image that they name; an image that no row names is missing."""
         fate = self.table[key].map(fates)
         self.mark(fate.isna() | (fate == "missing"), "missing")
         self.mark(fate == "excluded", "excluded")
@@ -199,12 +199,12 @@ def rescaled(values: pd.DataFrame, names: pd.Series, images: pd.DataFrame) -> pd
 
 
 def clean_boxes(ledger: Ledger, images: pd.DataFrame, fates: dict[str, str]) -> pd.DataFrame:
-    """The usable rows of a ledger of boxes, with the columns that Records has.
+    """The usable rows of a ledger of boxes, with BOX_COLUMNS.
 
-    The ledger's table has image, x, y, w, h (pixels of the file), label and text; `fates` tells
-    where the rows of images went. A box of a missing or excluded image shares its fate. Into
-    quarantine goes a box with a `problem` (an optional column, '' for none), or one that is not a
-    number, has no area, lies outside of its image or overhangs it by more than SLACK.
+    The ledger's table has image, x, y, w, h (pixels of the file), label and text; `fates` are those
+    of the images by name. A box of a missing or excluded image shares its fate. A box goes into
+    quarantine if it has a `problem` (an optional column, '' for none), is not given in numbers, has
+    no area, lies outside its image or overhangs it by more than SLACK.
     """
     table = ledger.table
     ledger.reject(table["image"].fillna("").astype(str).str.strip() == "", "a box of no image")
@@ -245,7 +245,7 @@ class Source:
         self.notes += [f"{count} {text}"] if count else []
 
     def need(self, *names: str) -> Path:
-        """The first of some files that the folder has; PnlocError, saying where to get it, else."""
+        """The first of some files that exists; else PnlocError, which says where to get the set."""
         if not self.folder.is_dir():
             raise PnlocError(f"{self.folder}: no such folder; {self.where}")
         for name in names:
@@ -262,8 +262,8 @@ class Source:
     ) -> dict[str, Path]:
         """Image files by file name, or by its stem; of several with one name the first path counts.
 
-        Rows whose file is not there are missing. Notes tell of files with the same name, and of
-        files that no row names (the table may be cut short).
+        Rows without a file are missing. Notes report files with the same name and files that no
+        row names (the table may be cut short).
         """
         files, doubled = {}, []
         for folder in folders:

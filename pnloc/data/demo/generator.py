@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 from numpy.random import Generator
 
-from pnloc.data.demo import anatomy, film, layouts, others, wording
+from pnloc.data.demo import anatomy, film, layouts, wording
 from pnloc.data.demo.anatomy import LOBE_NAMES, LOBES, Variant
 from pnloc.data.demo.case import Case, degree_grade
+from pnloc.data.demo.findings import add_opacity, add_other, merge
 from pnloc.data.demo.layouts import Shot
-from pnloc.data.demo.opacities import add_opacity, merge
 from pnloc.data.demo.rates import RATES
 from pnloc.errors import PnlocError
 from pnloc.files import write_json, write_table
@@ -84,7 +84,7 @@ def make_case(variant: Variant, rng: Generator, name: str) -> tuple[Case, np.nda
     case.opacities = merge(case.opacities, variant)
     for _ in range(min(rng.poisson(rates["distractor"]), 3)):
         kind = _choice(rng, RATES["distractors"])
-        drawn = others.add_other(variant, rng, kind)
+        drawn = add_other(variant, rng, kind)
         if drawn and kind not in [o.kind for o in case.others]:
             case.others.append(drawn[0])
             added += drawn[1]

@@ -52,7 +52,7 @@ def identifier(*parts: object) -> str:
 
 
 def image_path(shot: Shot) -> Path:
-    """Where a set has the image of a shot."""
+    """The path of a shot's image below the data folder."""
     number = shot.number
     if shot.set == "rsna":
         return Path(RSNA, "stage_2_train_images", f"{identifier('rsna', number, shot.variant)}.dcm")
@@ -70,7 +70,7 @@ def image_name(shot: Shot) -> str:
 
 
 def save_image(folder: Path, shot: Shot, picture: np.ndarray) -> None:
-    """Write a shot's picture, uint8 [S, S], where its set wants it."""
+    """Write a shot's picture, uint8 [S, S], in the format of its set."""
     path = folder / image_path(shot)
     path.parent.mkdir(parents=True, exist_ok=True)
     if shot.set == "rsna":

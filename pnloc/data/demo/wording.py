@@ -25,7 +25,7 @@ def _happens(rng: Generator, rate: str) -> bool:
 
 
 def _opacity(rng: Generator, finding: Finding, side: str, grade: str) -> str:
-    """A sentence on an opacity, said to lie on a side."""
+    """A sentence that places an opacity on a side."""
     nouns = WORDS["nouns"][finding.kind] if _happens(rng, "says_kind") else WORDS["plain"]
     what = _pick(rng, nouns)
     if _happens(rng, "says_severity"):
@@ -78,6 +78,6 @@ def write(case: Case, rng: Generator) -> tuple[str, list[Finding], bool]:
 
 
 def note(case: Case, rng: Generator) -> str:
-    """A free clinical note, as those of the COVID-19 collection."""
+    """A free clinical note like those of the COVID-19 collection."""
     lines, _, _ = _sentences(case, rng)
     return f"{_pick(rng, WORDS['openings'])} {' '.join(lines)}"
