@@ -136,10 +136,10 @@ def boxes_of(heat: np.ndarray, choice: HeatChoice) -> tuple[np.ndarray, np.ndarr
         levels = [low + share * (high - low) for share in shares]
     boxes, scores = [], []
     for level in levels:
-        labels, count = ndimage.label(heat > level)
+        labels, _ = ndimage.label(heat > level)
         places = ndimage.find_objects(labels)
         boxes += [[c.start, r.start, c.stop, r.stop] for r, c in places]
-        scores += list(ndimage.maximum(heat, labels, range(1, count + 1)))
+        scores += [heat[p][labels[p] == k].max() for k, p in enumerate(places, start=1)]
     order = np.argsort(-np.array(scores), kind="stable")[: choice.most]
     return as_boxes(boxes)[order], np.array(scores, dtype=np.float64)[order]
 

@@ -52,12 +52,20 @@ def imports(module: str) -> frozenset[str]:
         if name in closure or (name != module and name in STAGES | PLUMBING) or not _source(name):
             continue
         closure.add(name)
-        for node in ast.walk(ast.parse(_source(name).read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Import):
-                waiting += [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and node.module:
-                waiting += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        waiting += _imported(_source(name))
     return frozenset(closure)
+
+
+@cache
+def _imported(path: Path) -> list[str]:
+    """Names that a file imports, which may be modules or what is in them."""
+    names = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return names
 
 
 def _source(module: str) -> Path | None:
