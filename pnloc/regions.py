@@ -15,7 +15,7 @@ from scipy import ndimage
 from torch import Tensor
 from torchvision.ops import roi_align
 
-from pnloc.boxes import as_boxes, iou
+from pnloc.boxes import area, as_boxes, iou
 from pnloc.config import RegionConfig
 from pnloc.detector import Detector, Output
 from pnloc.files import load_tensors, save_tensors
@@ -81,14 +81,15 @@ def components(
     They are in pixels of the side x side input, to which the mask is enlarged bilinearly; boxes of
     less than 0.5% of the picture are dropped.
     """
-    mask = torch.as_tensor(mask)[None, None].float()
-    large = F.interpolate(mask, size=(side, side), mode="bilinear")[0, 0].numpy()
-    boxes = []
-    for level in levels:
-        for rows, columns in ndimage.find_objects(ndimage.label(large > level)[0]):
-            boxes.append([columns.start, rows.start, columns.stop, rows.stop])
-    boxes = np.array(boxes, dtype=np.float32).reshape(-1, 4)
-    return boxes[(boxes[:, 2:] - boxes[:, :2]).prod(1) >= 0.005 * side * side]
+    large = enlarged(torch.as_tensor(mask)[None].float(), side)[0].numpy()
+    places = [p for level in levels for p in ndimage.find_objects(ndimage.label(large > level)[0])]
+    boxes = as_boxes([[x.start, y.start, x.stop, y.stop] for y, x in places])
+    return boxes[area(boxes) >= 0.005 * side * side]
+
+
+def enlarged(maps: Tensor, side: int) -> Tensor:
+    """Maps [B, h, w] enlarged bilinearly to [B, S, S], S = `side`."""
+    return F.interpolate(maps[:, None], (side, side), mode="bilinear")[:, 0]
 
 
 def mask_mean(mask: np.ndarray, boxes: np.ndarray, side: int) -> np.ndarray:
@@ -101,19 +102,17 @@ def mask_mean(mask: np.ndarray, boxes: np.ndarray, side: int) -> np.ndarray:
     def at(y: np.ndarray, x: np.ndarray) -> np.ndarray:
         return ndimage.map_coordinates(total, [y, x], order=1, mode="nearest")
 
-    area = (x2 - x1).clip(0) * (y2 - y1).clip(0)
+    extent = (x2 - x1).clip(0) * (y2 - y1).clip(0)
     inside = at(y2, x2) - at(y1, x2) - at(y2, x1) + at(y1, x1)
-    return np.divide(inside, area, out=np.zeros_like(area), where=area > 0)
+    return np.divide(inside, extent, out=np.zeros_like(extent), where=extent > 0)
 
 
-def choose(
-    output: Output, row: int, side: int, config: RegionConfig
-) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes [n, 4] and scores [n] of one image's regions, n at most config.count.
+def choose(output: Output, row: int, side: int, config: RegionConfig) -> tuple[np.ndarray, ...]:
+    """Boxes [n, 4], scores [n] and means [n] of the mask of one image's regions, best first.
 
-    Components of the mask join the detections. So that both kinds compare, the score is the
-    geometric mean of the mask's mean inside the region and the detector's probability; a component
-    takes that of the detection that overlaps it most, times their IoU.
+    There are at most config.count. Components of the mask join the detections. So that both kinds
+    compare, the score is the geometric mean of the mask's mean inside the region and the detector's
+    probability; a component takes that of the detection that overlaps it most, times their IoU.
     """
     boxes, scores, mask = (
         value[row].float().cpu().numpy() for value in (output.boxes, output.scores, output.mask)
@@ -123,7 +122,10 @@ def choose(
     likeness = (overlaps * scores).max(1) if len(boxes) else np.zeros(len(parts))
     boxes = np.concatenate([parts, boxes[: config.count - len(parts)]])
     scores = np.concatenate([likeness, scores[: config.count - len(parts)]])
-    return boxes, np.sqrt(scores * mask_mean(mask, boxes, side).clip(0, 1))
+    means = mask_mean(mask, boxes, side)
+    scores = np.sqrt(scores * means.clip(0, 1))
+    order = np.argsort(-scores, kind="stable")
+    return boxes[order], scores[order], means[order]
 
 
 @torch.no_grad()
@@ -167,14 +169,10 @@ def _describe(output: Output, side: int, config: RegionConfig) -> Regions:
     scores, means = torch.zeros(2, count, config.count)
     valid = torch.zeros(count, config.count, dtype=torch.bool)
     for row in range(count):
-        places, confidence = choose(output, row, side, config)
-        order = np.argsort(-confidence, kind="stable")
-        n = len(order)
-        boxes[row, :n] = torch.from_numpy(places[order]).float()
-        scores[row, :n] = torch.from_numpy(confidence[order]).float()
-        valid[row, :n] = True
-        mask = output.mask[row].float().cpu().numpy()
-        means[row, :n] = torch.from_numpy(mask_mean(mask, boxes[row, :n].numpy(), side))
+        chosen = choose(output, row, side, config)
+        valid[row, : len(chosen[0])] = True
+        for field, values in zip((boxes, scores, means), chosen, strict=True):
+            field[row, : len(values)] = torch.from_numpy(values)
     if not (torch.isfinite(boxes).all() and torch.isfinite(scores).all()):
         raise FloatingPointError("the detector gave a box or a score that is not finite")
     pooled = []

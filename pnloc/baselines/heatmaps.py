@@ -11,14 +11,13 @@ from itertools import product
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from scipy import ndimage
 from skimage.filters import threshold_otsu
 from torch import Tensor
 
 from pnloc.baselines.classifier import Classifier, in_batches
 from pnloc.boxes import as_boxes
-from pnloc.regions import Regions
+from pnloc.regions import Regions, enlarged
 
 THRESHOLDS, COUNTS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8), (1, 2, 3)
 WANG = (60 / 255, 180 / 255)
@@ -68,7 +67,7 @@ def class_activation(model: Classifier, images: np.ndarray, layer: str = "") -> 
     """
 
     def maps(batch: Tensor) -> Tensor:
-        large = _enlarged(model.activation(batch), images.shape[-1])
+        large = enlarged(model.activation(batch), images.shape[-1])
         low, high = large.amin((1, 2), keepdim=True), large.amax((1, 2), keepdim=True)
         return (large - low) / (high - low).clamp_min(1e-7)
 
@@ -93,17 +92,12 @@ def _joined(model: Classifier, images: np.ndarray, function: Callable) -> np.nda
     return torch.cat([torch.zeros(0), *outputs]).numpy()
 
 
-def _enlarged(maps: Tensor, side: int) -> Tensor:
-    """Maps [B, h, w] enlarged bilinearly to [B, S, S]."""
-    return F.interpolate(maps[:, None], (side, side), mode="bilinear")[:, 0]
-
-
 # Maps of regions and boxes --------------------------------------------------------------------
 
 
 def mask_maps(regions: Regions, side: int) -> np.ndarray:
     """The detector's mask of N images as maps [N, S, S] of the square input, S = `side`."""
-    return _enlarged(regions.mask.float(), side).numpy()
+    return enlarged(regions.mask.float(), side).numpy()
 
 
 def coverage(boxes: np.ndarray, weights: np.ndarray, cells: int) -> np.ndarray:

@@ -134,19 +134,17 @@ def _pairs(
     patients: set[str],
 ) -> pd.DataFrame:
     """Pairs of images of the same content in all sets."""
-    columns = ["image", "patient", "split"]
-    images = [records[name].images[columns].assign(set=name) for name in thumbnails]
-    images = _concat(images, [*columns, "set"])
+    columns = ["image", "patient", "split", "set"]
+    images = [records[name].images.assign(set=name)[columns] for name in thumbnails]
+    images = _concat(images, columns)
+    images["trained"] = (images["split"] != "test") & ~images["patient"].isin(patients)
+    images["tested"] = (images["split"] == "test") & images["set"].isin(list(tested))
     none = np.zeros((0, duplicates.SIDE, duplicates.SIDE), np.uint8)
     same = duplicates.pairs(np.concatenate([none, *thumbnails.values()]))
     sides = [images.iloc[same[s]].reset_index(drop=True).add_suffix(f"_{s}") for s in "ab"]
     table = pd.concat([*sides, same[["bits", "correlation"]].round(4)], axis=1)
-    leak = np.zeros(len(table), dtype=bool)
-    for one, other in ("ab", "ba"):
-        trained = (table[f"split_{one}"] != "test") & ~table[f"patient_{one}"].isin(patients)
-        test = (table[f"split_{other}"] == "test") & table[f"set_{other}"].isin(list(tested))
-        leak |= (trained & test).to_numpy(bool)
-    return table[[*PAIR_COLUMNS, "bits", "correlation"]].assign(leak=leak)
+    leak = table["trained_a"] & table["tested_b"] | table["trained_b"] & table["tested_a"]
+    return table[[*PAIR_COLUMNS, "bits", "correlation"]].assign(leak=leak.astype(bool))
 
 
 def _concat(parts: list[pd.DataFrame], columns: Collection[str] = ()) -> pd.DataFrame:

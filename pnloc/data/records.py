@@ -38,12 +38,11 @@ REPORT_COLUMNS = ["study", "text"]
 SPLITS = ("train", "validate", "test")
 FATES = ("used", "missing", "excluded", "quarantined")  # of a row: exactly one
 COUNTED = ["rows", *FATES]
+CHECKED = ["set", "split", "used", "patients", "positive", "with report", "studies with report"]
+CHECKED += ["with boxes", "boxes"]
 # Kind in `tally` -> a column that its rows fill, and the table of Records that has it.
-_KINDS = {
-    "boxes": ("image", "boxes"),
-    "severity scores": ("opacity", "scores"),
-    "brixia scores": ("brixia", "scores"),
-}
+_KINDS = {"boxes": ("image", "boxes"), "severity scores": ("opacity", "scores")}
+_KINDS["brixia scores"] = ("brixia", "scores")
 
 
 @dataclass
@@ -74,9 +73,8 @@ class Records:
     def only(self, rows: pd.Series) -> "Records":
         """The records of some image rows (boolean), with their boxes and scores."""
         images = self.images[rows].reset_index(drop=True)
-        own = {"boxes": self.boxes, "scores": self.scores}
-        for name, table in own.items():
-            own[name] = table[table["image"].isin(images["image"])].reset_index(drop=True)
+        boxes, scores = (t[t["image"].isin(images["image"])] for t in (self.boxes, self.scores))
+        own = {"boxes": boxes.reset_index(drop=True), "scores": scores.reset_index(drop=True)}
         return replace(self, images=images, counts=dict(self.counts), **own)
 
 
@@ -140,10 +138,9 @@ def ledger(records: Records) -> pd.DataFrame:
 
 
 def check(records: Records) -> pd.DataFrame:
-    """Counts in all and per split.
+    """Counts in all and per split: CHECKED, where `with report` and `with boxes` are images.
 
-    Columns: set, split, used, patients, positive, with report (images), studies with report, with
-    boxes (images), boxes. Reports of a set without images count in the row `all`.
+    Reports of a set without images count in the row `all`.
     """
     reported = set(records.reports.loc[records.reports["text"].str.strip() != "", "study"])
     rows = []
@@ -151,17 +148,7 @@ def check(records: Records) -> pd.DataFrame:
         images = records.images if split == "all" else records.split(split)
         boxes = records.boxes[records.boxes["image"].isin(images["image"])]
         studies = reported if split == "all" else reported & set(images["study"])
-        rows.append(
-            {
-                "set": records.name,
-                "split": split,
-                "used": len(images),
-                "patients": images["patient"].nunique(),
-                "positive": int((images["label"] == 1).sum()),
-                "with report": int(images["study"].isin(reported).sum()),
-                "studies with report": len(studies),
-                "with boxes": boxes["image"].nunique(),
-                "boxes": len(boxes),
-            }
-        )
-    return pd.DataFrame(rows)
+        positive, read = (images["label"] == 1).sum(), images["study"].isin(reported).sum()
+        counts = (len(images), images["patient"].nunique(), positive, read, len(studies))
+        rows.append((records.name, split, *counts, boxes["image"].nunique(), len(boxes)))
+    return pd.DataFrame(rows, columns=CHECKED)

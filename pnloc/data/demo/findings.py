@@ -86,21 +86,16 @@ def add_opacity(variant: Variant, rng: Generator, name: str, lobe: int, kind: st
         filling = filling * np.clip(1 - 1.6 * np.abs(_noise(variant.lobes.shape, rng)), 0, 1) * 1.6
     water = picture(filling.sum(1) * variant.grid[1], len(variant.visible))
     added = ndimage.gaussian_filter(water, 1.0) * density * (1 - LUNG)
-    mask = _largest(ndimage.binary_opening((added > SEEN) & variant.visible))
+    mask = ndimage.binary_opening((added > SEEN) & variant.visible)
+    parts, _ = ndimage.label(mask)
+    sizes = np.bincount(parts[mask], minlength=1)
+    mask = (sizes >= 0.2 * sizes.max())[parts] & mask  # without parts far smaller than the largest
     if mask.sum() < 0.005 * mask.size:
         return None
     side = "left" if lobe in LEFT else "right"
     finding = Finding.of(variant, kind, side, mask, lobe, density)
     x1, y1, x2, y2 = finding.box
     return (finding, added) if min(x2 - x1, y2 - y1) >= THINNEST * len(mask) else None
-
-
-def _largest(mask: np.ndarray) -> np.ndarray:
-    """The connected parts that are at least a fifth as large as the largest."""
-    labels, _ = ndimage.label(mask)
-    sizes = np.bincount(labels.ravel())
-    sizes[0] = 0
-    return (sizes >= 0.2 * sizes.max())[labels] & mask
 
 
 def merge(opacities: list[Finding], variant: Variant) -> list[Finding]:
