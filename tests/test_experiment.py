@@ -162,7 +162,7 @@ def test_the_best_choice_is_that_of_trying_them_all():
                 lambda c: evidence.Detections(detections).predictions(c),
             ),
         ):
-            values = [evidence.mean_union(predict(c), truth) for c in tried]
+            values = [evidence.unions(predict(c), truth).mean() for c in tried]
             assert choice == tried[int(np.argmax(values))]
             assert value == pytest.approx(max(values)) and value > 0
 

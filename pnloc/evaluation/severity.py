@@ -111,24 +111,25 @@ def halves(who: np.ndarray, seed: int) -> Iterator[np.ndarray]:
         yield np.isin(who, rng.permutation(count)[: count // 2])
 
 
-def _rows(fit: Fit, y: np.ndarray, patients: Patients, names: dict, flat: bool = False) -> list:
-    """Rows fit, statistic, value, low, high, n of a fit by both protocols.
+def _fitted(
+    fit: Fit, y: np.ndarray, patients: Patients, statistics: dict, flat: bool = False
+) -> pd.DataFrame:
+    """Table fit, statistic, value, low, high, n of a fit by both protocols.
 
     Without a slope (`flat`) the predictions are means over other patients. Their correlation says
     nothing about the read-out and is left undefined.
     """
     fitted, rows = leave_one_patient_out(fit, patients.index), []
-    for name, statistic in names.items():
+    for name, statistic in statistics.items():
         x = np.zeros(len(y)) if flat and name in CORRELATIONS else fitted
         rows.append((LEFT_OUT, name, *patients.of(partial(statistic, x, y))))
     tests = halves(patients.index, patients.seed)
     splits = [(fit(test), y[test], np.ones((1, test.sum()))) for test in tests]
-    for name in [name for name in names if name != "spearman"]:
-        values = np.array([names[name](*split)[0] for split in splits])
-        finite = values[np.isfinite(values)]
-        mean = float(finite.mean()) if len(finite) else np.nan
-        rows.append((HALVES, name, mean, *interval(finite), len(y)))
-    return rows
+    for name in [name for name in statistics if name != "spearman"]:
+        values = np.array([statistics[name](*split)[0] for split in splits])
+        mean = pd.Series(values[np.isfinite(values)]).mean()
+        rows.append((HALVES, name, mean, *interval(values), len(y)))
+    return _table(rows, "fit", "statistic")
 
 
 def _table(rows: list[tuple], *keys: str) -> pd.DataFrame:
@@ -138,8 +139,7 @@ def _table(rows: list[tuple], *keys: str) -> pd.DataFrame:
 def _finite(score: pd.Series, *readouts: pd.Series) -> list[np.ndarray]:
     """Read-outs and the score, in the order of the score's images; all must be finite."""
     values = [v.reindex(score.index).to_numpy(float) for v in (*readouts, score)]
-    missing = int((~np.isfinite(values).all(0)).sum())
-    if missing:
+    if missing := int((~np.isfinite(values).all(0)).sum()):
         raise PnlocError(f"{missing} images have a read-out or a score that is not a number")
     return values
 
@@ -151,25 +151,23 @@ def associations(readout: pd.Series, score: pd.Series, patients: Patients) -> pd
     """Table fit, statistic, value, low, high, n of one read-out against one score, by image.
 
     patients: those of the score's images. Intervals of the first two fits: 95%, bootstrapped over
-    patients (the leave-one-out predictions are kept); of 'cohen-50-50': the 2.5 and 97.5
-    percentiles over its splits, whose mean is the value. A read-out that does not vary has no
-    correlation (NaN). Fewer than two patients raise PnlocError.
+    patients, without fitting again; of 'cohen-50-50': the 2.5 and 97.5 percentiles over its splits,
+    whose mean is the value. A read-out that does not vary has no correlation (NaN). Fewer than two
+    patients raise PnlocError.
     """
     x, y = _finite(score, readout)
     if patients.index.max() < 1:
         raise PnlocError("an association needs scored images of at least two patients")
-    rows = [("zero-shot", *row) for row in _correlations(x, y, patients)]
-    rows += _rows(line(x, y), y, patients, STATISTICS, flat=not _spread(x))
-    return _table(rows, "fit", "statistic")
+    alone = zero_shot(readout, score, patients).assign(fit="zero-shot")
+    fits = _fitted(line(x, y), y, patients, STATISTICS, flat=not _spread(x))
+    return pd.concat([alone, fits], ignore_index=True)[[*fits]]
 
 
 def zero_shot(readout: pd.Series, score: pd.Series, patients: Patients) -> pd.DataFrame:
     """Both correlations, nothing fitted: table statistic, value, low, high, n."""
-    return _table(_correlations(*_finite(score, readout), patients), "statistic")
-
-
-def _correlations(x: np.ndarray, y: np.ndarray, patients: Patients) -> list[tuple]:
-    return [(name, *patients.of(partial(f, x, y))) for name, f in CORRELATIONS.items()]
+    both = _finite(score, readout)
+    rows = [(name, *patients.of(partial(f, *both))) for name, f in CORRELATIONS.items()]
+    return _table(rows, "statistic")
 
 
 def ridge(readouts: pd.DataFrame, score: pd.Series, patients: Patients) -> pd.DataFrame:
@@ -183,19 +181,19 @@ def ridge(readouts: pd.DataFrame, score: pd.Series, patients: Patients) -> pd.Da
     from sklearn.preprocessing import StandardScaler
 
     *columns, y = _finite(score, *(readouts[name] for name in readouts))
-    x = np.stack(columns, axis=1)
+    x = np.column_stack(columns)
 
     def fit(test: np.ndarray) -> np.ndarray:
         model = make_pipeline(StandardScaler(), RidgeCV(np.logspace(-1, 4, 11)))
         return model.fit(x[~test], y[~test]).predict(x[test])
 
-    return _table(_rows(fit, y, patients, STATISTICS), "fit", "statistic")
+    return _fitted(fit, y, patients, STATISTICS)
 
 
 def no_data(score: pd.Series, patients: Patients) -> pd.DataFrame:
     """The training mean, without an image: the table of `associations` for r2 and mae alone."""
     (y,) = _finite(score)
-    return _table(_rows(line(y * 0.0, y), y, patients, ERRORS), "fit", "statistic")
+    return _fitted(line(y * 0.0, y), y, patients, ERRORS)
 
 
 def differences(
@@ -206,8 +204,8 @@ def differences(
     Paired: each bootstrap sample of patients measures both. A read-out that does not vary, as
     without an image, counts as a correlation of 0.
     """
-    *both, y = _finite(score, first, second)
-    return _differences(CORRELATIONS, *both, y, patients).drop(columns=["first", "second"])
+    columns = _finite(score, first, second)
+    return _differences(CORRELATIONS, *columns, patients).drop(columns=["first", "second"])
 
 
 def _differences(
@@ -232,17 +230,14 @@ def partials(
 ) -> pd.DataFrame:
     """Partial correlations, given a confounder: table statistic, value, low, high, n.
 
-    A numeric confounder is removed from both by a line, a categorical one by the mean of each
-    level; for Spearman from ranks (of a numeric confounder, too). The regressions are repeated in
-    each sample.
+    A line removes a numeric confounder from both, the mean of each level a categorical one; for
+    Spearman from ranks (of a numeric confounder, too). Each sample has its own regressions.
     """
     x, y = _finite(score, readout)
     values, rows = confounder.reindex(score.index), []
+    numeric = pd.api.types.is_numeric_dtype(values)
     for statistic, order in (("pearson", np.asarray), ("spearman", rankdata)):
-        if pd.api.types.is_numeric_dtype(values):
-            columns = order(values)[:, None]
-        else:
-            columns = pd.get_dummies(values).to_numpy(float)
+        columns = order(values) if numeric else pd.get_dummies(values)
         design = np.column_stack([np.ones(len(y)), columns]).astype(float)
         both = np.column_stack([order(x), order(y)]).astype(float)
         rows.append((statistic, *patients.of(partial(_of_residuals, both, design))))
@@ -313,7 +308,7 @@ def mean_difference(fitted: np.ndarray, score: np.ndarray) -> tuple[float, float
 
 def calibrated(readout: pd.Series, score: pd.Series, patients: pd.Series) -> pd.Series:
     """Each image's score by a line fitted on all other patients; indexed as `score` is."""
-    who = np.unique(patients.reindex(score.index).astype(str), return_inverse=True)[1]
+    who = Patients(patients.reindex(score.index).astype(str)).index
     return pd.Series(leave_one_patient_out(line(*_finite(score, readout)), who), score.index)
 
 

@@ -204,9 +204,9 @@ class Heat(Evidence):
         best, value = HeatChoice(self.layers[0]), float("nan")
         for layer in self.layers if truth else ():
             for choice, boxes in heatmaps.every_choice(self.draw(layer), layer):
-                union = mean_union(self.finish(boxes), truth)
+                union = unions(self.finish(boxes), truth).mean()
                 if not union <= value:
-                    best, value = choice, union
+                    best, value = choice, float(union)
         return best, value
 
     def predictions(self, choice: HeatChoice) -> Boxes:
@@ -218,10 +218,10 @@ class Heat(Evidence):
         return self.draw(choice.layer)[number]
 
 
-def mean_union(predictions: Boxes, truth: list[np.ndarray]) -> float:
-    """Mean over images of the IoU of the unions of predicted and true boxes."""
+def unions(predictions: Boxes, truth: list[np.ndarray]) -> np.ndarray:
+    """IoU [n] of the unions of predicted and true boxes, per image."""
     pairs = zip(predictions, truth, strict=True)
-    return float(np.mean([union_iou(boxes, true) for (boxes, _), true in pairs]))
+    return np.array([union_iou(boxes, true) for (boxes, _), true in pairs])
 
 
 def scaled(predictions: Boxes, probability: np.ndarray) -> Boxes:

@@ -28,8 +28,15 @@ class Labels:
     shared = True  # between processes
 
     def data(self, run: Run, split: str) -> tuple[np.ndarray, np.ndarray]:
-        """Images uint8 [N, S, S] and labels [N] of a split."""
-        return run.sets.labelled(split)
+        """Images uint8 [N, S, S] of a split of the training sets; labels [N], 1 for pneumonia."""
+        images, targets = [], []
+        for name in run.sets.training:
+            _, labels, weights = run.sets.supervision(name)
+            rows = run.sets.rows(name, split)
+            rows = rows[weights[rows, 0] > 0]
+            images.append(run.sets.pixels(name)[rows])
+            targets.append(labels[rows, 0])
+        return np.concatenate(images), np.concatenate(targets)
 
     def upstream(self, run: Run) -> list:
         """Fingerprints of the stages behind the data."""

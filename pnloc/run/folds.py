@@ -113,10 +113,8 @@ def best_elsewhere(
     best has the greatest mean union IoU over images with a box; the first of equals, also where the
     other folds have no such image.
     """
-    boxed = np.array([len(true) > 0 for true in truth])
-    pairs = [zip(boxes, truth, strict=True) for boxes in candidates]
-    values = np.array([[union_iou(b, t) if len(t) else 0.0 for b, t in pair] for pair in pairs])
-    best = {k: int(np.argmax(values[:, boxed & (fold != k)].sum(1))) for k in np.unique(fold)}
+    values = np.array([list(map(union_iou, boxes, truth)) for boxes in candidates])
+    best = {k: values[:, fold != k].sum(1).argmax() for k in np.unique(fold)}
     return np.array([best[k] for k in fold], dtype=int)
 
 
@@ -149,8 +147,7 @@ def _blind(run: Run, truth: list[np.ndarray], fold: np.ndarray) -> dict[str, Box
         boxes = np.concatenate([relative[i] for i in others])
         heat = priors.heat_map(boxes)
         ways = [corners / len(heat) for _, [(corners, _)] in heatmaps.every_choice([heat], "")]
-        boxed = [i for i in others if len(truth[i])]
-        unions = [np.mean([union_iou(way, relative[i]) for i in boxed]) for way in ways]
+        unions = [sum(union_iou(way, relative[i]) for i in others) for way in ways]
         guesses = (priors.fixed_pair(boxes), ways[int(np.argmax(unions))])
         for method, guess in zip(BLIND, guesses, strict=True):
             for row, own in zip(rows, Images(run, home(run), rows).place(guess), strict=True):
@@ -191,8 +188,8 @@ def _tables(run: Run) -> dict[str, pd.DataFrame]:
     saved = {m: boxes_table(run, name, rows, boxes) for m, boxes in predictions(run).items()}
     for method, table in saved.items():
         counts = table["image"].value_counts().reindex(patients.index[boxed], fill_value=0)
-        count = [("boxes", NAN, *of_boxed.mean(counts.to_numpy()))]
-        count = pd.DataFrame(count, columns=COLUMNS[2:])
+        row = ("boxes", NAN, *of_boxed.mean(counts.to_numpy()))
+        count = pd.DataFrame([row], columns=COLUMNS[2:])
         measured = metrics.localization(table, truth, **options)
         parts.append(pd.concat([measured, count]).assign(method=method))
     gaps = [

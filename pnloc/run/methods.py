@@ -196,10 +196,8 @@ class Method:
 
 def _ungrouped(method: Method) -> Method:
     """The same method without the grouping step."""
-    name, title = f"{method.name}-raw", f"{method.title}, ungrouped"
-    return Method(
-        "ungrouped", name, title, partial(method.look, grouped=False), None, method.reports
-    )
+    names = {"name": f"{method.name}-raw", "title": f"{method.title}, ungrouped"}
+    return replace(method, group="ungrouped", look=partial(method.look, grouped=False), **names)
 
 
 TRAINING = {"labels": Labels(), "pairs": Pairs(), "boxes": TargetBoxes()}

@@ -6,11 +6,10 @@ Between two seeds the results differ by as much as text adds.
 import numpy as np
 import pandas as pd
 
-from pnloc.boxes import union_iou
 from pnloc.evaluation.bootstrap import Estimate, Patients
 from pnloc.files import read_csv, write_table
 from pnloc.run import localization
-from pnloc.run.evidence import Images, boxed_rows
+from pnloc.run.evidence import Images, boxed_rows, unions
 from pnloc.run.methods import METHODS
 from pnloc.run.predictions import choose
 from pnloc.run.run import Run
@@ -49,14 +48,13 @@ def seeds(run: Run) -> list[int]:
     return [run.seed + 1000 * k for k in range(run.preset.seeds)]
 
 
-def _values(run: Run, name: str, method: str) -> list[list[float]]:
+def _values(run: Run, name: str, method: str) -> list[np.ndarray]:
     """Union IoU [seeds, n] of a method on the test images of a set that have a box."""
     images, values = Images(run, name, boxed_rows(run, name, "test")), []
     for seed in seeds(run):
         choice, _ = choose(run, method, seed=seed)
         boxes = METHODS[method].evidence(images, seed=seed).predictions(choice)
-        pairs = zip(boxes, images.truth, strict=True)
-        values.append([union_iou(own, true) for (own, _), true in pairs])
+        values.append(unions(boxes, images.truth))
     return values
 
 
@@ -66,12 +64,12 @@ def _rows(run: Run, name: str, text: np.ndarray, labels: np.ndarray) -> list[tup
     if not len(patients):
         return []
     draws = Patients(patients, **localization.draws(run))
-    counts = draws.drawn[:, draws.index]
     arms = {MEAN: (text.mean(0), labels.mean(0))}
     arms |= {str(seed): (text[k], labels[k]) for k, seed in enumerate(seeds(run))}
     rows = []
     for seed, (a, b) in arms.items():
-        gap = Estimate.of((a - b).mean(), counts @ (a - b) / counts.sum(1), len(patients))
+        samples = draws.weights @ (a - b) / draws.weights.sum(1)
+        gap = Estimate.of((a - b).mean(), samples, len(patients))
         rows.append((name, seed, a.mean(), b.mean(), *gap))
     return rows
 

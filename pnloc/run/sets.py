@@ -286,14 +286,3 @@ class Sets:
         """Places [N, P, 6] of the opacities that each report of a set asserts."""
         places = [phrases.asserted_places(text, self.splitter) for text in self.texts(name)]
         return phrases.padded(places)
-
-    def labelled(self, split: str) -> tuple[np.ndarray, np.ndarray]:
-        """Images uint8 [N, S, S] of a split of the training sets; labels [N], 1 for pneumonia."""
-        images, targets = [], []
-        for name in self.training:
-            _, labels, weights = self.supervision(name)
-            rows = self.rows(name, split)
-            rows = rows[weights[rows, 0] > 0]
-            images.append(self.pixels(name)[rows])
-            targets.append(labels[rows, 0])
-        return np.concatenate(images), np.concatenate(targets)

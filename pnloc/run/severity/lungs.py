@@ -18,6 +18,7 @@ from scipy import ndimage
 from torch import Tensor, nn
 from torchvision.ops import Conv2dNormActivation
 
+from pnloc.baselines.classifier import in_batches
 from pnloc.boxes import as_boxes
 from pnloc.detector import coordinates, normalize
 from pnloc.parallel import autocast, bar, device
@@ -165,19 +166,17 @@ def train_lungs(
 
 
 @torch.no_grad()
-def masks(net: LungNet, images: np.ndarray, batch: int = 64) -> np.ndarray:
+def masks(net: LungNet, images: np.ndarray) -> np.ndarray:
     """Probability [N, 2, 48, 48] that a cell is lung, right and left, of uint8 images [N, S, S].
 
     It is the mean over the image and its mirror image.
     """
-    where = next(net.parameters()).device
-    chances = [np.zeros((0, 2, INPUT // 2, INPUT // 2), dtype=np.float32)]
     net.eval()
-    for start in range(0, len(images), batch):
-        pictures = torch.from_numpy(np.asarray(images[start : start + batch]))[:, None].to(where)
+    chances = [torch.zeros(0, 2, INPUT // 2, INPUT // 2)]
+    for pictures in in_batches(net, images, 64):
         mirrored = torch.sigmoid(net(pictures.flip(-1))).flip(-1).flip(1)
-        chances.append(((torch.sigmoid(net(pictures)) + mirrored) / 2).cpu().numpy())
-    return np.concatenate(chances)
+        chances.append(((torch.sigmoid(net(pictures)) + mirrored) / 2).cpu())
+    return torch.cat(chances).numpy()
 
 
 def boxes(chances: np.ndarray, usual: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

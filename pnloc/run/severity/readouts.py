@@ -5,6 +5,7 @@ score. One read-out is chosen on validation patients of the detector's set, whos
 boxed: the truth there is the share of the lungs that the boxes cover.
 """
 
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from pnloc.localizer import Choice, image_attention, pick
 from pnloc.run import folds
 from pnloc.run.evidence import Images
 from pnloc.run.methods import CLASSIFIER, trained
+from pnloc.run.predictions import choose
 from pnloc.run.run import Run
 from pnloc.run.sets import NAMES
 from pnloc.run.severity import ensemble, lungs
@@ -39,13 +41,20 @@ ONE = "detector: image, one"  # of the ensemble
 ZONED = ("zone brightness", "zone fixed boxes")
 # Methods whose choice on validation images is needed.
 CHOICES = ("text-attention", "image-label-attention", "detector")
+BOXED = "boxed share of the lungs"
 PADDED, CROPPED = "padded", "centre crop"  # an image as a square: ours, and as Cohen et al. 2020
+
+
+@lru_cache(None)
+def choices(run: Run) -> dict[str, Choice]:
+    """The choice of each method of CHOICES."""
+    return {method: choose(run, method)[0] for method in CHOICES}
 
 
 # Values -------------------------------------------------------------------------------------------
 
 
-def values(run: Run, name: str, rows: np.ndarray, choices: dict[str, Choice]) -> pd.DataFrame:
+def values(run: Run, name: str, rows: np.ndarray) -> pd.DataFrame:
     """Every read-out but the combined ones, for rows of a set; probabilities as log-odds.
 
     For each zone A to F also 'zone A' (mean of the mask), the trivial ones (ZONED), and
@@ -55,8 +64,8 @@ def values(run: Run, name: str, rows: np.ndarray, choices: dict[str, Choice]) ->
     boxes, side = run.sets.letterboxes(images), pixels.shape[-1]
     picture = np.array([ensemble.share(b) for b in boxes])
     here = ensemble.find_lungs(run, pixels)
-    view = ensemble.unseen_view(run, name, rows, choices["detector"])
-    columns = of_view(view, here, picture) | attention_readouts(run, name, rows, choices, here)
+    view = ensemble.unseen_view(run, name, rows, choices(run)["detector"])
+    columns = of_view(view, here, picture) | attention_readouts(run, name, rows, here)
     columns[ONE] = log_odds(view.image[0])
     shown = Images(run, name, rows)
     pairs = [pair / side for pair in shown.place(priors.fixed_pair(shown.training_boxes))]
@@ -80,7 +89,7 @@ def values(run: Run, name: str, rows: np.ndarray, choices: dict[str, Choice]) ->
 
 
 def attention_readouts(
-    run: Run, name: str, rows: np.ndarray, choices: dict[str, Choice], here: lungs.Lungs
+    run: Run, name: str, rows: np.ndarray, here: lungs.Lungs
 ) -> dict[str, np.ndarray]:
     """The localizer's read-outs [N] of rows of a set, trained with text and with labels only.
 
@@ -90,7 +99,7 @@ def attention_readouts(
     regions, side, columns = run.regions(name).rows(rows), run.preset.detector.side, {}
     for arm, method in (("text", "text-attention"), ("labels only", "image-label-attention")):
         attention, chances = image_attention(run.localizer(arm == "text")[0], regions)
-        boxes = [b / side for b, _ in pick(regions, attention, choices[method])]
+        boxes = [b / side for b, _ in pick(regions, attention, choices(run)[method])]
         suffix = "" if arm == "text" else f" ({arm})"
         columns[f"attended area{suffix}"] = here.covered(boxes) * chances[:, 0]
         columns[f"pneumonia ({arm})"] = log_odds(chances[:, 0])
@@ -111,12 +120,12 @@ def of_view(view: ensemble.View, here: lungs.Lungs, picture: np.ndarray) -> dict
     return dict(zip(DETECTED, readouts, strict=True))
 
 
-def by_input(run: Run, name: str, rows: np.ndarray, choice: Choice) -> dict[str, pd.DataFrame]:
+def by_input(run: Run, name: str, rows: np.ndarray) -> dict[str, pd.DataFrame]:
     """The read-outs `of_view` of rows of a set, by the run's own detector, padded and cropped."""
     images, pixels = run.sets.records(name).images.iloc[rows], run.sets.pixels(name)[rows]
     shares = np.array([ensemble.share(box) for box in run.sets.letterboxes(images)])
     crops = ensemble.centre_crops(images["path"], pixels.shape[-1])
-    tables = {}
+    choice, tables = choices(run)["detector"], {}
     for way, shown, picture in ((PADDED, pixels, shares), (CROPPED, crops, np.ones(len(rows)))):
         view = ensemble.view(run, [run.detector], shown, choice, mirrored=False)
         columns = of_view(view, ensemble.find_lungs(run, shown), picture)
@@ -139,17 +148,18 @@ def combine(table: pd.DataFrame, scale: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**{name: alike[[*parts]].mean(axis=1) for name, parts in COMBINED.items()})
 
 
-def validation(run: Run, choices: dict[str, Choice]) -> tuple[pd.DataFrame, np.ndarray]:
-    """Read-outs of the validation images, and the boxed share [N] of their lungs.
+def validation(run: Run) -> pd.DataFrame:
+    """Read-outs of the validation images, their patient and the boxed share of their lungs.
 
     They are images of the detector's set that are in no training and in no severity set.
     """
     name = folds.home(run)
     rows = run.sets.rows(name, *run.preset.severity.chosen_on)
-    table = saved_values(run, name, rows, choices)
+    table = saved_values(run, name, rows)
     boxed = [run.sets.true_boxes(name)[i] / run.preset.detector.side for i in rows]
     here = ensemble.find_lungs(run, run.sets.pixels(name)[rows])
-    return combine(table, table), here.covered(boxed)
+    patients = run.sets.records(name).images["patient"].to_numpy()[rows]
+    return combine(table, table).assign(**{BOXED: here.covered(boxed)}, patient=patients)
 
 
 def models(run: Run, name: str) -> list[str]:
@@ -159,25 +169,25 @@ def models(run: Run, name: str) -> list[str]:
     return [stage[1] for stage in (*stages, CLASSIFIER.stage(run), ensemble.lungs_stage(run))]
 
 
-def saved_values(run: Run, name: str, rows: np.ndarray, choices: dict[str, Choice]) -> pd.DataFrame:
+def saved_values(run: Run, name: str, rows: np.ndarray) -> pd.DataFrame:
     """`values`, as a stage on disk."""
 
     def make(folder: Path, _: str) -> None:
-        values(run, name, rows, choices).reset_index().to_parquet(folder / "values.parquet")
+        values(run, name, rows).reset_index().to_parquet(folder / "values.parquet")
 
-    inputs = (models(run, name), repr([choices[c] for c in CHOICES]), rows.tolist())
+    inputs = (models(run, name), repr([*choices(run).values()]), rows.tolist())
     folder, _ = run.cache.stage(f"readouts-{name}", *inputs, make=make)
     return pd.read_parquet(folder / "values.parquet").set_index("image")
 
 
-def comparison(table: pd.DataFrame, truth: np.ndarray) -> pd.DataFrame:
-    """The association of read-outs with the truth on validation images, both from `validation`.
+def comparison(table: pd.DataFrame) -> pd.DataFrame:
+    """The association of the read-outs of `validation` with the boxed share of the lungs.
 
-    Table readout, pearson, spearman (with the boxed share of the lungs), auc (of a box's
+    Table readout, pearson, spearman, auc (of a box's
     presence), n, positives, chosen: that of OURS with the highest sum of both correlations.
     """
-    one, rows = np.ones((1, len(truth))), []
-    positives = int((truth > 0).sum())
+    truth, rows = table[BOXED].to_numpy(), []
+    one, positives = np.ones((1, len(truth))), int((truth > 0).sum())
     for readout in (*READOUTS, *TRIVIAL, ONE):
         x = table[readout].to_numpy(float)
         both = [float(f(x, truth, one)[0]) for f in severity.CORRELATIONS.values()]
@@ -189,7 +199,7 @@ def comparison(table: pd.DataFrame, truth: np.ndarray) -> pd.DataFrame:
     return compared.assign(chosen=compared.index == sums.fillna(-np.inf).idxmax())
 
 
-def cases(run: Run, name: str, choices: dict[str, Choice], scale: pd.DataFrame) -> pd.DataFrame:
+def cases(run: Run, name: str, scale: pd.DataFrame) -> pd.DataFrame:
     """Read-outs of the scored images of a set, combined on the scale of those of `validation`.
 
     Each row has image, patient, view, width, height, the scores, and every read-out.
@@ -198,7 +208,7 @@ def cases(run: Run, name: str, choices: dict[str, Choice], scale: pd.DataFrame) 
     facts = records.images[["image", "patient", "view", "width", "height"]]
     table = records.scores.merge(facts.assign(patient=persons(run, name)), on="image")
     rows = pd.Index(records.images["image"]).get_indexer(table["image"])
-    return table.join(combine(saved_values(run, name, rows, choices), scale), on="image")
+    return table.join(combine(saved_values(run, name, rows), scale), on="image")
 
 
 def persons(run: Run, name: str) -> pd.Series:

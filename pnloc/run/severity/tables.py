@@ -10,12 +10,10 @@ from pnloc.boxes import iou
 from pnloc.data import covid19
 from pnloc.evaluation import severity
 from pnloc.evaluation.bootstrap import Patients
-from pnloc.localizer import Choice
 from pnloc.run import folds
-from pnloc.run.predictions import choose
 from pnloc.run.run import Run
 from pnloc.run.severity import ensemble, lungs, readouts
-from pnloc.run.severity.readouts import CONTROLS, ONE, READOUTS, SINGLE, TRIVIAL, ZONED
+from pnloc.run.severity.readouts import BOXED, CONTROLS, ONE, READOUTS, SINGLE, TRIVIAL, ZONED
 
 SCORES = ("geographic_extent", "opacity", "brixia")
 LEAST, FEWER = 10, 300  # least images of an association; samples where there are many tables
@@ -26,7 +24,6 @@ TEXT = (("pneumonia (text)", CONTROLS[1]), ("attended area", CONTROLS[0]))
 LOST = (("detector: image", ONE), ("attended area", "detector: area"))
 # The other tables, severity_*.csv.
 BESIDE = ("choice", "differences", "zones", "confounders", "inputs", "lungs", "text")
-BOXED = "boxed share of the lungs"
 IMAGE_READOUTS = ("detector: image", "detector: mask in the lungs")
 READERS = {"senior": "brixia", "junior": "brixia_junior"}
 PREFIXES = {"ours": "zone ", **{reader: f"{column}_" for reader, column in READERS.items()}}
@@ -41,9 +38,7 @@ def known(table: pd.DataFrame) -> list[str]:
 
 def at(table: pd.DataFrame, **wanted: str) -> pd.DataFrame:
     """The rows of a table whose columns have the wanted values."""
-    for column, value in wanted.items():
-        table = table[table[column] == value]
-    return table
+    return table[(table[[*wanted]] == pd.Series(wanted)).all(axis=1)]
 
 
 def of_score(table: pd.DataFrame, score: str) -> pd.DataFrame:
@@ -57,10 +52,9 @@ def _scored(tables: Tables) -> Iterator[tuple[str, str, pd.DataFrame]]:
         yield from ((name, score, of_score(table, score)) for score in known(table))
 
 
-def _patients(run: Run, rows: pd.DataFrame, most: int | None = None) -> Patients:
+def _patients(run: Run, rows: pd.DataFrame, most: float = np.inf) -> Patients:
     """Bootstrap samples of images by patient, no more than `most`."""
-    resamples = min(run.preset.resamples, most or run.preset.resamples)
-    return Patients(rows["patient"].astype(str), resamples, run.seed)
+    return Patients(rows["patient"].astype(str), min(run.preset.resamples, most), run.seed)
 
 
 def _table(parts: list[pd.DataFrame], columns: str) -> pd.DataFrame:
@@ -148,25 +142,20 @@ def confounders(run: Run, tables: Tables, chosen: str) -> pd.DataFrame:
     return _table(parts, "dataset readout score confounder level statistic value low high n")
 
 
-def by_input(
-    run: Run, tables: Tables, choice: Choice, validation: tuple[pd.DataFrame, np.ndarray]
-) -> pd.DataFrame:
+def by_input(run: Run, tables: Tables, validation: pd.DataFrame) -> pd.DataFrame:
     """`severity_inputs.csv`: dataset, input, readout, score, statistic, value, low, high, n.
 
     Zero-shot, one detector; 'same' is the rank correlation with the read-out of the padded square.
     The validation images of the detector's set have the boxed share of their lungs as a score.
     """
-    home = folds.home(run)
-    table, truth = validation
-    patients = run.sets.records(home).images.set_index("image")["patient"]
-    rows = table.assign(**{BOXED: truth}, patient=patients.reindex(table.index))
-    measured = [(home, BOXED, rows)] if rows["patient"].nunique() > 1 else []
-    measured += [(n, s, of_score(t, s)) for n, t in tables.items() for s in known(t)[:1]]
+    measured = [(n, s, of_score(t, s)) for n, t in tables.items() for s in known(t)[:1]]
+    if validation["patient"].nunique() > 1:
+        measured.insert(0, (folds.home(run), BOXED, validation))
     parts = []
     for name, score, rows in measured:
         patients = _patients(run, rows, FEWER)
         places = pd.Index(run.sets.records(name).images["image"]).get_indexer(rows.index)
-        ways = readouts.by_input(run, name, places, choice)
+        ways = readouts.by_input(run, name, places)
         for (way, values), readout in product(ways.items(), IMAGE_READOUTS):
             same = severity.zero_shot(values[readout], ways[readouts.PADDED][readout], patients)
             same = at(same, statistic="spearman").assign(statistic="same")
@@ -256,8 +245,8 @@ def lung_finder(run: Run, tables: Tables) -> pd.DataFrame:
             usual = np.tile(np.median(ours, axis=0), (len(true), 1))
             for finder, corners in (("network", ours), ("usual place", usual)):
                 overlaps = np.diag(iou(corners, true))
-                low, middle, high = np.quantile(overlaps, [0.25, 0.5, 0.75])
-                rows.append((name, finder, side, middle, low, high, len(overlaps)))
+                quartiles = np.quantile(overlaps, [0.5, 0.25, 0.75])
+                rows.append((name, finder, side, *quartiles, len(overlaps)))
     return pd.DataFrame(rows, columns=["dataset", "finder", "side", "iou", "low", "high", "n"])
 
 
@@ -276,10 +265,9 @@ def severity_table(run: Run) -> pd.DataFrame:
     """
 
     def make() -> Tables:
-        choices = {method: choose(run, method)[0] for method in readouts.CHOICES}
-        validation = readouts.validation(run, choices)
-        tables = {n: readouts.cases(run, n, choices, validation[0]) for n in severity_sets(run)}
-        choice = readouts.comparison(*validation)
+        validation = readouts.validation(run)
+        tables = {name: readouts.cases(run, name, validation) for name in severity_sets(run)}
+        choice = readouts.comparison(validation)
         chosen = choice.loc[choice["chosen"], "readout"].item()
         return {
             **{f"{name}--severity": table for name, table in tables.items()},
@@ -288,7 +276,7 @@ def severity_table(run: Run) -> pd.DataFrame:
             "severity_zones": zones(run, tables),
             "severity_text": text_on_zones(run, tables),
             "severity_confounders": confounders(run, tables, chosen),
-            "severity_inputs": by_input(run, tables, choices["detector"], validation),
+            "severity_inputs": by_input(run, tables, validation),
             "severity_lungs": lung_finder(run, tables),
             "severity": associations(run, tables),
         }
