@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from test_project import PARAMETERS_CELL
 
 from pnloc.cli import main
 from pnloc.config import preset
-from pnloc.view.notebook import PARAMETERS_CELL
 
 ROOT = Path(__file__).parents[1]
 RUN = {"--preset", "--data", "--seed", "--artifacts"}

@@ -47,9 +47,9 @@ def test_the_curve_and_its_error_by_hand(monkeypatch):
 
 def test_calibration_error_is_0_for_true_probabilities_and_1_for_certain_errors():
     honest = scored(*[("a", 0.25, i == 0) for i in range(4)])
-    assert calibration.calibration(honest, PATIENTS, 10)[1].value == pytest.approx(0)
+    assert calibration.calibration(honest, PATIENTS, resamples=10)[1].value == pytest.approx(0)
     wrong = scored(*[("a", 1.0, 0) for _ in range(4)])
-    curve, error = calibration.calibration(wrong, PATIENTS, 10)
+    curve, error = calibration.calibration(wrong, PATIENTS, resamples=10)
     assert [*error] == pytest.approx([1, 1, 1, 4]) and len(curve) == 1, "equal scores are one bin"
     curve, error = calibration.calibration(scored(), PATIENTS)
     assert curve.empty and np.isnan(error.value)
