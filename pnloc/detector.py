@@ -18,7 +18,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.retinanet import RetinaNet, RetinaNetHead
 from torchvision.models.resnet import BasicBlock, ResNet
-from torchvision.ops import FeaturePyramidNetwork
+from torchvision.ops import Conv2dNormActivation, FeaturePyramidNetwork
 
 from pnloc.config import DetectorConfig
 from pnloc.errors import PnlocError
@@ -97,10 +97,8 @@ class Detector(RetinaNet):
         self.transform = nn.Identity()  # images come square, of one size, and are normalized here
         self.config = config
         self.fpn = FeaturePyramidNetwork([config.width * 2**i for i in (1, 2, 3)], channels)
-        layers = []
-        for width in (channels + 2, channels):
-            convolution = nn.Conv2d(width, channels, 3, padding=1)
-            layers += [convolution, nn.GroupNorm(8, channels), nn.ReLU()]
+        layer = partial(Conv2dNormActivation, norm_layer=partial(nn.GroupNorm, 8), bias=True)
+        layers = (*layer(channels + 2, channels), *layer(channels, channels))
         self.mask_head = nn.Sequential(*layers, nn.Conv2d(channels, 1, 1))
         pooled = 2 * config.width * 8
         self.image_head = nn.Linear(pooled, 1)
@@ -244,9 +242,8 @@ def start(body: NarrowResNet, name: str) -> None:
     """
     if name not in ("random", "imagenet"):
         raise PnlocError(f"a detector starts from 'random' or 'imagenet' weights, not {name!r}")
-    width = body.stem[0].out_channels
-    if name == "imagenet" and width != WIDTH:
-        advice = f"set start='random' or width={WIDTH}"
-        raise PnlocError(f"ImageNet weights fit a detector of width {WIDTH}, not {width}; {advice}")
     if name == "imagenet":
+        width, advice = body.stem[0].out_channels, f"set start='random' or width={WIDTH}"
+        if width != WIDTH:
+            raise PnlocError(f"ImageNet weights fit only a width of {WIDTH}, not {width}; {advice}")
         body.load_state_dict(imagenet())

@@ -109,12 +109,8 @@ class Checkpoint:
 
     def __init__(self, folder: Path, key: str, module: nn.Module, optimizer: Optimizer):
         self.path, self.key, self.module, self.optimizer = folder / STATE, key, module, optimizer
-        self.best: dict[str, Tensor] = {}
+        self.best: dict[str, Tensor] = {}  # weights at the lowest validation loss so far
         self.saved = time.monotonic()
-
-    def keep_best(self) -> None:
-        """Remember the module's weights as the best so far."""
-        self.best = {name: v.detach().clone() for name, v in self.module.state_dict().items()}
 
     def write(self, progress: Progress) -> None:
         """Write the file, in the main process."""
@@ -237,7 +233,8 @@ def fit(
                 entry["validation"] = _measure(module, validation, title, epoch)
             done = Progress([*done.history, entry])
             if validation is not None and done.waited() == 0:
-                checkpoint.keep_best()
+                state = module.state_dict()
+                checkpoint.best = {name: value.detach().clone() for name, value in state.items()}
             checkpoint.write(done)
             for watcher in _watchers:
                 watcher(title, pd.DataFrame(done.history))

@@ -103,8 +103,7 @@ def train_supervised(
         total, size, (images, boxes) = 0.0, config.batch, held_out
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            batches = zip(in_batches(model, images, size), parts(boxes, size), strict=True)
-            for batch, own in batches:
+            for batch, own in zip(in_batches(model, images, size), parts(boxes, size), strict=True):
                 terms = losses((batch, own, None))
                 total += sum(value.item() for value in terms.values()) * len(batch)
         return total / len(images)

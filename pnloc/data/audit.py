@@ -63,22 +63,16 @@ class Audit:
     def remarks(self) -> list[str]:
         """What a user should know, a sentence each."""
         remarks = [f"{name}: {note}" for name, r in self.records.items() for note in r.notes]
-        remarks += [
-            f"{name}: {count} training or validation images are of test patients of a set and are "
-            "left out of training"
-            for name, count in self.dropped.items()
-            if count
-        ]
+        fate = "training or validation images of a set's test patients are left out of training"
+        remarks += [f"{name}: {count} {fate}" for name, count in self.dropped.items() if count]
+        if not self.decoded:
+            return [*remarks, "no image was decoded: broken images and copies were not looked for"]
         apart = int((self.pairs["patient_a"] != self.pairs["patient_b"]).sum())
         content = (
             f"{len(self.pairs)} pairs of images have the same content, {apart} of them under two "
             f"patients' names, {len(self.leaks())} of which leak from test into training"
         )
-        unread = (
-            "no image was decoded: images cut short, and the same image under two names, were not "
-            "looked for"
-        )
-        return [*remarks, content if self.decoded else unread]
+        return [*remarks, content]
 
     def as_dict(self) -> dict:
         """All of it as plain values, for JSON."""
@@ -120,10 +114,8 @@ def audit(
             thumbnails[name] = small[~images["image"].isin(reasons)]
     test = [r.split("test")["patient"] for name, r in records.items() if name in tested]
     patients = set().union(*test)
-    dropped = {
-        name: len(r.images) - len(drop_patients(r, patients, keep_split="test").images)
-        for name, r in records.items()
-    }
+    left = {name: drop_patients(r, patients, keep_split="test") for name, r in records.items()}
+    dropped = {name: len(r.images) - len(left[name].images) for name, r in records.items()}
     return Audit(records, unusable, _pairs(records, thumbnails, tested, patients), dropped, decode)
 
 

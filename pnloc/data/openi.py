@@ -30,7 +30,7 @@ def read(folder: Path | None = None) -> Records:
     a third column, `mesh`, with the major codings joined by ';', and a fourth, `images`, the
     number of images that belong to the report (104 reports have none).
     """
-    source, reports, fates = Source("openi", folder or ".", WHERE), {}, []
+    source, reports = Source("openi", folder or ".", WHERE), {}
     for name, content in _documents(folder).items():
         study = Path(name).stem
         try:
@@ -38,10 +38,9 @@ def read(folder: Path | None = None) -> Records:
             if study in reports:
                 raise ValueError(f"report '{study}' stands twice")
             reports[study] = report
-            fates.append("used")
         except ValueError as error:
             source.quarantine.append((name, 0, error))
-            fates.append("quarantined")
+    fates = ["used"] * len(reports) + ["quarantined"] * len(source.quarantine)
     rows = [(study, *report) for study, report in sorted(reports.items())]
     return source.records(
         pd.DataFrame(columns=IMAGE_COLUMNS),

@@ -8,12 +8,8 @@ from pnloc.data import chestxray8, covid19, mimic_cxr, rsna
 from pnloc.data.records import Records
 from pnloc.errors import PnlocError
 
-READERS = {
-    "rsna": rsna.read,
-    "mimic": mimic_cxr.read,
-    "chestxray8": chestxray8.read,
-    "covid19": covid19.read,
-}
+MODULES = {"rsna": rsna, "mimic": mimic_cxr, "chestxray8": chestxray8, "covid19": covid19}
+READERS = {name: module.read for name, module in MODULES.items()}
 SETS = pd.read_csv(Path(__file__).with_suffix(".csv"), index_col="set", keep_default_na=False)
 FOLDERS = SETS.loc[list(READERS), "folder"].to_dict()
 CARDS = SETS.drop(columns=["folder", "beside"])

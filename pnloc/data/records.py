@@ -131,9 +131,8 @@ def split_digest(records: Records) -> str:
 def ledger(records: Records) -> pd.DataFrame:
     """Where the rows of each kind went: set, kind, rows, used, missing, excluded, quarantined."""
     kinds = {"images": records.counts, **records.tally}
-    table = pd.DataFrame([{"kind": kind, **counts} for kind, counts in kinds.items()])
-    table = table.reindex(columns=["kind", *COUNTED]).fillna(0)
-    table.insert(0, "set", records.name)
+    rows = [{"set": records.name, "kind": kind, **counts} for kind, counts in kinds.items()]
+    table = pd.DataFrame(rows).reindex(columns=["set", "kind", *COUNTED]).fillna(0)
     return table.astype(dict.fromkeys(COUNTED, int))
 
 

@@ -39,11 +39,10 @@ def walk(folder: Path, suffixes: tuple[str, ...]) -> list[str]:
     """
     paths, visited = [], set()
     for root, folders, names in os.walk(folder, followlinks=True):
-        status = os.stat(root)
-        if (status.st_dev, status.st_ino) in visited:
+        if os.path.realpath(root) in visited:
             folders.clear()
             continue
-        visited.add((status.st_dev, status.st_ino))
+        visited.add(os.path.realpath(root))
         place = Path(root).relative_to(folder).as_posix() + "/"
         matches = (name for name in names if name.lower().endswith(suffixes))
         paths += [f"{place}{name}".removeprefix("./") for name in matches]

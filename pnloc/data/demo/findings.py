@@ -12,22 +12,10 @@ from scipy import ndimage
 
 from pnloc.data.demo.anatomy import LEFT, LUNG, Variant, picture
 from pnloc.data.demo.case import SEEN, Added, Finding
-from pnloc.data.demo.rates import RATES
+from pnloc.data.demo.rates import RATES, table
 
 THINNEST = 0.05  # least width and height of an opacity, as a share of the picture
-# Kind: range of its radii in millimetres, and how rough its border is.
-SHAPES = {
-    "focal": ((13, 26), 0.25),
-    "patchy": ((22, 42), 0.7),
-    "consolidation": ((30, 55), 0.25),
-    "ground glass": ((28, 52), 0.5),
-    "interstitial": ((35, 60), 0.5),
-}
-# Band: mean and deviation of its angle; ranges of length and width (mm) and of the water it adds.
-BANDS = {
-    "atelectasis": ((0, 0.3), (18, 40), (2, 4.5), (7, 15)),
-    "scar": ((0.6, 0.5), (8, 18), (1.5, 3), (6, 12)),
-}
+SHAPES, BANDS = table("findings").values()
 
 
 @lru_cache(1)
@@ -72,7 +60,7 @@ def add_opacity(variant: Variant, rng: Generator, name: str, lobe: int, kind: st
     centre = _centre(variant, lobe, rng)
     if centre is None:
         return None
-    size, rough = SHAPES[kind]
+    size, rough = SHAPES[kind].values()
     enlarge = 1.8 if name == "covid" else 1.55
     radii = enlarge * rng.uniform(*size) * np.exp(rng.normal(0, 0.18, 3))
     density = rng.uniform(*RATES[name]["density"])
@@ -155,7 +143,7 @@ def _nodule(rng: Generator, lung: np.ndarray, pitch: float) -> np.ndarray:
 
 def _band(rng: Generator, lung: np.ndarray, pitch: float, name: str) -> np.ndarray:
     """A soft straight band: an atelectasis in the lower lung or a scar at the apex."""
-    angles, lengths, widths, amounts = BANDS[name]
+    angles, lengths, widths, amounts = BANDS[name].values()
     rows, columns = np.nonzero(lung)
     low, high = rows > np.quantile(rows, 0.72), rows < np.quantile(rows, 0.25)
     where = np.flatnonzero(low if name == "atelectasis" else high)

@@ -5,7 +5,6 @@ its set, whose paths and first lines are in layouts.toml.
 """
 
 import gzip
-import tomllib
 import uuid
 from collections import defaultdict
 from collections.abc import Iterator
@@ -20,11 +19,12 @@ from pydicom.dataset import Dataset
 from pydicom.uid import SecondaryCaptureImageStorage
 
 from pnloc.data.demo.case import Case
+from pnloc.data.demo.rates import table
 from pnloc.files import write_text
 
 RSNA, COVID = "rsna-pneumonia-detection-challenge", "covid-chestxray-dataset"
 NIH_LABELS = {"effusion": "Effusion", "atelectasis": "Atelectasis", "nodule": "Nodule"}
-HEADERS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+HEADERS = table("layouts")
 
 Box = tuple[float, float, float, float]
 Rows = Iterator[tuple[str, tuple]]  # file name of a table, row
@@ -78,22 +78,18 @@ def save_image(folder: Path, shot: Shot, picture: np.ndarray) -> None:
     path = folder / image_path(shot)
     path.parent.mkdir(parents=True, exist_ok=True)
     if shot.set == "rsna":
-        _dicom(path.stem, shot, picture).save_as(path, enforce_file_format=True)
+        data = Dataset()
+        data.SOPClassUID = SecondaryCaptureImageStorage
+        data.SOPInstanceUID = f"2.25.{uuid.UUID(path.stem).int}"
+        data.PatientID, data.PatientSex, data.PatientAge = path.stem, shot.sex, f"{shot.age:03d}Y"
+        data.Modality, data.BodyPartExamined, data.ViewPosition = "CR", "CHEST", shot.view
+        data.set_pixel_data(picture, "MONOCHROME2", 8, generate_instance_uid=False)
+        data.save_as(path, enforce_file_format=True)
     else:
         options = {"quality": 92} if shot.set == "mimic" else {}
         Image.fromarray(picture).save(path, **options)
     if shot.set == "mimic":
         write_text(folder / "mimic-cxr" / f"{_study(shot)}.txt", shot.text)
-
-
-def _dicom(name: str, shot: Shot, picture: np.ndarray) -> Dataset:
-    data = Dataset()
-    data.SOPClassUID = SecondaryCaptureImageStorage
-    data.SOPInstanceUID = f"2.25.{uuid.UUID(name).int}"
-    data.PatientID, data.PatientSex, data.PatientAge = name, shot.sex, f"{shot.age:03d}Y"
-    data.Modality, data.BodyPartExamined, data.ViewPosition = "CR", "CHEST", shot.view
-    data.set_pixel_data(picture, "MONOCHROME2", 8, generate_instance_uid=False)
-    return data
 
 
 def _study(shot: Shot) -> str:
@@ -177,8 +173,8 @@ def write_tables(folder: Path, shots: list[Shot]) -> None:
     """
     rows = defaultdict(list)
     for shot in shots:
-        for table, row in ROWS[shot.set](shot):
-            rows[table].append(row)
+        for name, row in ROWS[shot.set](shot):
+            rows[name].append(row)
     for path, header in ((folder / place, header) for place, header in HEADERS.items()):
         path.parent.mkdir(parents=True, exist_ok=True)
         # Without the time that gzip would keep, so that the same table is the same file.

@@ -4,15 +4,12 @@ There are synonyms, negations, hedges, other findings, and now and then a slip. 
 report with sections as a hospital has them, `note` the free clinical note of a collection.
 """
 
-import tomllib
-from pathlib import Path
-
 from numpy.random import Generator
 
 from pnloc.data.demo.case import Case, Finding
-from pnloc.data.demo.rates import RATES
+from pnloc.data.demo.rates import RATES, table
 
-WORDS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+WORDS = table("wording")
 OPPOSITE = {"left": "right", "right": "left"}
 
 
