@@ -64,12 +64,12 @@ def _rows(run: Run, name: str, text: np.ndarray, labels: np.ndarray) -> list[tup
     if not len(patients):
         return []
     draws = Patients(patients, **localization.draws(run))
+    counts = draws.drawn[:, draws.index]
     arms = {MEAN: (text.mean(0), labels.mean(0))}
     arms |= {str(seed): (text[k], labels[k]) for k, seed in enumerate(seeds(run))}
     rows = []
     for seed, (a, b) in arms.items():
-        samples = draws.weights @ (a - b) / draws.weights.sum(1)
-        gap = Estimate.of((a - b).mean(), samples, len(patients))
+        gap = Estimate.of((a - b).mean(), counts @ (a - b) / counts.sum(1), len(patients))
         rows.append((name, seed, a.mean(), b.mean(), *gap))
     return rows
 
