@@ -163,8 +163,7 @@ def _gather(args: argparse.Namespace) -> None:
 
 
 def _keep(args: argparse.Namespace) -> None:
-    sweep = _beside("experiments.sweep")
-    print(f"tables: {sweep.keep(args.run_folder, args.out)}")
+    print(f"tables: {_beside('experiments.sweep').keep(args.run_folder, args.out)}")
 
 
 def _reports(args: argparse.Namespace) -> int:

@@ -20,6 +20,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 from scipy.fft import dctn
+from scipy.sparse import triu
+from sklearn.neighbors import radius_neighbors_graph
 
 from pnloc.data.decode import squares, to_the_front
 from pnloc.data.records import Records, drop_patients
@@ -28,11 +30,7 @@ from pnloc.parallel import bar
 
 SIDE, FREQUENCIES = 32, 16
 DECODED = 4 * SIDE  # the side at which files are decoded for their thumbnail
-BANDS = 16  # of 16 bits each
-# Two hashes within this distance differ by at most one bit in some band.
-BITS = 2 * BANDS - 1
-CORRELATION = 0.95
-_CHUNK = 1 << 22  # candidates that are compared at once
+BITS, CORRELATION = 31, 0.95
 _PART = 4096  # thumbnails that are compared at once
 
 # uint8 [N, 32, 32], and why an image of a name cannot be decoded.
@@ -117,39 +115,12 @@ def drop_twins(
 
 
 def near(bits: np.ndarray) -> np.ndarray:
-    """All pairs [n, 2], a < b, of hashes [N, 256] that differ by at most BITS bits.
-
-    Exact and without comparing all with all: two hashes that differ by at most BITS bits differ
-    by at most one in one of their BANDS (Norouzi et al., Fast search in Hamming space with
-    multi-index hashing, CVPR 2012).
-    """
-    words = np.packbits(bits, axis=1).view(np.uint64)
-    # The bits of a band lie along a diagonal, so that each band has its share of all frequencies.
-    across = np.add.outer(np.arange(BANDS), np.arange(BANDS)).ravel() % BANDS
-    bands = (np.packbits(bits[:, across == k], axis=1) for k in range(BANDS))
-    close = [_near(band.copy().view(np.uint16)[:, 0], words) for band in bands]
-    return np.unique(np.concatenate(close), axis=0)
-
-
-def _near(band: np.ndarray, words: np.ndarray) -> np.ndarray:
-    """Pairs [n, 2], a < b, within BITS, whose values in one band uint16 [N] differ by one bit."""
-    order = np.argsort(band, kind="stable")
-    size = np.bincount(band, minlength=1 << 16)
-    first = np.cumsum(size) - size
-    close = [np.zeros((0, 2), dtype=np.int64)]
-    for flip in (0, *(1 << k for k in range(16))):
-        key = band ^ np.uint16(flip)
-        reach = size[key]
-        chunk = np.cumsum(reach) // _CHUNK
-        for rows in np.split(np.arange(len(band)), np.flatnonzero(np.diff(chunk)) + 1):
-            count = reach[rows]
-            a = np.repeat(rows, count)
-            inside = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
-            b = order[first[key[a]] + inside]
-            a, b = a[a < b], b[a < b]
-            within = np.bitwise_count(words[a] ^ words[b]).sum(1) <= BITS
-            close.append(np.stack([a[within], b[within]], axis=1))
-    return np.concatenate(close)
+    """All pairs [n, 2], a < b, of hashes [N, 256] that differ by at most BITS bits."""
+    if len(bits) < 2:
+        return np.zeros((0, 2), dtype=np.int64)
+    # The squared Euclidean distance of bits is the number of those that differ.
+    graph = radius_neighbors_graph(bits.astype(np.float32), np.sqrt(BITS + 0.5))
+    return np.stack(triu(graph, k=1).nonzero(), axis=1)
 
 
 def _correlation(one: np.ndarray, other: np.ndarray) -> np.ndarray:

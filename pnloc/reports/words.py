@@ -4,7 +4,6 @@ The same seed gives the same vectors in every process.
 """
 
 import json
-import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,17 +62,12 @@ class WordVectors:
             raise PnlocError(f"{path}: holds no word vectors ({error})") from None
 
 
-def _stable_hash(text: str) -> int:
-    """A hash that is the same in every process, for gensim's initial vectors."""
-    return zlib.crc32(text.encode())
-
-
 def train(
     sentences: list[list[str]], *, size: int, epochs: int, seed: int, window=5, least=2
 ) -> WordVectors:
     """Skip-gram word2vec on token lists; words that occur less than `least` times are unknown.
 
-    One worker and a fixed hash make it reproducible. Where no word occurs so often, all words are
+    One worker makes it reproducible. Where no word occurs so often, all words are
     kept; where there is no word at all, PnlocError is raised.
     """
     counts = Counter(token for sentence in sentences for token in sentence)
@@ -83,9 +77,7 @@ def train(
 
     least = least if max(counts.values()) >= least else 1
     options = {"vector_size": size, "window": window, "min_count": least, "epochs": epochs}
-    model = Word2Vec(
-        sentences, sg=1, negative=5, seed=seed + 1, workers=1, hashfxn=_stable_hash, **options
-    )
+    model = Word2Vec(sentences, sg=1, negative=5, seed=seed + 1, workers=1, **options)
     words = sorted(model.wv.index_to_key)
     vectors = model.wv[words].astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1).mean()
