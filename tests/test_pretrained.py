@@ -41,7 +41,7 @@ def test_what_a_detector_starts_from():
     before = {k: v.clone() for k, v in body.state_dict().items()}
     start(body, "random")
     assert all(torch.equal(before[k], v) for k, v in body.state_dict().items())
-    with pytest.raises(PnlocError, match="width 64, not 32"):
+    with pytest.raises(PnlocError, match="width of 64, not 32"):
         start(body, "imagenet")
     with pytest.raises(PnlocError, match="'random' or 'imagenet' weights, not 'xray'"):
         start(body, "xray")
