@@ -16,7 +16,7 @@ from pnloc.data.records import BOX_COLUMNS, FATES, IMAGE_COLUMNS, Records, assig
 from pnloc.detector import FINDINGS
 from pnloc.errors import PnlocError
 from pnloc.images import load
-from pnloc.reports.findings import sections
+from pnloc.reports.layout import parts
 
 
 def counts(records: Records, kind: str = "images") -> list[int]:
@@ -474,7 +474,7 @@ def test_mimic_reports_are_read_whole_beside_the_set_inside_it_or_from_a_given_f
     write(trees.place(folder, 10000002, 50000002).with_suffix(".txt"), "Röntgen", "latin-1")
     records = mimic_cxr.read(folder)
     assert records.reports.to_numpy().tolist() == [["s50000001", text]]  # whole
-    assert set(sections(text)) == {"ADDENDUM", "IMPRESSION"}
+    assert {part.name for part in parts(text)} == {"ADDENDUM", "IMPRESSION"}
     assert by_image(records, "study") == {"d1": "s50000001", "d3": ""}
     assert quarantined(records) == {"s50000002.txt": [0]}
 

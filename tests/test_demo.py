@@ -20,7 +20,8 @@ from pnloc.data.records import Records
 from pnloc.errors import PnlocError
 from pnloc.files import read_json
 from pnloc.images import read_gray
-from pnloc.reports.findings import asserting_words, sections
+from pnloc.reports.findings import asserting_words
+from pnloc.reports.layout import parts
 
 SIZE = demo.DemoSize(variants=5, rsna=12, mimic=16, chestxray8=6, covid=8, side=96)
 
@@ -351,7 +352,7 @@ def test_a_report_tells_what_it_reports_but_for_slips_and_omissions():
             assert named(text, "side") == {side} and named(text, "zone") <= {opacity.zone}, text
         hedged = "hedged" in {f.assertion for f in reports.findings(text) if f.attributes}
         agrees = named(text, "side") == {opacity.side}
-        *start, last = (name for name in sections(text) if name != "FINDINGS")
+        *start, last = (part.name for part in parts(text) if part.name != "FINDINGS")
         assert (start, last) == (["", "EXAMINATION", "INDICATION", "COMPARISON"], "IMPRESSION")
         texts.add(text)
         rows.append((not reported, slipped, hedged, agrees, "FINDINGS" in text))

@@ -1,23 +1,24 @@
 """Findings of the opacity family in a report, with assertion and attributes, by rules.
 
-A report is cut into sections and sentences (`pnloc.reports.sentences`), its words are tagged
-(`pnloc.reports.lexicon`), and `pnloc.reports.scope` decides which cue and which attribute belongs
-to which finding. `findings` gives the full record, `extract_attributes` what the report asserts,
-and `attribute_values` three values per attribute. Every step is linear in the length of the report.
+A report is cut into sections and list items (`pnloc.reports.layout`) and into sentences
+(`pnloc.reports.sentences`), its words are tagged (`pnloc.reports.lexicon`, `pnloc.reports.cues`),
+and `pnloc.reports.scope` decides which cue and which attribute belongs to which finding. `findings`
+gives the full record, `extract_attributes` what the report asserts, and `attribute_values` three
+values per attribute. Every step is linear in the length of the report.
 """
 
-import re
-from collections.abc import Iterable, Iterator, Set
+import warnings
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 
 from pnloc.reports import scope
-from pnloc.reports.lexicon import ASKING, ATTRIBUTES, BOTH, SKIPPED
+from pnloc.reports.cues import Item, items
+from pnloc.reports.layout import Part, is_english, parts, statements, straightened
+from pnloc.reports.lexicon import ATTRIBUTES, BOTH
 from pnloc.reports.sentences import Splitter, plain, tokens
 
 ASSERTIONS = ("affirmed", "hedged", "negated", "past", "hypothetical")
 LONGEST = 2_000  # characters of a sentence that are read at once; OpenI's longest has 274
-_HEADER = re.compile(r"(?:^|(?<=\s))([A-Z][A-Z /&-]{3,40}):")
-_RULE = re.compile(r"\n[^\S\n]*_{5,}[^\S\n]*(?=\n)")
 
 
 @dataclass(frozen=True)
@@ -45,58 +46,46 @@ class Finding:
         return self.assertion in ("affirmed", "hedged")
 
 
-def _parts(text: str) -> list[tuple[str, int, int]]:
-    """Name, start and end of each part of a report, in order; a name may occur twice."""
-    parts, name, start = [], "", 0
-    for match in [*_HEADER.finditer(text), None]:
-        end = match.start() if match else len(text)
-        for rule in _RULE.finditer(text, start, end):
-            parts.append((name, start, rule.start()))
-            name, start = "", rule.end()
-        parts.append((name, start, end))
-        if match:
-            name, start = " ".join(match.group(1).split()), match.end()
-    return [part for part in parts if text[part[1] : part[2]].strip()]
-
-
-def sections(text: str) -> dict[str, str]:
-    """Sections by upper-case header ('FINDINGS', ...); text before the first header is under ''.
-
-    The texts under a header that occurs twice (an addendum) are joined. A line of underscores ends
-    a section.
-    """
-    texts: dict[str, str] = {}
-    for name, start, end in _parts(text):
-        texts[name] = (texts.get(name, "") + "\n" + text[start:end].strip()).strip()
-    return texts
-
-
 def findings(text: str, splitter: Splitter | None = None) -> list[Finding]:
-    """Every mention of an opacity, in order.
+    """Every mention of an opacity, in order; none, and a warning, if a text is not in English.
 
     `splitter` is a Punkt model of the corpus (`pnloc.reports.sentences.train`). A sentence of more
     than `LONGEST` characters is read in parts.
     """
-    splitter, lowered, result, number = splitter or plain(), text.lower(), [], 0
-    if len(lowered) != len(text):  # a few letters of other scripts change their length
-        lowered = "".join(c.lower() if len(c.lower()) == 1 else c for c in text)
-    for section, begin, stop in _parts(text):
-        if section in SKIPPED:
+    if not is_english(text):
+        warnings.warn("a report is not in English: nothing is read from it", stacklevel=2)
+        return []
+    splitter, result, number = splitter or plain(), [], 0
+    plain_text, places = straightened(text)
+    lowered = plain_text.lower()
+    if len(lowered) != len(plain_text):  # a few letters of other scripts change their length
+        lowered = "".join(c.lower() if len(c.lower()) == 1 else c for c in plain_text)
+    for section in parts(plain_text):
+        if section.kind in ("skipped", "exam"):
             continue
-        asking = section in ASKING
-        for start, end in splitter.spans(text, begin, stop):
+        asking = section.kind == "asking"
+        for start, end in _sentences(plain_text, section, splitter):
             sentence, words = -1 if asking else number, None
             for place, part in _cut(lowered, start, end):
                 for item, assertion, names, givers in scope.read(part):
-                    words = words or tuple(tokens(text[start:end]))
+                    words = words or tuple(tokens(lowered[start:end]))
                     phrase = " ".join(part[item.start : item.end].split())
                     assertion = "hypothetical" if asking else assertion
-                    span = (place + item.start, place + item.end)
-                    marks = tuple((place + i.start, place + i.end, n) for i, n in givers)
-                    claim = (phrase, sentence, assertion, one_side(names))
-                    result.append(Finding(*claim, words, section, span, marks))
+                    claim = (phrase, sentence, assertion, one_side(names), words, section.name)
+                    marks = tuple((*_span(places, place, i), n) for i, n in givers)
+                    result.append(Finding(*claim, _span(places, place, item), marks))
             number += not asking
     return result
+
+
+def _sentences(text: str, section: Part, splitter: Splitter) -> Iterator[tuple[int, int]]:
+    for start, end in statements(text, section.start, section.end):
+        yield from splitter.spans(text, start, end)
+
+
+def _span(places: Sequence[int], place: int, item: Item) -> tuple[int, int]:
+    """Where an item of the sentence part at `place` stands in the report as it came."""
+    return places[place + item.start], places[place + item.end - 1] + 1
 
 
 def _cut(text: str, start: int, end: int) -> Iterator[tuple[int, str]]:
@@ -153,8 +142,8 @@ def attribute_values(text: str, splitter: Splitter | None = None) -> dict[str, b
 
 
 def has_opacity(text: str, splitter: Splitter | None = None) -> float:
-    """1.0 if a report asserts a current opacity, 0.0 if not, NaN if it is empty."""
-    if not text.strip():
+    """1.0 if a report asserts a current opacity, 0.0 if not, NaN if empty or not in English."""
+    if not text.strip() or not is_english(text):
         return float("nan")
     return float(any(f.current for f in findings(text, splitter)))
 
@@ -169,7 +158,7 @@ def mentions(text: str) -> list[tuple[set[str], list[bool]]]:
     """Of each sentence: attributes that it has a word for, and whether each finding is current."""
     rows = []
     for sentence in plain()(text):
-        names = set().union(*(item.names for item in scope.items(sentence.lower())))
+        names = set().union(*(item.names for item in items(sentence.lower())))
         plural = {"side:bilateral"} if BOTH in names else set()
         rows.append((names - {BOTH} | plural, [f.current for f in findings(sentence)]))
     return rows
@@ -179,6 +168,8 @@ def describe(name: str, text: str, splitter: Splitter | None = None) -> str:
     """What a report says, for a terminal: its findings one by one, then a summary."""
     if not text.strip():
         return f"{name}\n  an empty report"
+    if not is_english(text):
+        return f"{name}\n  not in English: nothing is read from it"
     found, values = findings(text, splitter), attribute_values(text, splitter)
     lines = [name]
     for f in found:

@@ -1,47 +1,28 @@
 """Which cues and attributes belong to which finding of a sentence: rules over the roles of words.
 
-Cues reach as in ConText: forward from a negation, past a list ('no effusion or focal
-consolidation'), up to a termination ('but', 'which', a semicolon, 'there is' after another
-finding). Attributes go by the noun phrase: adjectives before a finding up to the next noun,
+Cues reach as in ConText (Harkema et al. 2009): forward from a negation, past a list ('no effusion
+or focal consolidation'), up to the end of the clause, or backward ('is not seen', 'unlikely',
+': none'). Attributes go by the noun phrase: adjectives before a finding up to the next noun,
 preposition or verb; what follows it by preposition or copula ('opacity in the right base') up to
 the next noun, whose own adjectives that noun keeps. Joined nouns share their place; those joined by
 'or' and '/' share every attribute ('bibasilar atelectasis/infiltrate'). Every walk is bounded by
 `REACH`, so that time is linear in the length of a sentence.
 """
 
-import re
-from collections.abc import Iterator
 from functools import lru_cache
 from itertools import pairwise
-from typing import NamedTuple
 
 from pnloc.reports import lexicon as x
+from pnloc.reports.cues import RIVALS, WORD, Item, clauses, items
 
-WORD = re.compile(r"[a-z]+|\d+(?:\.\d+)?|[,;:/]|_+")
 REACH = 100  # words on either side of a finding in which its cues and attributes may stand
 NEAR = 8  # words before a finding in which 'prior' makes it past
-RIVALS = x.FINDING | x.LUNG | x.OTHER  # nouns that compete for cues and adjectives
+AFTER = 12  # items after a finding in which a cue may stand
 _ENDS_BEFORE = RIVALS | x.LINK | x.VERB | x.EXISTS | x.WITH | x.NEGATION | x.LANDMARK | x.PLACE
 _ENDS_AFTER = x.NEGATION | x.DENIED | x.BREAK | x.EXISTS
 _EDGES = (x.JOIN, x.COMMA, x.WITH, x.PLACE, x.LINK)  # what a noun phrase is attached by
+SIDES = frozenset(["side:right", "side:left", "side:bilateral"])
 Names = dict[int, frozenset[str]]  # attributes by the index of the item that names them
-
-
-class Item(NamedTuple):
-    """A tagged word or phrase: its tag, its span in the text, its word number in the sentence."""
-
-    roles: int
-    names: frozenset[str]
-    place: frozenset[str]
-    start: int
-    end: int
-    word: int
-
-    def has(self, roles: int) -> bool:
-        """Whether the item has at least one of these roles."""
-        return self.roles & roles != 0
-
-
 # A finding, its assertion, its attributes, and which other items give it which of them.
 Scoped = tuple[Item, str, frozenset[str], list[tuple[Item, frozenset[str]]]]
 
@@ -49,73 +30,21 @@ Scoped = tuple[Item, str, frozenset[str], list[tuple[Item, frozenset[str]]]]
 @lru_cache(1 << 14)  # reports repeat themselves: 'no focal consolidation, effusion or pneumothorax'
 def read(sentence: str) -> list[Scoped]:
     """The findings of a lower-case sentence, in order."""
-    scoped = []
-    for clause in _clauses(items(sentence)):
+    scoped: list[Scoped] = []
+    if not any(map(x.names_finding, WORD.findall(sentence))):
+        return scoped
+    for clause, following in pairwise([*clauses(items(sentence)), []]):
         for at in [k for k, item in enumerate(clause) if item.has(x.FINDING)]:
             denial = _denial(clause, at)
-            assertion = _assertion(clause, at, denial)
             names = _attributes(clause, at, denial + 1)
+            assertion = _assertion(clause, at, denial, following)
             if assertion == "hedged" and _cue(clause, at, x.LINK, NEAR) >= 0:
                 names = {k: clause[k].place if k != at else n for k, n in names.items()}
+            elif assertion == "affirmed" and not _has_place(clause, names):
+                assertion = "hypothetical" if _illness(clause, at) else assertion
             givers = [(clause[k], names[k]) for k in sorted(names) if names[k] and k != at]
-            attributes = frozenset().union(*names.values())
-            scoped.append((clause[at], assertion, attributes, givers))
+            scoped.append((clause[at], assertion, frozenset().union(*names.values()), givers))
     return scoped
-
-
-def items(sentence: str) -> list[Item]:
-    """The tagged words and phrases of a lower-case sentence."""
-    matches = list(WORD.finditer(sentence))
-    words = [match.group() for match in matches]
-    tagged, at = [], 0
-    while at < len(words):
-        tag, length = x.tag(words[at]), 1
-        for rest, phrase in x.PHRASES.get(words[at], ()):
-            if words[at + 1 : at + 1 + len(rest)] == rest:
-                tag, length = phrase, 1 + len(rest)
-                break
-        if tag.roles:
-            tagged.append(Item(*tag, matches[at].start(), matches[at + length - 1].end(), at))
-        at += length
-    nodule = not {"nodule", "nodules"}.isdisjoint(words)
-    return [_resolved(tagged, at, nodule) for at in range(len(tagged))]
-
-
-def _resolved(tagged: list[Item], at: int, nodule: bool) -> Item:
-    """An item whose role depends on its neighbours.
-
-    A density is of the lung or of something else; 'ground glass' stands alone or describes a
-    finding.
-    """
-    item = tagged[at]
-    if item.has(x.DENSITY):
-        low = at
-        while low > max(0, at - 5) and tagged[low - 1].has(x.MODIFIER | x.FOREIGN):
-            low -= 1
-        own = tagged[low:at]
-        foreign = any(i.has(x.FOREIGN) or (nodule and "kind:round" in i.names) for i in own)
-        return item._replace(roles=x.OTHER if foreign else x.FINDING)
-    phrase = item.end - item.start > len("hazy")
-    if phrase and item.has(x.MODIFIER) and item.names == {"kind:ground glass"}:
-        described = next((i for i in tagged[at + 1 : at + 4] if not i.has(x.MODIFIER)), None)
-        if described is None or not described.has(x.FINDING | x.DENSITY):
-            return item._replace(roles=x.FINDING)
-    return item
-
-
-def _clauses(sentence: list[Item]) -> Iterator[list[Item]]:
-    """A sentence cut where a new statement begins.
-
-    That is at terminations, and where a comma or 'and' precedes a new negation.
-    """
-    start, noun = 0, False
-    for at, item in enumerate(sentence):
-        joined = at > start and sentence[at - 1].has(x.JOIN | x.COMMA)
-        if item.has(x.BREAK) or (item.has(x.NEGATION) and joined) or (noun and item.has(x.EXISTS)):
-            yield sentence[start:at]
-            start, noun = at, False
-        noun = noun or item.has(RIVALS)
-    yield sentence[start:]
 
 
 def _cue(clause: list[Item], at: int, role: int, reach: int = REACH) -> int:
@@ -146,31 +75,80 @@ def _denial(clause: list[Item], at: int) -> int:
                 return -1
         return cue
     cue = _cue(clause, at, x.NOT, NEAR)
-    ends = RIVALS | x.COMMA | x.JOIN | x.LINK | x.PLACE
+    ends = RIVALS | x.COMMA | x.JOIN | x.WITH | x.PLACE
     return -1 if any(i.has(ends) for i in clause[cue + 1 : at]) else cue
 
 
-def _assertion(clause: list[Item], at: int, denial: int) -> str:
+def _assertion(clause: list[Item], at: int, denial: int, following: list[Item]) -> str:
     """Assertion of a finding; `denial` is the negation that reaches it, or -1."""
-    own, after = clause[at], clause[at + 1 : at + 12]
-    if _cue(clause, at, x.HYPOTHETICAL) >= 0:
+    own, after = clause[at], clause[at + 1 : at + AFTER]
+    shown = _cue(clause, at, x.SHOW | x.EXISTS)
+    if _cue(clause, at, x.HYPOTHETICAL | x.PERSON) > shown:
         return "hypothetical"
     if denial >= 0:
         return "negated"
-    for item, following in pairwise([*after, None]):
-        if item.has(x.DENIED) and not (following and following.has(x.PLACE)):
-            return "negated"  # but 'not seen on the prior study' is new
-        if item.has(x.RESOLVED) and item.word - own.word <= 3:
-            return "past"
-        if item.has(RIVALS | x.LINK | x.COMMA):
-            break
+    said = next((k for k, item in enumerate(following) if item.has(x.FINDING)), -1)
+    if said > 0 and following[0].has(x.COLON):  # 'Pneumonia: no evidence of pneumonia'
+        return _assertion(following, said, _denial(following, said), [])
+    judged = _judged(own, after)
+    if judged:
+        return judged
+    if following and following[0].has(x.WHICH):
+        if _judged(following[0], following[1:4]):
+            return (
+                "past"  # 'which has since cleared', but not 'which was not seen on the prior film'
+            )
+        after = [*after, *following[: AFTER // 2]]
     cue = _cue(clause, at, x.PAST, NEAR)
-    persists = any(i.has(x.PERSISTS) for i in (*clause[cue:at], *after))
+    persists = any(i.has(x.PERSISTS) for i in (*clause[max(cue, 0) : at], *after))
     cut_off = any(i.has(x.COMMA | x.LUNG | x.OTHER) for i in clause[cue + 1 : at])
     if cue >= 0 and not persists and not cut_off:
         return "past"
-    hedged = any(i.has(x.HEDGED) for i in after[:8])
-    return "hedged" if hedged or _cue(clause, at, x.HEDGE) >= 0 else "affirmed"
+    hedged = any(i.has(x.HEDGED) for i in after[:8]) or _cue(clause, at, x.HEDGE) >= 0
+    return _not_lung(after) or ("hedged" if hedged else "affirmed")
+
+
+def _judged(own: Item, after: list[Item]) -> str:
+    """What a cue after a finding makes of it: 'negated', 'past', 'hedged', or '' without one."""
+    for label, answer in pairwise(after):
+        if label.has(x.COLON) and answer.has(x.NEGATION | x.DENIED | x.HEDGE):
+            return "hedged" if answer.has(x.HEDGE) else "negated"
+    previous = own
+    for item, following in pairwise([*after, None]):
+        if item.has(x.DENIED) and not (following and following.has(x.PLACE | x.STUDY)):
+            return "negated"  # but 'not seen on the prior study' is new
+        if item.has(x.PERSISTS):
+            break
+        if item.has(x.RESOLVED):
+            return "past"
+        joined = previous.has(x.JOIN) and item.has(RIVALS)
+        ends = item.has(x.COMMA) and not (following and following.has(x.DENIED | x.RESOLVED))
+        if ends or (item.has(RIVALS | x.LINK) and not joined):
+            break
+        previous = item
+    return ""
+
+
+def _not_lung(after: list[Item]) -> str:
+    """'negated' or 'hedged' for a finding that is said to be no lung tissue, else ''."""
+    linked = doubted = False
+    for previous, item in pairwise([None, *after]):
+        if item.has(x.ARTIFACT) and linked:
+            return "hedged" if doubted else "negated"
+        located = item.has(x.PLACE) and linked and not (previous and previous.has(x.LINK | x.HEDGE))
+        if located or item.has(RIVALS | x.NEGATION | x.NOT | x.HARD):
+            break
+        linked = linked or item.has(x.LINK | x.COPULA | x.HEDGE)
+        doubted = doubted or item.has(x.DOUBT)
+    return ""
+
+
+def _illness(clause: list[Item], at: int) -> bool:
+    """Whether a pneumonia is what a patient has, and not what an image shows."""
+    shown = _cue(clause, at, x.SHOW | x.LINK | x.EXISTS | x.PERSISTS)
+    known = _cue(clause, at, x.PATIENT | x.TEST) > shown
+    tested = any(item.has(x.TEST) for item in clause[at + 1 : at + 6])
+    return clause[at].has(x.ILLNESS) and (known or tested)
 
 
 def _attributes(clause: list[Item], at: int, low: int) -> Names:
@@ -181,7 +159,9 @@ def _attributes(clause: list[Item], at: int, low: int) -> Names:
     names |= _after(clause, at, _has_place(clause, names | shared))
     placed = _has_place(clause, names)
     names |= {k: n - clause[k].place if placed else n for k, n in shared.items()}
-    return names if _has_place(clause, names) else names | _subject(clause, at, low)
+    if any(clause[k].place & (SIDES | {x.BOTH}) for k in names):
+        return names
+    return _subject(clause, at, low, _has_place(clause, names)) | names
 
 
 def _has_place(clause: list[Item], names: Names) -> bool:
@@ -253,15 +233,23 @@ def _after(clause: list[Item], at: int, placed: bool) -> Names:
     return names | pending if in_place or not shared else names
 
 
-def _subject(clause: list[Item], at: int, low: int) -> Names:
+def _subject(clause: list[Item], at: int, low: int, fronted: bool) -> Names:
     """The place of the subject, for a finding that has none.
 
-    'The right base shows an opacity', 'left basilar atelectasis may be pneumonia'.
+    'The right base shows an opacity', 'left basilar atelectasis may be pneumonia'. A finding with a
+    zone has the side of what the clause begins with: 'Left lung: lower lobe opacity' (`fronted`).
     """
+    commas = [k for k in range(low, at) if clause[k].has(x.COMMA)]
+    if commas and any(i.has(x.VERB | x.SHOW) for i in clause[commas[-1] : at]):
+        low = commas[-1]  # 'The right lung is clear, the left base shows an opacity'
     before = clause[low:at]
     if any(i.has(x.OTHER) for i in before):
         return {}
     rivals = [k for k, i in enumerate(before) if i.has(RIVALS)]
-    if rivals and not any(i.has(x.LINK | x.WITH) for i in before[rivals[-1] :]):
+    linked = rivals and any(i.has(x.LINK | x.WITH) for i in before[rivals[-1] :])
+    if rivals and (fronted or not linked):
         return {}
-    return {low + k: i.place for k, i in enumerate(before) if i.has(x.MODIFIER) and i.place}
+    places = {low + k: i.place for k, i in enumerate(before) if i.has(x.MODIFIER) and i.place}
+    if fronted:
+        places = {k: names & SIDES for k, names in places.items()}
+    return places

@@ -27,6 +27,7 @@ _CANDIDATE = re.compile(
     r"|(?P<blank>\n[^\S\n]*\n\s*)"
 )
 _BEFORE = re.compile(r"(?:^|[\s(])([^\W\d_]{2,30})$")
+_DENIES = re.compile(r"(?:no|none|negative|nil)\b[^\S\n]*(?:[.;,]|$)", re.IGNORECASE | re.MULTILINE)
 _CONTEXT = 40  # characters on either side of a full stop that Punkt gets
 _TOKENS = RegexpTokenizer(r"[a-z]+(?:[-'][a-z]+)*|_+|\d+(?:\.\d+)?")
 _ANY_WORD = re.compile(r"\w")
@@ -65,8 +66,11 @@ class Splitter:
 
     def _ends(self, text: str, match: re.Match, begin: int, end: int) -> bool:
         """Whether a sentence ends at a mark that may end it."""
-        if match["blank"] is not None or match[0][0] in "?!":
+        if match["blank"] is not None or match[0][0] == "!":
             return True
+        if match[0][0] == "?":  # but not in 'Pneumonia? No.' and 'Opacity, ? pneumonia'
+            asks = match.start() == begin or text[match.start() - 1] in " \n("
+            return not asks and not _DENIES.match(text, match.end())
         before = text[max(begin, match.start() - _CONTEXT) : match.start()]
         word = _BEFORE.search(before)
         if word and word[1].lower() not in self._short:
