@@ -1,70 +1,63 @@
-"""Attributes of texts by spaCy with negspacy, with the same vocabulary as ours.
+"""Attributes of texts by medspaCy (ConText and section detection), with the same words as ours.
 
-Run inside the benchmark's own environment: `python _spacy_extract.py IN.json OUT.json`. IN holds a
-list of texts, OUT gets {"seconds", "attributes": [[...], ...]}. Targets are the words that our
-lexicon tags as findings, and 'airspace disease' and its like; attributes are those of all words of
-a sentence that has a target which negspacy (termset 'en_clinical') does not negate: the library
-knows negations and leaves what modifies what to its user.
+Run inside the benchmark's own environment: `python _spacy_extract.py IN.json OUT.json`. IN holds
+`texts`, `targets` (words and phrases for an opacity) and `attributes` (those of each word); OUT
+gets `seconds`, and per text whether an opacity is `asserted` and which attributes it has
+(`found`). Asserted is a target that medspaCy calls neither negated nor historical, hypothetical or
+of a family member, outside the sections that ask; a doubtful one counts, as it does for us.
+Attributes are those of all words of its sentence: the library leaves what modifies what to its
+user.
 """
 
 import json
+import re
 import sys
 import time
 
-import spacy
-from negspacy.negation import Negex  # noqa: F401 (registers the component)
-from negspacy.termsets import termset
+import medspacy
+from loguru import logger
+from medspacy.ner import TargetRule
 
-from pnloc.reports import lexicon as x
+ASKING = {"history_of_present_illness", "past_medical_history", "chief_complaint", "family_history"}
+WORD = re.compile(r"[a-z]+")
 
 
-def pipeline(texts):
-    """A blank English pipeline with sentences by rules, targets by phrase and negex."""
-    nlp = spacy.blank("en")
-    nlp.add_pipe("sentencizer")
-    words = {word.strip(".,;:()").lower() for text in texts for word in text.split()}
-    targets = {w for w in words if w and x.tag(w).roles & (x.FINDING | x.DENSITY)}
-    patterns = [{"label": "OPACITY", "pattern": [{"LOWER": word}]} for word in sorted(targets)]
-    for first, entries in x.PHRASES.items():
-        patterns += [
-            {"label": "OPACITY", "pattern": [{"LOWER": w} for w in (first, *rest)]}
-            for rest, tag in entries
-            if tag.roles & x.FINDING
-        ]
-    nlp.add_pipe("entity_ruler").add_patterns(patterns)
-    nlp.add_pipe("negex", config={"neg_termset": termset("en_clinical").get_patterns()})
+def pipeline(targets):
+    """medspaCy's default pipeline with its section detection, and the targets."""
+    nlp = medspacy.load()
+    nlp.add_pipe("medspacy_sectionizer")
+    matcher = nlp.get_pipe("medspacy_target_matcher")
+    matcher.add([TargetRule(target, "OPACITY") for target in targets])
     return nlp
 
 
-def attributes(doc):
-    """Attributes of the words of sentences with a target that is not negated."""
-    found = set()
-    for sentence in doc.sents:
-        if any(not entity._.negex for entity in sentence.ents):
-            for token in sentence:
-                for word in token.lower_.split("-"):
-                    found |= x.tag(word).names
-    if x.BOTH in found:
-        found = found - {x.BOTH} | (
-            set() if found & {"side:right", "side:left"} else {"side:bilateral"}
-        )
-    if "side:bilateral" in found or {"side:right", "side:left"} <= found:
-        found = found - {"side:right", "side:left"} | {"side:bilateral"}
-    return sorted(found)
+def asserted(doc):
+    """The targets of a text that are said to be there."""
+    for entity in doc.ents:
+        own = entity._
+        denied = own.is_negated or own.is_historical or own.is_hypothetical or own.is_family
+        if not denied and own.section_category not in ASKING:
+            yield entity
 
 
 def main(source, target):
     """Read texts, extract, write."""
+    logger.disable("PyRuSH")
+    logger.disable("medspacy")
     with open(source, encoding="utf-8") as stream:
-        texts = json.load(stream)
-    nlp = pipeline(texts)
-    for _ in nlp.pipe(texts[:50]):
-        pass
+        given = json.load(stream)
+    nlp = pipeline(given["targets"])
     started = time.process_time()
-    found = [attributes(doc) for doc in nlp.pipe(texts)]
+    kept = [list(asserted(nlp(text))) for text in given["texts"]]
     seconds = time.process_time() - started
+    found = []
+    for entities in kept:
+        sentences = {entity.sent.start: entity.sent.text.lower() for entity in entities}
+        words = {word for text in sentences.values() for word in WORD.findall(text)}
+        found.append(sorted({n for word in words for n in given["attributes"].get(word, ())}))
+    result = {"seconds": seconds, "asserted": [bool(e) for e in kept], "found": found}
     with open(target, "w", encoding="utf-8") as stream:
-        json.dump({"seconds": seconds, "attributes": found}, stream)
+        json.dump(result, stream)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,18 @@
-"""The report reader beside negspacy (NegEx on spaCy): speed and agreement.
+"""The report reader beside medspaCy (ConText on spaCy): speed and agreement.
 
-OpenI reports, vocabulary and measure are the same for both. spaCy and negspacy live in an
-environment of their own, `artifacts/bench/negspacy/`, made here where it is missing; where pip
-cannot fetch them, our own figures stand alone and a line says so. Quality goes to
-`artifacts/bench/reports_quality.csv`: micro F1 per group on the development reports (even numbers)
-with an opacity coded in the lung. Speed is on all development reports, in processor time of one
-core.
+Reports, words and measures are the same for both. medspaCy lives in an environment of its own,
+`artifacts/bench/medspacy/`, made here where it is missing, because it needs NumPy 1; where pip
+cannot fetch it, our own figures stand alone and a line says so. Quality goes to
+`artifacts/bench/report_readers.csv`, which is kept as `book/results/report_readers.csv`: micro F1
+per group on the development reports of OpenI (even numbers) with an opacity coded in the lung, and
+of each kind of report under `tests/cases` the share of which it is told rightly whether an opacity
+is asserted. Speed is on all development reports, in processor time of one core.
 """
 
+import csv
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -22,12 +25,15 @@ from bench import COLUMNS
 from pnloc.data import openi
 from pnloc.evaluation import openi as mesh
 from pnloc.files import write_table
+from pnloc.reports import lexicon as x
 from pnloc.reports import scope
-from pnloc.reports.findings import extract_attributes, findings
+from pnloc.reports.findings import extract_attributes, findings, one_side
 
 ROOT = Path(__file__).parents[1]
 HERE = ROOT / "artifacts" / "bench"
-NEEDED = ("spacy>=3.8,<3.9", "negspacy>=1.1,<2")
+NEEDED = ("medspacy>=1.3.1,<2",)
+CASES = ROOT / "tests" / "cases"
+ASSERTED = {"affirmed", "hedged"}
 REPEATS = 3
 BAR = 4000  # reports per second on one core
 BARS = {"side": 0.93, "zone": 0.93, "kind": 0.91, "severity": 0.91}
@@ -36,66 +42,72 @@ BARS = {"side": 0.93, "zone": 0.93, "kind": 0.91, "severity": 0.91}
 def run() -> pd.DataFrame:
     """Reports per second, seconds of a 1 MB report, F1 per group on the development reports."""
     development = mesh.half(openi.read(None).reports, odd=False)
-    texts = development["text"].tolist()
+    texts, cases = development["text"].tolist(), _cases()
     ours = len(texts) / min(
         _seconds(lambda: [extract_attributes(t) for t in texts]) for _ in range(REPEATS)
     )
     long = ("\n".join(texts) * 3)[:1_000_000]
     one = min(_seconds(lambda: findings(long)) for _ in range(REPEATS))
     python = _environment()
-    theirs, by_text = _other(python, texts) if python else (float("nan"), None)
+    quality = [_quality("pnloc", development, extract_attributes, cases, _asserts)]
+    theirs, other = float("nan"), {}
+    if python:
+        seconds, by_text, asserted = _other(python, [*texts, *cases["text"]])
+        theirs = (len(texts) + len(cases)) / seconds
+        reader = by_text.__getitem__
+        quality.append(_quality("medspaCy", development, reader, cases, asserted.__getitem__))
+        other = quality[1].set_index("measure")["value"]
+        other["normal"] = _normal(development, reader)
+    write_table(HERE / "report_readers.csv", pd.concat(quality, ignore_index=True))
+    name = "OpenI reports, findings and attributes (other: medspaCy)"
     rows = [
-        (
-            "OpenI reports, findings and attributes (other: negspacy)",
-            ours,
-            theirs,
-            "reports/s",
-            ours / theirs,
-            BAR,
-            ours >= BAR,
-        ),
+        (name, ours, theirs, "reports/s", ours / theirs, BAR, ours >= BAR),
         ("one report of 1 MB", one, float("nan"), "s", float("nan"), 1, one <= 1),
     ]
-    quality = [mesh.agreement(development, extract_attributes).assign(extractor="pnloc")]
-    if by_text is not None:
-        quality.append(
-            mesh.agreement(development, by_text.__getitem__).assign(
-                extractor="negspacy, words of the sentence"
-            )
-        )
-    write_table(HERE / "reports_quality.csv", pd.concat(quality, ignore_index=True))
-    f1 = [table.set_index("group")["f1"] for table in quality]
+    f1 = quality[0].set_index("measure")["value"]
     for group, bar in BARS.items():
-        other = f1[1][group] if len(f1) > 1 else float("nan")
-        rows.append(
-            (
-                f"agreement on {group}, development",
-                f1[0][group],
-                other,
-                "F1",
-                f1[0][group] / other,
-                bar,
-                f1[0][group] >= bar,
-            )
-        )
-    wrong, count = mesh.normals(development, extract_attributes)
-    other = (
-        mesh.normals(development, by_text.__getitem__)[0] / count
-        if by_text is not None
-        else float("nan")
-    )
-    rows.append(
-        (
-            "reports coded normal with an attribute",
-            wrong / count,
-            other,
-            "share",
-            float("nan"),
-            0.01,
-            wrong / count <= 0.01,
-        )
-    )
+        own, their = f1[group], other.get(group, float("nan"))
+        row = (f"agreement on {group}, development", own, their, "F1", own / their, bar, own >= bar)
+        rows.append(row)
+    wrong = _normal(development, extract_attributes)
+    row = (wrong, other.get("normal", float("nan")), "share", float("nan"), 0.01, wrong <= 0.01)
+    rows.append(("reports coded normal with an attribute", *row))
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _cases() -> pd.DataFrame:
+    """kind, text, asserted: the reports under tests/cases, and whether an opacity is asserted."""
+    with (CASES / "reports.csv").open(encoding="utf-8") as stream:
+        rows = [
+            (
+                row["file"].split("/")[0].removeprefix("report_").replace("_", " "),
+                (CASES / row["file"]).read_text(encoding="utf-8"),
+                not ASSERTED.isdisjoint(row["assertions"].split()),
+            )
+            for row in csv.DictReader(stream)
+        ]
+    return pd.DataFrame(rows, columns=["kind", "text", "asserted"])
+
+
+def _asserts(text: str) -> bool:
+    return any(finding.current for finding in findings(text))
+
+
+def _normal(reports: pd.DataFrame, read: mesh.Reader) -> float:
+    wrong, count = mesh.normals(reports, read)
+    return wrong / count
+
+
+def _quality(
+    name: str, reports: pd.DataFrame, read: mesh.Reader, cases: pd.DataFrame, asserts
+) -> pd.DataFrame:
+    """reader, texts, measure, reports, value."""
+    f1 = mesh.agreement(reports, read).rename(columns={"group": "measure", "f1": "value"})
+    right = cases.assign(value=cases["text"].map(asserts) == cases["asserted"])
+    shares = right.groupby("kind")["value"].agg(["size", "mean"]).reset_index()
+    shares.columns = ["measure", "reports", "value"]
+    tables = {"OpenI": f1[["measure", "reports", "value"]], "cases": shares}
+    return pd.concat(tables, names=["texts"]).reset_index("texts").assign(reader=name)
 
 
 def _seconds(work) -> float:
@@ -106,8 +118,8 @@ def _seconds(work) -> float:
 
 
 def _environment() -> Path | None:
-    """Python of the environment with negspacy, made if missing; None where it cannot be made."""
-    folder = HERE / "negspacy"
+    """Python of the environment with medspaCy, made if missing; None where it cannot be made."""
+    folder = HERE / "medspacy"
     python, done = folder / "bin" / "python", folder / "installed"
     if done.exists():
         return python
@@ -130,7 +142,7 @@ def _environment() -> Path | None:
         if made.returncode:
             reason = (made.stderr.strip().splitlines() or ["no message"])[-1]
             print(
-                "reports: no comparison with negspacy, "
+                "reports: no comparison with medspaCy, "
                 f"its environment could not be made ({reason})",
                 flush=True,
             )
@@ -139,15 +151,21 @@ def _environment() -> Path | None:
     return python
 
 
-def _other(python: Path, texts: list[str]) -> tuple[float, dict[str, set[str]]]:
-    """Reports per second of negspacy, and its attributes by text."""
+def _other(python: Path, texts: list[str]) -> tuple[float, dict[str, set[str]], dict[str, bool]]:
+    """Processor seconds of medspaCy, its attributes by text, and whether it asserts an opacity."""
+    words = {word for text in texts for word in re.findall("[a-z]+", text.lower())}
+    finding = x.FINDING | x.DENSITY
+    targets = {word for word in words if x.tag(word).roles & finding}
+    for first, entries in x.PHRASES.items():
+        targets |= {" ".join([first, *rest]) for rest, tag in entries if tag.roles & finding}
+    names = {word: sorted(x.tag(word).names) for word in words if x.tag(word).names}
+    given = {"texts": texts, "targets": sorted(targets), "attributes": names}
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "in.json", Path(folder) / "out.json"
-        source.write_text(json.dumps(texts), encoding="utf-8")
+        source.write_text(json.dumps(given), encoding="utf-8")
         script = Path(__file__).with_name("_spacy_extract.py")
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         subprocess.run([python, script, source, target], env=environment, check=True)
-        given = json.loads(target.read_text(encoding="utf-8"))
-    return len(texts) / given["seconds"], {
-        t: set(a) for t, a in zip(texts, given["attributes"], strict=True)
-    }
+        result = json.loads(target.read_text(encoding="utf-8"))
+    found = {t: set(one_side(set(n))) for t, n in zip(texts, result["found"], strict=True)}
+    return result["seconds"], found, dict(zip(texts, result["asserted"], strict=True))
