@@ -1,5 +1,7 @@
 """`python -m pnloc evaluate`: the table from files alone, and errors of files in one line."""
 
+import io
+import json
 import re
 from pathlib import Path
 
@@ -113,6 +115,14 @@ def test_an_image_without_corners_predicts_nothing_and_none_at_all_misses_everyt
         (HEAD + "a,0,0,1,1,1,7,8\n", r"f.csv: row 2 has more fields than the header names"),
         (HEAD + "a,0,0,1,1,1\na,0,0,1,1,1,7\n", r"f.csv: not readable as a table .*line 3"),
         ("", r"f.csv: not readable as a table"),
+        ('{"a": 1}', r"f.csv: neither results nor annotations of COCO"),
+        ("[1, 2]", r"f.csv: neither results nor annotations of COCO"),
+        ('[{"image_id": 1, "bbox": [1, 2, 3], "score": 1}]', r"f.csv: neither results nor"),
+        ('[{"image_id": 1, "bbox": [1, 2, -3, 4], "score": 1}]', r"f.csv: entry 1: .* negative"),
+        ('[{"image_id": 1, "bbox": [1, 2, 3, 4]}]', r"f.csv: entry 1: a box without a score"),
+        ("[{", r"f.csv: not readable"),
+        ("patientId,PredictionString\na,0.5 1 2 3\n", r"f.csv: row 2: PredictionString is not"),
+        ("patientId,PredictionString\na,x 1 2 3 4\n", r"f.csv: row 2: score is 'x', not a finite"),
         ("image,x1,y1,x2\na,0,0,1\n", r"t.csv: lacks the column\(s\) y2"),
         ("image,x1,y1,x2,y2\nn,,,,\n", r"t.csv: there is no true box"),
         (TRUTH + "a,p,,,,\n", r"t.csv: row 7: image 'a' has no corners here and a box in another"),
@@ -125,6 +135,73 @@ def test_a_bad_file_is_named_in_one_line(run, capsys, text, reason):
     assert run(*([text] if reason.startswith("f.csv") else [PREDICTED, text])) == 2
     printed = capsys.readouterr().err.strip()
     assert "\n" not in printed and re.search(reason, printed), printed
+
+
+def coco(names: bool) -> tuple[list, dict]:
+    """PREDICTED and TRUTH as COCO has them; z, which TRUTH lacks, is left out."""
+    ids = {name: number for number, name in enumerate("abcn", start=7)}
+    predicted = pd.read_csv(io.StringIO(PREDICTED))
+    results = [
+        {"image_id": ids[r.image], "category_id": 1, "score": r.score, "bbox": xywh(r)}
+        for r in predicted.itertuples()
+        if r.image in ids
+    ]
+    true = pd.read_csv(io.StringIO(TRUTH))
+    images = [
+        {"id": ids[r.image], "patient": r.patient} | ({"file_name": r.image} if names else {})
+        for r in true.drop_duplicates("image").itertuples()
+    ]
+    boxes = [
+        {"id": n, "image_id": ids[r.image], "category_id": 1, "bbox": xywh(r)}
+        for n, r in enumerate(true.dropna().itertuples())
+    ]
+    crowd = {"id": 99, "image_id": ids["c"], "iscrowd": 1, "bbox": [0, 0, 99, 99]}
+    return results, {"images": images, "annotations": [*boxes, crowd]}
+
+
+def xywh(row) -> list[float]:
+    return [row.x1, row.y1, row.x2 - row.x1, row.y2 - row.y1]
+
+
+def submission() -> tuple[str, str]:
+    """The same as RSNA has them, in a submission and in its labels; no patients."""
+    boxes = pd.read_csv(io.StringIO(PREDICTED))
+    texts = {
+        image: " ".join(f"{r.score} {' '.join(map(str, xywh(r)))}" for r in rows.itertuples())
+        for image, rows in boxes.groupby("image")
+    } | {"c": ""}
+    rows = [f"{image},{text}" for image, text in texts.items()]
+    labels = [
+        f"{r.image},{','.join(map(str, xywh(r)))},1" if r.x1 == r.x1 else f"{r.image},,,,,0"
+        for r in pd.read_csv(io.StringIO(TRUTH)).itertuples()
+    ]
+    head = "patientId,x,y,width,height,Target"
+    return "\n".join(["patientId,PredictionString", *rows]), "\n".join([head, *labels])
+
+
+def test_files_of_coco_and_rsna_give_the_table_of_the_same_boxes(write):
+    ours = write("f.csv", PREDICTED), write("t.csv", TRUTH)
+    expected, _ = evaluate(*ours, resamples=20)
+    for names in (True, False):
+        results, truth = map(json.dumps, coco(names))
+        files = write("results.json", results), write("truth.json", truth)
+        pd.testing.assert_frame_equal(evaluate(*files, resamples=20)[0], expected)
+    named = json.dumps(coco(True)[1])
+    pd.testing.assert_frame_equal(
+        evaluate(ours[0], write("truth.json", named), resamples=20)[0], expected
+    )
+    predicted, labels = submission()
+    files = write("submission.csv", predicted), write("labels.csv", labels)
+    patients = write("p.csv", "image,patient\na,p\nb,p\nc,q\nn,r\n")
+    pd.testing.assert_frame_equal(evaluate(*files, patients, resamples=20)[0], expected)
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_shares_of_the_picture_are_not_measured_as_pixels(run, capsys, swapped):
+    small = f"{HEAD}a,0.1,0.1,0.2,0.2,0.5\nb,0,0,1,1,0.4\n"
+    assert run(*((PREDICTED, small) if swapped else (small, TRUTH))) == 2
+    printed = capsys.readouterr().err.strip()
+    assert "\n" not in printed and "within 0 and 1" in printed
 
 
 def test_missing_files_and_senseless_options_are_one_line(write, run, capsys):

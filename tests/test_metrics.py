@@ -131,10 +131,29 @@ def test_froc_is_the_sensitivity_when_so_many_false_positives_per_image_are_allo
     values = [row_of(table, "froc", rate)["value"] for rate in froc_ap.FROC_RATES]
     assert values == [0.25] + [0.5] * 6 and row_of(table, "froc", 1.0)["n"] == 5
     assert row_of(table, "froc_mean")["value"] == pytest.approx(np.mean(values))
-    # With equal scores two false positives on five images come at once, 0.4 per image.
+    # With equal scores two hits come with two false positives on five images, 0.4 per image; a
+    # rate of 1/8 is reached by 5/16 of either, one of 1/4 by 5/8.
     table = with_negatives([(*row[:5], 0.5) for row in WITH_NEGATIVES])
     values = [row_of(table, "froc", rate)["value"] for rate in froc_ap.FROC_RATES]
-    assert values == [0, 0] + [0.5] * 5
+    assert values == pytest.approx([0.5 * 5 / 16, 0.5 * 5 / 8] + [0.5] * 5)
+
+
+def test_ties_count_by_their_share_of_hits():
+    # Two of four equal scores are right, on images that come first or last by name.
+    rows = [(i, 0, 0, n, n, 1.0) for i, n in zip("abcd", (50, 100, 50, 100), strict=True)]
+    owners = {i: i for i in "abcd"}
+    truth = truth_of([(i, 0, 0, 100, 100) for i in "bd"], owners, negatives=["a", "c"])
+    table = metrics.localization(predicted(rows), truth, resamples=50)
+    assert (table.loc[table["metric"] == "coco_ap", "value"] == 0.5).all()
+    # A better hit alone, then one hit of two: at the recalls in between precision falls to 2/3.
+    better = metrics.localization(predicted([*rows[:1], *rows[3:], (*rows[1][:5], 2.0)]), truth, 50)
+    recalls = froc_ap.COCO_RECALLS[51:] * 2
+    expected = (51 + (recalls / (1 + (recalls - 1) * 2)).sum()) / 101
+    assert row_of(better, "coco_ap", 0.5)["value"] == pytest.approx(expected)
+    # Of two best boxes one points at the pneumonia.
+    both = predicted([("b", 0, 0, 10, 10, 1.0), ("b", 200, 0, 210, 10, 1.0)])
+    only = truth_of([("b", 0, 0, 100, 100)], {"b": "p"})
+    assert row_of(metrics.localization(both, only, 50), "pointing")["value"] == 0.5
 
 
 def test_a_prediction_on_a_negative_lowers_what_takes_negatives_in_and_nothing_else():
@@ -223,9 +242,12 @@ image = st.tuples(st.lists(scored, max_size=6), st.lists(whole, max_size=4))
 scenes = st.lists(image, min_size=1, max_size=5).filter(lambda images: any(t for _, t in images))
 
 
-def cases_of(images) -> list[Case]:
-    """Cases of images: boxes with scores in 64ths, and true boxes."""
+def cases_of(images, apart=False) -> list[Case]:
+    """Cases of images: boxes with scores in 64ths, equal ones `apart`, and true boxes."""
     cases = []
+    if apart:
+        steps = iter(range(10**6))
+        images = [([(b, s + next(steps) / 1024) for b, s in boxes], t) for boxes, t in images]
     for number, (boxes, truth) in enumerate(images):
         ordered = sorted(boxes, key=lambda box: -box[1])
         scores = np.array([score / 64 for _, score in ordered])
@@ -296,10 +318,43 @@ def by_torchmetrics(cases: list[Case]) -> float:
 @settings(deadline=None, max_examples=60)
 @given(scenes)
 def test_average_precision_is_that_of_pycocotools_and_torchmetrics(images):
-    cases = cases_of(images)
+    cases = cases_of(images, apart=True)
     ours = froc_ap.average_precision(cases, once(cases))[0]
     assert ours == pytest.approx(by_pycocotools(cases), abs=1e-6)
     assert ours.mean() == pytest.approx(by_torchmetrics(cases), abs=1e-6)
+
+
+def test_with_one_score_for_all_average_precision_is_that_of_shuffled_images_in_the_mean():
+    rng = np.random.default_rng(0)
+    fixed = np.array([[0, 0, 10, 10], [20, 0, 30, 10]], float)
+    truth = [fixed[rng.random(2) < 0.5] + rng.integers(0, 4) for _ in range(300)]
+    cases = [Case(str(k), fixed, np.ones(2), boxes) for k, boxes in enumerate(truth)]
+    ours = froc_ap.average_precision(cases, once(cases))[0]
+    shuffled = [[cases[k] for k in rng.permutation(len(cases))] for _ in range(10)]
+    assert ours == pytest.approx(np.mean([by_pycocotools(s) for s in shuffled], axis=0), abs=0.02)
+    assert ours.mean() == pytest.approx(np.mean([by_torchmetrics(s) for s in shuffled]), abs=0.02)
+    for other in shuffled:
+        assert froc_ap.average_precision(other, once(other))[0] == pytest.approx(ours, abs=1e-12)
+
+
+@settings(deadline=None, max_examples=50)
+@given(scenes, st.randoms(use_true_random=False))
+def test_neither_names_nor_order_move_a_metric(images, random):
+    """Rows and images in another order, names that sort otherwise: the same table."""
+    names = [f"{number}" for number in range(len(images))]
+    others = random.sample([f"{number + 10}" for number in range(len(images))], len(images))
+    tables = []
+    for named in (names, others):
+        pairs = list(zip(named, images, strict=True))
+        boxes = [(i, *box, score) for i, (found, _) in pairs for box, score in found]
+        if named is others:
+            random.shuffle(boxes)
+        boxed = [(i, *box) for i, (_, truth) in pairs for box in truth]
+        negatives = [i for i, (_, truth) in pairs if not truth]
+        truth = truth_of(boxed, {i: i for i in named}, negatives)
+        tables.append(metrics.localization(predicted(boxes), truth, resamples=1))
+    first, second = (table["value"].to_numpy(float) for table in tables)
+    assert second == pytest.approx(first, nan_ok=True)
 
 
 def plain_rsna(case: Case) -> float:
@@ -324,16 +379,26 @@ def test_rsna_is_that_of_trying_every_box(one):
 
 
 def plain_froc(cases: list[Case], overlap: float) -> list[float]:
-    """FROC by trying every score in turn."""
-    points = []
-    for limit in {score for case in cases for score in case.scores}:
+    """FROC by trying every score in turn, and the line between what equal scores part."""
+    points = [(0.0, 0.0)]
+    for limit in sorted({score for case in cases for score in case.scores}, reverse=True):
         hits = wrong = 0
         for case in cases:
             near = iou(case.predicted[case.scores >= limit], case.true) > overlap
             hits, wrong = hits + near.any(0).sum(), wrong + (~near.any(1)).sum()
         points.append((wrong / len(cases), hits / sum(len(case.true) for case in cases)))
-    points.append((0.0, 0.0))
-    return [max(hit for wrong, hit in points if wrong <= rate) for rate in froc_ap.FROC_RATES]
+    rates, hits = map(list, zip(*points, strict=True))
+    last = [k for k in range(len(rates)) if rates[k] not in rates[k + 1 :]]
+    first = [rates.index(rate) for rate in rates]
+    values = []
+    for rate in froc_ap.FROC_RATES:
+        below = max(k for k in last if rates[k] <= rate)
+        value = hits[below]
+        if below + 1 < len(rates):
+            share = (rate - rates[below]) / (rates[below + 1] - rates[below])
+            value += share * (hits[first[below + 1]] - value)
+        values.append(value)
+    return values
 
 
 @settings(deadline=None, max_examples=50)
@@ -356,10 +421,8 @@ def test_an_image_that_is_drawn_twice_counts_as_two(images, counts):
         assert np.isnan(froc_ap.average_precision(cases, drawn)).all()
         return
     assert froc_ap.froc(cases, drawn) == pytest.approx(froc_ap.froc(repeated, once(repeated)))
-    scores = [score for case in cases for score in case.scores]
-    if len(set(scores)) == len(scores):  # of equal scores the order matters to COCO
-        expected = froc_ap.average_precision(repeated, once(repeated))
-        assert froc_ap.average_precision(cases, drawn) == pytest.approx(expected)
+    expected = froc_ap.average_precision(repeated, once(repeated))
+    assert froc_ap.average_precision(cases, drawn) == pytest.approx(expected)
 
 
 def test_samples_in_parts_are_those_in_one(monkeypatch):

@@ -1,15 +1,20 @@
 """Localization measured from files alone: anybody's predictions against anybody's true boxes.
 
 PREDICTIONS  CSV: image, x1, y1, x2, y2, score. A row without corners predicts nothing for its
-             image.
+             image. Or COCO's results (JSON), or an RSNA submission (CSV: patientId,
+             PredictionString of 'score x y width height ...').
 TRUTH        CSV: image, x1, y1, x2, y2, and optionally patient. A row without corners names an
-             image that is known to have no true box (a negative).
+             image that is known to have no true box (a negative). Or COCO's annotations (JSON;
+             an image may have a `patient`), or RSNA's labels (CSV: patientId, x, y, width,
+             height, Target).
 PATIENTS     CSV: image, patient.
 
-Corners are pixels, the same in both files. Further columns are ignored.
+Corners are pixels, the same in both files. Further columns are ignored. COCO's images go by their
+`file_name`; a file that names them by `id` is understood, too.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +22,15 @@ import pandas as pd
 
 from pnloc.errors import PnlocError
 from pnloc.evaluation.localization import CORNERS, Truth, localization
-from pnloc.files import read_csv
+from pnloc.files import read_csv, read_json, require
 
+WHERE = "where"  # the column that says which row or entry of its file a row comes from
+SIZES = ["x", "y", "width", "height"]
 TEXT = {"dtype": str, "keep_default_na": False, "skip_blank_lines": False, "encoding": "utf-8-sig"}
 
 
 def read_predictions(path: str | Path) -> pd.DataFrame:
-    """Predictions (image, x1, y1, x2, y2, score) of a CSV.
+    """Predictions (image, x1, y1, x2, y2, score) of a file.
 
     Raises PnlocError with file, row and reason.
     """
@@ -34,10 +41,10 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
 
 
 def read_truth(path: str | Path, patients: str | Path | None = None) -> tuple[Truth, list[str]]:
-    """True boxes, negatives and patients of a CSV, and remarks on what it lacks, a line each.
+    """True boxes, negatives and patients of a file, and remarks on what it lacks, a line each.
 
-    Patients are those of a second CSV, or of the column `patient`; without either each image counts
-    as a patient of its own. Raises PnlocError with file, row and reason.
+    Patients are those of a second file, or of the column `patient`; without either each image
+    counts as a patient of its own. Raises PnlocError with file, row and reason.
     """
     table, remarks = _read(path, CORNERS), []
     boxed = _has_corners(path, table)
@@ -76,6 +83,9 @@ def evaluate(
 ) -> tuple[pd.DataFrame, list[str]]:
     """The table of pnloc.evaluation.localization.localization from files, and remarks."""
     table, (target, remarks) = read_predictions(predictions), read_truth(truth, patients)
+    names = _names(truth)
+    known = table["image"].isin(names.values()) & ~_is_json(predictions)
+    table["image"] = table["image"].where(known, table["image"].replace(names))
     inside = table["image"].isin(target.patients.keys())
     if not inside.all():
         others = table.loc[~inside, "image"]
@@ -88,27 +98,122 @@ def evaluate(
             f"{predictions}: {len(others)} boxes lie on {others.nunique()} images that {truth} "
             f"does not name and are left out {first}"
         )
+    _refuse_relative(predictions, table[inside], truth, target.boxes)
     return localization(table[inside], target, resamples, seed), remarks
 
 
 def _refuse(path: str | Path, table: pd.DataFrame, bad: pd.Series, reason: str) -> None:
-    """Raise PnlocError for the first bad row; `reason` is a template for the row's fields.
+    """Raise PnlocError for the first bad row; `reason` is a template for the row's fields."""
+    for fields in table[bad].head(1).to_dict("records"):
+        raise PnlocError(f"{path}: {fields[WHERE]}: {reason.format_map(fields)}")
 
-    The header counts as row 1.
-    """
-    for row, fields in table[bad].head(1).to_dict("index").items():
-        raise PnlocError(f"{path}: row {row + 2}: {reason.format_map(fields)}")
+
+def _refuse_relative(
+    predictions: str | Path, table: pd.DataFrame, truth: str | Path, boxes: pd.DataFrame
+) -> None:
+    """Raise PnlocError where one file has shares of the picture and the other has pixels."""
+    corners = {predictions: table[CORNERS], truth: boxes[CORNERS]}
+    most = {path: part.abs().to_numpy().max(initial=0.0) for path, part in corners.items()}
+    for relative, other in ((predictions, truth), (truth, predictions)):
+        if 0 < most[relative] <= 1 and most[other] > 2:
+            raise PnlocError(
+                f"{relative}: all coordinates lie within 0 and 1, but those of {other} are pixels; "
+                "multiply x by the width of each image and y by its height"
+            )
 
 
 def _read(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
-    """A CSV as text; the index counts its rows, blank ones included. Every row names its image."""
-    table = read_csv(path, ["image", *columns], **TEXT).fillna("")
-    if not isinstance(table.index, pd.RangeIndex):  # what pandas makes of fields without a name
-        raise PnlocError(f"{path}: row 2 has more fields than the header names")
-    table = table.apply(lambda column: column.str.strip())
-    table = table[(table != "").any(axis=1)]
+    """A file as text: image, `columns`, where (its row there), and what else it has."""
+    if _is_json(path):
+        table = _coco(path, columns)
+    else:
+        table = read_csv(path, [], **TEXT).fillna("")
+        if not isinstance(table.index, pd.RangeIndex):  # what pandas makes of unnamed fields
+            raise PnlocError(f"{path}: row 2 has more fields than the header names")
+        table = table.apply(lambda column: column.str.strip())
+        table[WHERE] = [f"row {row + 2}" for row in table.index]  # the header is row 1
+        table = table[(table.drop(columns=WHERE) != "").any(axis=1)]
+        table = _rsna(path, table)
+    require(path, table.drop(columns=WHERE), ["image", *columns])
     _refuse(path, table, table["image"] == "", "names no image")
+    return table.reset_index(drop=True)
+
+
+def _is_json(path: str | Path) -> bool:
+    try:
+        with open(path, "rb") as stream:
+            start = stream.read(99)
+    except OSError:  # which reading it as a table will name
+        return False
+    return start.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"{", b"[")
+
+
+def _names(path: str | Path) -> dict[str, str]:
+    """COCO's images: id -> name, the `file_name` or, where images lack one or share it, the id."""
+    content = read_json(path) if _is_json(path) else {}
+    images = content.get("images", []) if isinstance(content, dict) else []
+    with _shaped(path):
+        names = {str(image["id"]): str(image.get("file_name") or "") for image in images}
+    whole = all(names.values()) and len(set(names.values())) == len(names)
+    return names if whole else {image: image for image in names}
+
+
+def _coco(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
+    """COCO's results (a list) or annotations; all categories count as one, crowds not at all."""
+    content, names, rows = read_json(path), _names(path), []
+    with _shaped(path):
+        entries = content if isinstance(content, list) else content["annotations"]
+        for number, entry in enumerate(entries, start=1):
+            corners, where = ["", "", "", ""], f"entry {number}"
+            if not entry.get("iscrowd"):
+                x, y, width, height = map(float, entry["bbox"])
+                if width < 0 or height < 0:
+                    raise PnlocError(f"{path}: {where}: bbox {entry['bbox']} has a negative size")
+                corners = [x, y, x + width, y + height]
+                image = str(entry["image_id"])
+                rows.append((names.get(image, image), *corners, entry.get("score", ""), where))
+        boxed = {row[0] for row in rows}
+        rows += [(name, *[""] * 5, "images") for name in names.values() if name not in boxed]
+        table = pd.DataFrame(rows, columns=["image", *CORNERS, "score", WHERE]).astype(str)
+        images = content.get("images", []) if isinstance(content, dict) else []
+        owners = {names[str(i["id"])]: str(i["patient"]) for i in images if "patient" in i}
+    if owners or "patient" in columns:
+        table["patient"] = table["image"].map(owners).fillna("")
     return table
+
+
+@contextmanager
+def _shaped(path: str | Path) -> Iterator[None]:
+    """Turn what JSON of another shape raises inside the block into PnlocError with its name."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise PnlocError(f"{path}: neither results nor annotations of COCO ({reason})") from None
+
+
+def _rsna(path: str | Path, table: pd.DataFrame) -> pd.DataFrame:
+    """RSNA's labels or a submission in columns of ours; any other table as it is."""
+    if "patientId" not in table or "image" in table:
+        return table
+    table = table.rename(columns={"patientId": "image"})
+    if "PredictionString" in table:
+        parts = table["PredictionString"].str.split()
+        odd = parts.str.len() % 5 != 0
+        _refuse(path, table, odd, "PredictionString is not 'score x y width height ...'")
+        boxes = [[p[k : k + 5] for k in range(0, len(p), 5)] or [[""] * 5] for p in parts]
+        table = table.assign(box=boxes).explode("box", ignore_index=True)
+        table[["score", *SIZES]] = table["box"].tolist()
+    if not set(SIZES) <= set(table):
+        return table
+    numbers = table[SIZES].apply(pd.to_numeric, errors="coerce")
+    bad = (numbers.isna() & (table[SIZES] != "")).any(axis=1)
+    _refuse(path, table, bad, "x, y, width or height is not a number")
+    _refuse(path, table, (numbers[["width", "height"]] < 0).any(axis=1), "a box of negative size")
+    numbers["width"] += numbers["x"]
+    numbers["height"] += numbers["y"]
+    corners = numbers.astype(object).where(numbers.notna(), "")
+    return table.assign(**dict(zip(CORNERS, corners.T.to_numpy(), strict=True)))
 
 
 def _has_corners(path: str | Path, table: pd.DataFrame) -> pd.Series:

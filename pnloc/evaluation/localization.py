@@ -59,7 +59,8 @@ def cases(
         raise PnlocError(f"prediction for image '{image}': a coordinate or score {reason}")
     if truth.empty:
         raise PnlocError("there is no true box to measure against")
-    ordered = predictions.sort_values("score", ascending=False, kind="stable")
+    # Ties lie in the order of their corners, so that none of the metrics depends on that of rows.
+    ordered = predictions.sort_values(["score", *CORNERS], ascending=[False, *[True] * 4])
     predicted = _by_image(ordered, [*CORNERS, "score"])
     true = _by_image(truth, CORNERS)
     negatives = sorted(set(negatives))
@@ -88,9 +89,10 @@ def per_image(case: Case) -> dict[tuple[str, float], float]:
     values = {("acc", t): float((best > t).sum()) for t in IOU_THRESHOLDS}
     values |= {("iobb", t): float((inside > t).sum()) for t in IOBB_THRESHOLDS}
     values["miou", NAN] = union_iou(predicted, true)
-    centre = (predicted[:1, None, :2] + predicted[:1, None, 2:]) / 2  # of the best box
-    inside = (true[:, :2] <= centre) & (centre <= true[:, 2:])
-    values["pointing", NAN] = float(inside.all(axis=-1).any())
+    best = predicted[case.scores == case.scores.max(initial=-np.inf), None]
+    centres = (best[..., :2] + best[..., 2:]) / 2
+    inside = ((true[:, :2] <= centres) & (centres <= true[:, 2:])).all(axis=-1).any(axis=-1)
+    values["pointing", NAN] = float(inside.mean()) if len(inside) else 0.0
     return values | {("afp", t): float((best_of_prediction <= t).sum()) for t in IOU_THRESHOLDS}
 
 
@@ -104,11 +106,11 @@ def localization(
     Over true boxes (n counts them): `acc`, the share that any predicted box overlaps with IoU >
     threshold (Wang et al. 2017); `iobb`, the same with intersection over the predicted box. Over
     images with true boxes: `miou`, mean IoU of the unions; `pointing`, share whose best box has
-    its centre in a true box; `afp`, predicted boxes that overlap no true box with IoU >
-    threshold. Over these and the negatives: `froc`, sensitivity at `threshold` false positives
-    per image, and `froc_mean`, its mean over the rates; `rsna_map`, without images that have no
-    box of either kind; `coco_ap` at IoU .5 (threshold .5) and averaged over .5 to .95 (no
-    threshold).
+    its centre in a true box, a tie counting by the share of its boxes that do; `afp`, predicted
+    boxes that overlap no true box with IoU > threshold. Over these and the negatives: `froc`,
+    sensitivity at `threshold` false positives per image, and `froc_mean`, its mean over the rates;
+    `rsna_map`, without images that have no box of either kind; `coco_ap` at IoU .5 (threshold .5)
+    and averaged over .5 to .95 (no threshold).
     """
     everything = truth.cases(predictions)
     boxed = [case for case in everything if len(case.true)]
