@@ -13,9 +13,9 @@ from pydicom.encaps import encapsulate
 from pydicom.tag import Tag
 from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
 
-from pnloc.dicom import is_dicom
 from pnloc.errors import PnlocError
 from pnloc.images import MOST_PIXELS, header, load, read_gray
+from pnloc.images.dicom import is_dicom
 
 RAMP = np.arange(0, 240, 5, dtype=np.uint8).reshape(6, 8)  # 0, 5, ..., 235: row after row
 NO_IMAGE = "not an image (PNG, JPEG or DICOM)"

@@ -25,7 +25,7 @@ DATA = ""  # folder that holds the real data sets; public and mimic need it
 SEED = 0
 ARTIFACTS = ""  # where results go; empty: artifacts/ of the repository"""
 # A room imports from itself and from those before it; reports, data and evaluation share a floor.
-FLOORS = ("core", "reports data evaluation", "baselines", "run", "view", "cli")
+FLOORS = ("core images", "reports data evaluation", "baselines", "run", "view", "cli")
 SUFFIXES = ".dcm .jpg .jpeg .png .nii .gz .safetensors .pt .pkl .parquet .npy"
 BINARY = set(SUFFIXES.split())
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.split()}

@@ -15,7 +15,7 @@ import pandas as pd
 from pnloc.data import duplicates
 from pnloc.data.records import Records, check, drop_broken, drop_patients, ledger, split_digest
 from pnloc.errors import PnlocError
-from pnloc.remarks import FLAT
+from pnloc.images.remarks import FLAT
 
 PAIR_COLUMNS = [f"{what}_{side}" for side in "ab" for what in ("set", "image", "patient", "split")]
 CLEAN, QUARANTINED, UNUSABLE, LEAK = 0, 1, 2, 3

@@ -1,8 +1,8 @@
 """Image files: any PNG, JPEG or DICOM as an 8-bit grey array, and the transform of its boxes.
 
 White is dense in every array that leaves this module, and PNG, JPEG and TIFF are upright as their
-EXIF orientation says. DICOM files (pnloc.dicom) keep the grid that they are stored in. `oddities`
-says what is unusual for a frontal radiograph of a chest.
+EXIF orientation says. DICOM files (pnloc.images.dicom) keep the grid that they are stored in.
+`oddities` says what is unusual for a frontal radiograph of a chest.
 """
 
 import struct
@@ -20,9 +20,9 @@ from joblib import cpu_count
 from PIL import ExifTags, Image, UnidentifiedImageError
 from pydicom.errors import BytesLengthException, InvalidDicomError
 
-from pnloc import dicom, remarks
 from pnloc.boxes import as_boxes
 from pnloc.errors import PnlocError
+from pnloc.images import dicom, remarks
 
 MOST_PIXELS = 100_000_000  # more than any radiograph; a larger file is refused unread
 # What Pillow and pydicom raise on broken files.
@@ -50,7 +50,7 @@ class Header(NamedTuple):
     sex: str = ""
     age: float = float("nan")  # years
     view: str = ""
-    odd: str = ""  # what it says against a frontal radiograph of a chest (pnloc.remarks)
+    odd: str = ""  # what it says against a frontal radiograph of a chest (pnloc.images.remarks)
 
 
 @dataclass(frozen=True)

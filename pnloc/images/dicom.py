@@ -1,6 +1,6 @@
 """DICOM files: what a header says, and the first frame as numbers that grow with density.
 
-A header that lacks something is completed where only one reading makes sense; pnloc.remarks
+A header that lacks something is completed where only one reading makes sense; pnloc.images.remarks
 says where it is a guess.
 """
 

@@ -8,7 +8,7 @@ import re
 import numpy as np
 from pydicom.dataset import Dataset
 
-from pnloc.dicom import number, text
+from pnloc.images.dicom import number, text
 
 RADIOGRAPHY = ("", "CR", "DX", "DR", "RG", "XR", "OT", "SC")  # OT and SC: converted from elsewhere
 OTHER_CLASS = re.compile(r"\b(CT|MR|Ultrasound|Nuclear|Positron|Mammography|Angiographic)\b")
