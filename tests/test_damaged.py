@@ -175,25 +175,32 @@ def test_an_image_that_is_no_file_is_missing_or_quarantined(judge, name, damage)
 
 
 DICOM = [
-    *({tag: None} for tag in ("PixelData", "Rows", "BitsAllocated", "PhotometricInterpretation")),
+    *({tag: None} for tag in ("PixelData", "Rows")),
     *({"Rows": rows} for rows in (0, 5000)),
     {"Rows": 65535, "Columns": 65535},
     {"PixelData": bytes(48 * 24)},
 ]
 
 
+def change_dicom(root: Path, **changes: object) -> None:
+    data = dcmread(root / RSNA_IMAGES / "c.dcm")
+    for tag, value in changes.items():
+        if value is None:
+            del data[tag]
+        else:
+            setattr(data, tag, value)
+    data.save_as(root / RSNA_IMAGES / "c.dcm")
+
+
 @pytest.mark.parametrize("changes", DICOM, ids=str)
 def test_a_dicom_that_lacks_what_it_needs_is_quarantined(judge, changes):
-    def change(root: Path) -> None:
-        data = dcmread(root / RSNA_IMAGES / "c.dcm")
-        for tag, value in changes.items():
-            if value is None:
-                del data[tag]
-            else:
-                setattr(data, tag, value)
-        data.save_as(root / RSNA_IMAGES / "c.dcm")
+    assert judge("rsna", partial(change_dicom, **changes))[0] == "quarantined"
 
-    assert judge("rsna", change)[0] == "quarantined"
+
+def test_a_dicom_that_lacks_what_can_be_inferred_is_read_and_a_guess_is_reported(judge):
+    assert judge("rsna", partial(change_dicom, BitsAllocated=None))[0] == "same"
+    verdict, result = judge("rsna", partial(change_dicom, PhotometricInterpretation=None))
+    assert verdict == "reported" and "PhotometricInterpretation" in " ".join(result.remarks())
 
 
 def test_an_image_of_other_proportions_than_its_table_says_is_quarantined(judge):

@@ -15,6 +15,7 @@ import pandas as pd
 from pnloc.data import duplicates
 from pnloc.data.records import Records, check, drop_broken, drop_patients, ledger, split_digest
 from pnloc.errors import PnlocError
+from pnloc.images.remarks import FLAT
 
 PAIR_COLUMNS = [f"{what}_{side}" for side in "ab" for what in ("set", "image", "patient", "split")]
 CLEAN, QUARANTINED, UNUSABLE, LEAK = 0, 1, 2, 3
@@ -112,6 +113,8 @@ def audit(
             small, reasons = duplicates.thumbnails(images, name)
             records[name] = drop_broken(records[name], reasons)
             thumbnails[name] = small[~images["image"].isin(reasons)]
+            flat = int((np.ptp(thumbnails[name], axis=(1, 2)) < FLAT).sum())
+            records[name].notes.extend([f"{flat} images are nearly of one grey"] if flat else [])
     test = [r.split("test")["patient"] for name, r in records.items() if name in tested]
     patients = set().union(*test)
     left = {name: drop_patients(r, patients, keep_split="test") for name, r in records.items()}

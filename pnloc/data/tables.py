@@ -1,7 +1,6 @@
 """What all readers share: a source with its notes, tables with the fate of each row, checked boxes.
 
-A reader opens a `Source`, reads each of its tables into a `Ledger`, marks the rows that it cannot
-use, and hands what is left to `Source.records`.
+A reader reads each table of a `Source` into a `Ledger` and marks the rows that cannot be used.
 """
 
 import os
@@ -26,8 +25,8 @@ OLDEST = 120  # years
 PATH = r"[/\\\x00-\x1f]"  # characters that no file name holds
 XYWH = ["x", "y", "w", "h"]
 _TEXTS = ["image", "path", "patient", "study", "view", "sex", "split", "label", "text"]
-_UNKNOWN = {"study": "", "view": "", "sex": "", "age": np.nan, "label": np.nan, "split": ""}
-
+_UNKNOWN = dict.fromkeys(["study", "view", "sex", "split", "odd"], "")
+_UNKNOWN |= {"age": np.nan, "label": np.nan}
 
 # Files ------------------------------------------------------------------------------------------
 
@@ -151,8 +150,8 @@ class Ledger:
     def images(self, key: str, files: dict[str, Path], **columns: object) -> pd.DataFrame:
         """The rows in use as images: image, path, further `columns`, and what the headers say.
 
-        Headers give width, height and dicom; those of DICOM files also sex, age and view, where
-        `columns` lack them. A file without a readable header goes into quarantine.
+        Headers give width, height and dicom; those of DICOM files also sex, age, view and what is
+        odd, where `columns` lack them. A file without a readable header goes into quarantine.
         """
         names = self.rows[key]
         images = {"image": names, "path": [str(files[name]) for name in names], **columns}
@@ -270,7 +269,7 @@ class Source:
                 name = path.stem if stems else path.name
                 doubled += [name] * (name in files)
                 files.setdefault(name, path)
-        example = doubled[0] if doubled else ""
+        example = "".join(doubled[:1])
         self.note(len(doubled), f"image files have the name of another one ({example}, ...)")
         self.unnamed(files, ledger.table[key], ledger.path)
         ledger.mark(~ledger.table[key].isin(files), "missing")
@@ -278,8 +277,7 @@ class Source:
 
     def unnamed(self, files: Iterable[str], names: Iterable[object], table: Path) -> None:
         """Note how many files no row of a table names."""
-        more = len(set(files) - set(names))
-        self.note(more, f"image files are named by no row of {table.name}")
+        self.note(len({*files} - {*names}), f"image files are named by no row of {table.name}")
 
     def records(
         self, images: pd.DataFrame, fates: dict[str, pd.Series], **tables: pd.DataFrame
@@ -289,6 +287,8 @@ class Source:
         fates: those of all rows by kind, 'images' among them.
         """
         images = images.assign(**{k: v for k, v in _UNKNOWN.items() if k not in images})
+        odd = (images["image"] + ": " + images["odd"])[images["odd"] != ""].tolist()
+        self.note(len(odd), f"image files are unusual by their headers ({''.join(odd[:1])})")
         images = images[IMAGE_COLUMNS].sort_values("image", kind="stable")
         tally = {
             kind: {"rows": len(rows), **{fate: int((rows == fate).sum()) for fate in FATES}}

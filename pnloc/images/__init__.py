@@ -1,7 +1,8 @@
 """Image files: any PNG, JPEG or DICOM as an 8-bit grey array, and the transform of its boxes.
 
-White is dense in every array that leaves this module: DICOM's MONOCHROME1 is inverted, after the
-VOI LUT.
+White is dense in every array that leaves this module, and PNG, JPEG and TIFF are upright as their
+EXIF orientation says. DICOM files (pnloc.images.dicom) keep the grid that they are stored in.
+`oddities` says what is unusual for a frontal radiograph of a chest.
 """
 
 import struct
@@ -15,14 +16,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pydicom
 from joblib import cpu_count
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 from pydicom.errors import BytesLengthException, InvalidDicomError
-from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut
 
 from pnloc.boxes import as_boxes
 from pnloc.errors import PnlocError
+from pnloc.images import dicom, remarks
 
 MOST_PIXELS = 100_000_000  # more than any radiograph; a larger file is refused unread
 # What Pillow and pydicom raise on broken files.
@@ -31,10 +31,18 @@ _BROKEN = (
     *(*_PYTHON, ArithmeticError, RuntimeError, struct.error),
     *(Image.DecompressionBombError, InvalidDicomError, BytesLengthException),
 )
+_TURN = Image.Transpose
+# EXIF orientation -> what makes the picture upright.
+UPRIGHT = {2: _TURN.FLIP_LEFT_RIGHT, 3: _TURN.ROTATE_180, 4: _TURN.FLIP_TOP_BOTTOM}
+UPRIGHT |= {5: _TURN.TRANSPOSE, 6: _TURN.ROTATE_270, 7: _TURN.TRANSVERSE, 8: _TURN.ROTATE_90}
+_POLARITY = ExifTags.Base.PhotometricInterpretation  # Pillow applies it to 8 bits only
 
 
 class Header(NamedTuple):
-    """The header of an image file; sex, age and view come with DICOM files only."""
+    """The header of an image file; what follows `height` comes with DICOM files only.
+
+    Width and height are those of the upright picture, in which boxes are given.
+    """
 
     width: int
     height: int
@@ -42,6 +50,7 @@ class Header(NamedTuple):
     sex: str = ""
     age: float = float("nan")  # years
     view: str = ""
+    odd: str = ""  # what it says against a frontal radiograph of a chest (pnloc.images.remarks)
 
 
 @dataclass(frozen=True)
@@ -90,14 +99,6 @@ class Letterbox:
         return square
 
 
-def is_dicom(path: str | Path) -> bool:
-    """Whether a file is DICOM: by its magic number, or by a suffix that is not misleading."""
-    with open(path, "rb") as stream:
-        head = stream.read(132)
-    named = str(path).lower().endswith((".dcm", ".dicom"))
-    return head[128:] == b"DICM" or (named and not head.startswith((b"\x89PNG", b"\xff\xd8\xff")))
-
-
 @contextmanager
 def _named(path: str | Path) -> Iterator[None]:
     """Turn errors of reading an image inside the block into PnlocError with its file's name."""
@@ -115,24 +116,30 @@ def _named(path: str | Path) -> Iterator[None]:
 def header(path: str | Path) -> Header:
     """The header of an image file; PnlocError with its name where it makes no sense."""
     with _named(path):
-        if not is_dicom(path):
+        if not dicom.is_dicom(path):
             with _opened(path) as image:
-                return Header(*image.size)
-        tags = ["Rows", "Columns", "PatientSex", "PatientAge", "ViewPosition"]
-        data = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags)
-        age = str(data.get("PatientAge", "")).strip().upper().removesuffix("Y")
+                sideways = _orientation(image, path) in (5, 6, 7, 8)
+                return Header(*(image.size[::-1] if sideways else image.size))
+        data = dicom.read(path, header_only=True)
+        age = dicom.text(data, "PatientAge").upper().removesuffix("Y")
         years = float(age) if age.isascii() and age.isdigit() and int(age) <= 120 else float("nan")
-        sex, view = (str(data.get(t, "") or "").strip() for t in ("PatientSex", "ViewPosition"))
-        return Header(*_checked(path, int(data.Columns), int(data.Rows)), True, sex, years, view)
+        sex, view = dicom.text(data, "PatientSex"), dicom.text(data, "ViewPosition")
+        size = _checked(path, int(data.Columns), int(data.Rows))
+        return Header(*size, True, sex, years, view, "; ".join(remarks.of_header(data)))
 
 
 @contextmanager
 def _opened(path: str | Path) -> Iterator[Image.Image]:
-    """PIL's lazy image, of a size that a radiograph may have."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `_checked` is stricter
-        image = Image.open(path)
-    with image:
+    """PIL's lazy image, of a size that a radiograph may have.
+
+    It is opened as a stream: Pillow reads a turned TIFF by its name in the wrong order.
+    """
+    with open(path, "rb") as stream:
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", Image.DecompressionBombWarning
+            )  # `_checked` is stricter
+            image = Image.open(stream)
         _checked(path, *image.size)
         yield image
 
@@ -149,20 +156,53 @@ def read_gray(path: str | Path, near: int | None = None) -> np.ndarray:
     near: a JPEG may be decoded at a reduced scale whose longer side is still at least this long.
     """
     with _named(path):
-        if is_dicom(path):
-            return _read_dicom(path)
+        if dicom.is_dicom(path):
+            return np.asarray(Image.fromarray(_read_dicom(path)).convert("L"))
         with _opened(path) as image:
             if near and image.format == "JPEG" and image.mode in ("L", "RGB"):
                 share = max(near / max(image.size), 1e-6)
                 image.draft("L", tuple(int(np.ceil(extent * share)) for extent in image.size))
             image.load()
-            return _gray(image)
+            gray, turn = _gray(image), UPRIGHT.get(_orientation(image, path))
+            return gray if turn is None else np.asarray(Image.fromarray(gray).transpose(turn))
+
+
+def _orientation(image: Image.Image, path: str | Path) -> int:
+    """The EXIF orientation of an open image, 1 to 8; 1 too where it has none, or a damaged one.
+
+    Pillow turns TIFF files itself.
+    """
+    if image.format == "TIFF":
+        return 1
+    if image.format == "PNG" and _ends_with_metadata(path):
+        image.load()
+    try:
+        value = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
+    except _BROKEN:
+        return 1
+    return value if value in UPRIGHT else 1
+
+
+def _ends_with_metadata(path: str | Path) -> bool:
+    """Whether a PNG has EXIF data or text behind its pixels, where Pillow looks at loading only."""
+    pixels = False
+    with open(path, "rb") as stream:
+        stream.seek(8)
+        while len(head := stream.read(8)) == 8:
+            length, kind = struct.unpack(">I4s", head)
+            if pixels and kind in (b"eXIf", b"iTXt", b"zTXt", b"tEXt"):
+                return True
+            pixels |= kind == b"IDAT"
+            stream.seek(length + 4, 1)
+    return False
 
 
 def _gray(image: Image.Image) -> np.ndarray:
     """Any PIL mode as uint8 grey: wider values scaled to their own range, transparency on black."""
     if image.mode.startswith(("I", "F")):
-        return _to_bytes(np.asarray(image, dtype=np.float64))
+        values = np.asarray(image, dtype=np.float64)
+        white_is_zero = image.format == "TIFF" and image.tag_v2.get(_POLARITY) == 0
+        return _to_bytes(-values if white_is_zero else values)
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         colour = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", colour.size, (0, 0, 0, 255)), colour)
@@ -170,43 +210,65 @@ def _gray(image: Image.Image) -> np.ndarray:
 
 
 def _to_bytes(values: np.ndarray) -> np.ndarray:
-    """Finite values to 0..255 over their own range; a flat image becomes all zero."""
-    values = np.nan_to_num(np.asarray(values, dtype=np.float64))
-    low, high = values.min(), values.max()
+    """Finite values to 0..255 over their range, others to 0; a flat image becomes all zero."""
+    values, finite = np.asarray(values, dtype=np.float64), np.isfinite(values)
+    low, high = (values[finite].min(), values[finite].max()) if finite.any() else (0.0, 0.0)
     if high == low:
         return np.zeros(values.shape, np.uint8)
-    return ((values - low) / (high - low) * 255).round().astype(np.uint8)
+    return (np.where(finite, values - low, 0.0) / (high - low) * 255).round().astype(np.uint8)
 
 
 def _read_dicom(path: str | Path) -> np.ndarray:
-    """The first frame of a DICOM file: rescale, VOI LUT or window, inversion of MONOCHROME1."""
-    data = pydicom.dcmread(path)
-    if "PixelData" not in data:
-        raise PnlocError(f"{path}: a DICOM file without pixels")
+    """The first frame of a DICOM file as uint8 [H, W] or [H, W, 3]; padding is black."""
+    data = dicom.read(path)
     _checked(path, int(data.Columns), int(data.Rows))
-    try:
-        raw = data.pixel_array
-    except (RuntimeError, NotImplementedError) as error:
-        syntax = data.file_meta.get("TransferSyntaxUID", "") if hasattr(data, "file_meta") else ""
-        reason, name = " ".join(str(error).split())[:200], getattr(syntax, "name", "") or "unknown"
-        start = f"{path}: pixels of transfer syntax '{name}' cannot be decoded"
-        advice = "`pip install 'pylibjpeg[all]'`, or convert the file to PNG"
-        raise PnlocError(f"{start}; {advice} ({reason})") from None
-    palette = data.get("PhotometricInterpretation") == "PALETTE COLOR"
-    if palette:
-        raw = apply_color_lut(raw.reshape(-1, *raw.shape[-2:])[0], data)[..., :3]
-        raw = raw if raw.dtype == np.uint8 else (raw >> 8).astype(np.uint8)  # tables of 16 bits
-    if palette or int(data.get("SamplesPerPixel", 1)) == 3:
-        colour = raw.reshape(-1, *raw.shape[-3:])[0]
-        colour = colour if colour.dtype == np.uint8 else _to_bytes(colour)
-        return np.asarray(Image.fromarray(colour).convert("L"))
-    raw = raw.reshape(-1, *raw.shape[-2:])[0]
-    windowed = "WindowWidth" in data or "VOILUTSequence" in data
-    values = apply_modality_lut(raw, data)
-    values = apply_voi_lut(values, data) if windowed else values
-    plain = raw.dtype == np.uint8 and not windowed and values.min() >= 0 and values.max() <= 255
-    gray = values.astype(np.uint8) if plain else _to_bytes(values)
-    return 255 - gray if data.get("PhotometricInterpretation") == "MONOCHROME1" else gray
+    values = dicom.pixels(data, path)
+    return values if values.dtype == np.uint8 else _to_bytes(values)
+
+
+def oddities(path: str | Path, gray: np.ndarray) -> list[str]:
+    """What is odd about an image file as a frontal radiograph of a chest: short phrases.
+
+    gray: its picture as `read_gray` or, with black bars, as `load` gives it. By the header where
+    that says something, else by the pixels; nothing is known of a lateral PNG. An empty list is no
+    promise. Raises PnlocError where the file cannot be read.
+    """
+    head = header(path)
+    inside = _without_bars(gray, head)
+    odd = [head.odd] if head.odd else []
+    odd += remarks.of_pixels(inside, head.width, head.height)
+    with _named(path):
+        odd += dicom.stored_remarks(dicom.read(path), path) if head.dicom else []
+        colours = _colours(path, head)
+    return odd if colours is None else odd + remarks.of_colours(colours)
+
+
+def _without_bars(gray: np.ndarray, head: Header) -> np.ndarray:
+    """A picture without the black bars that make a square of an image of other proportions."""
+    height, width = gray.shape
+    if width != height or head.width == head.height:
+        return gray
+    left, top = (int(np.ceil(o)) for o in Letterbox(head.width, head.height, width).offset)
+    inside = gray[top : height - top, left : width - left]
+    return inside if inside.size else gray
+
+
+def _colours(path: str | Path, head: Header) -> np.ndarray | None:
+    """The pixels of an image, much reduced, as uint8 [64, 64, 3]; None for one that has no colours.
+
+    It may be grey that is stored as colours.
+    """
+    if head.dicom:
+        if dicom.number(dicom.read(path, header_only=True), "SamplesPerPixel") != 3:
+            return None
+        image = Image.fromarray(_read_dicom(path))
+    else:
+        with _opened(path) as image:
+            if image.mode in ("1", "L", "LA") or image.mode.startswith(("I", "F")):
+                return None
+            image.draft("RGB", (64, 64))
+            image = image.convert("RGB")
+    return np.asarray(image.resize((64, 64), Image.Resampling.BOX))
 
 
 Loaded = tuple[np.ndarray, Letterbox] | PnlocError
