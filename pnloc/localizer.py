@@ -176,6 +176,12 @@ class Proposals:
     letterbox: Letterbox
 
 
+def checkpoint_folder(folder: str | Path) -> Path:
+    """The folder of a checkpoint, or the one in a run's folder, which holds `checkpoint/`."""
+    inside = Path(folder) / "checkpoint"
+    return inside if (inside / "config.json").exists() else Path(folder)
+
+
 @dataclass(frozen=True)
 class Localizer:
     """A trained detector with a cross-attention on top; `names` are those of the attributes."""
@@ -198,9 +204,7 @@ class Localizer:
     @staticmethod
     def load(folder: str | Path) -> "Localizer":
         """Read what `save` wrote; `folder` may also be a run's, which holds `checkpoint/`."""
-        folder = Path(folder)
-        if (folder / "checkpoint" / "config.json").exists():
-            folder = folder / "checkpoint"
+        folder = checkpoint_folder(folder)
         path = folder / "config.json"
         if not path.exists():
             advice = "(no config.json); train one with `python -m pnloc train`"
@@ -222,8 +226,15 @@ class Localizer:
 
     def propose(self, path: str | Path) -> Proposals:
         """Decode an image file and run the detector on it: the costly part, once per image."""
-        picture, letterbox = load(path, self.detector.config.side)
-        return Proposals(picture, extract(self.detector, picture[None], self.regions), letterbox)
+        return self.propose_all([load(path, self.detector.config.side)])[0]
+
+    def propose_all(self, loaded: list[tuple[np.ndarray, Letterbox]]) -> list[Proposals]:
+        """Proposals of images as `load` gives them, in one pass of the detector."""
+        regions = extract(self.detector, np.stack([square for square, _ in loaded]), self.regions)
+        return [
+            Proposals(square, regions.rows([row]), letterbox)
+            for row, (square, letterbox) in enumerate(loaded)
+        ]
 
     def __call__(self, image: str | Path | Proposals) -> tuple[pd.DataFrame, pd.Series]:
         """One image -> boxes (x1, y1, x2, y2 in its own pixels, score), attribute probabilities.
