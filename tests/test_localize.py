@@ -140,10 +140,10 @@ def test_what_was_done_before_the_end_stays_and_the_same_command_goes_on(
     process.join(60)
     done = set(pd.read_csv(out / "boxes.csv")["image"])
     assert 0 < len(done) < len(many), "the tables grow as images are done"
-    spoken = (tmp_path / "spoken.txt").read_text()
     if end == signal.SIGINT:
-        assert process.exitcode == 130 and spoken.count("\n") == 1
-        assert f"{len(done)} of {len(many)} images are done" in spoken
+        last = (tmp_path / "spoken.txt").read_text().splitlines()[-1]
+        assert process.exitcode == 130 and last.startswith("pnloc: stopped")
+        assert f"{len(done)} of {len(many)} images are done" in last
     else:
         assert process.exitcode == -signal.SIGKILL
     last = len(done) + batch.BATCH
@@ -213,7 +213,9 @@ def test_a_broken_image_costs_its_own_row_alone(localize, images, tmp_path, caps
     bad = [str(broken), str(tmp_path / "none.png"), str(tmp_path / "folder.png"), ""]
     assert localize(bad[0], images[0], *bad[1:], images[1]) == 2
     complaints = capsys.readouterr().err.splitlines()
-    assert len(complaints) == 4 and all(line.startswith("pnloc: ") for line in complaints)
+    assert all(line.startswith("pnloc: ") for line in complaints)
+    good = tuple(f"pnloc: {image}: " for image in images[:2])  # which may have a warning
+    assert len([line for line in complaints if not line.startswith(good)]) == len(bad)
     failures = pd.read_csv(tmp_path / "out" / "failures.csv", keep_default_na=False)
     assert failures["image"].tolist() == bad and (failures["error"] != "").all()
     assert set(pd.read_csv(tmp_path / "out" / "boxes.csv")["image"]) == set(images[:2])
