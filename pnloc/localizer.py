@@ -21,7 +21,7 @@ from pnloc.files import load_module, load_tensors, read_json, save_module, write
 from pnloc.images import Letterbox, load
 from pnloc.model import PLACES, PNEUMONIA, Batch, CrossAttention
 from pnloc.parallel import device
-from pnloc.regions import Regions, extract, feature_size
+from pnloc.regions import Regions, concatenate, extract, feature_size
 
 Boxes = list[tuple[np.ndarray, np.ndarray]]  # of each image: boxes [n, 4], scores [n], best first
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.85)  # relative thresholds that are tried
@@ -241,14 +241,20 @@ class Localizer:
 
         A box's score is the probability of a pneumonia times the box's share of the best score.
         """
-        image = image if isinstance(image, Proposals) else self.propose(image)
-        attention, probabilities = image_attention(self.model, image.regions)
-        boxes, scores = pick(image.regions, attention, self.choice)[0]
-        best = scores.max(initial=0.0)
-        relative = scores / best if best > 0 else scores
-        table = pd.DataFrame(image.letterbox.inverse(boxes), columns=["x1", "y1", "x2", "y2"])
-        table["score"] = relative * probabilities[0, self.names.index(PNEUMONIA)]
-        return table, pd.Series(probabilities[0], index=list(self.names))
+        return self.read([image if isinstance(image, Proposals) else self.propose(image)])[0]
+
+    def read(self, images: list[Proposals]) -> list[tuple[pd.DataFrame, pd.Series]]:
+        """The same for several images, in one pass of the attention."""
+        regions = concatenate([image.regions for image in images])
+        attention, probabilities = image_attention(self.model, regions)
+        picked, result = pick(regions, attention, self.choice), []
+        for image, (boxes, scores), own in zip(images, picked, probabilities, strict=True):
+            best = scores.max(initial=0.0)
+            relative = scores / best if best > 0 else scores
+            table = pd.DataFrame(image.letterbox.inverse(boxes), columns=["x1", "y1", "x2", "y2"])
+            table["score"] = relative * own[self.names.index(PNEUMONIA)]
+            result.append((table, pd.Series(own, index=list(self.names))))
+        return result
 
     def ground(self, image: str | Path | Proposals, phrases: list) -> pd.DataFrame:
         """Where phrases (pnloc.reports.phrases.Phrase) lie in their image, a row each, in pixels.

@@ -26,6 +26,7 @@ from typing import NamedTuple
 
 import numpy as np
 from filelock import FileLock, Timeout
+from pandas import DataFrame, Series
 from PIL.Image import Image
 
 from pnloc import __version__
@@ -176,7 +177,8 @@ def _read(
     """Entries of a batch of images, whose overlays are drawn here, and remarks on them."""
     whole = [picture for picture in batch if not picture.error]
     loaded = [(picture.square, picture.letterbox) for picture in whole]
-    proposals = iter(localizer.propose_all(loaded) if loaded else [])
+    proposals = localizer.propose_all(loaded) if loaded else []
+    readings = iter(zip(proposals, localizer.read(proposals) if loaded else [], strict=True))
     entries, remarks, drawings = [], [], []
     for picture in batch:
         entry = {"image": picture.image, "stamp": picture.stamp, "overlay": ""}
@@ -185,9 +187,9 @@ def _read(
             entry["failures"] = [[picture.error]]
             remarks.append(picture.error)
             continue
-        proposal = next(proposals)
+        proposal, reading = next(readings)
         warnings, name = _warnings(localizer, picture, proposal), names[picture.image]
-        boxes, attributes = _tables(localizer, proposal)
+        boxes, attributes = _rows(*reading)
         size, remark = [picture.letterbox.width, picture.letterbox.height], "; ".join(warnings)
         entry["boxes"] = [[*size, *row, name, remark] for row in boxes or [[""] * 6]]
         entry |= {"overlay": name, "attributes": attributes}
@@ -206,9 +208,8 @@ def _warnings(localizer: Localizer, picture: Picture, proposals: Proposals) -> l
     return list(picture.oddities)
 
 
-def _tables(localizer: Localizer, proposals: Proposals) -> tuple[list[list], list[list]]:
+def _rows(located: DataFrame, probabilities: Series) -> tuple[list[list], list[list]]:
     """Rows x1, y1, x2, y2, score, label of the boxes of an image, and rows of its attributes."""
-    located, probabilities = localizer(proposals)
     values = located.to_numpy(float)
     corners, scores = values[:, :4].round(1).tolist(), values[:, 4].round(4).tolist()
     boxes = [[*box, score, "pneumonia"] for box, score in zip(corners, scores, strict=True)]
