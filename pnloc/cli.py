@@ -17,7 +17,7 @@ import pandas as pd
 
 from pnloc import __version__
 from pnloc.errors import PnlocError
-from pnloc.files import read_text, write_table
+from pnloc.files import check_path, read_text, write_table
 
 ROOT = Path(__file__).parents[1]
 
@@ -37,12 +37,16 @@ def _parser() -> argparse.ArgumentParser:
         arguments: dict[str, dict] = {}
         for flags, settings in entry["arguments"].items():
             arguments |= table["run"] if flags == "run" else {flags: settings}
+        paths = []
         for flags, settings in arguments.items():
-            if "type" in settings:
-                settings["type"] = int
-            if settings.get("nargs") == 2:
-                settings["metavar"] = tuple(settings["metavar"])
-            command.add_argument(*flags.split(), **settings)
+            plain = {key: settings[key] for key in settings.keys() - {"reads", "writes"}}
+            if "type" in plain:
+                plain["type"] = int
+            if plain.get("nargs") == 2:
+                plain["metavar"] = tuple(plain["metavar"])
+            action = command.add_argument(*flags.split(), **plain)
+            paths += [(action.dest, settings[use], use) for use in settings.keys() - plain.keys()]
+        command.set_defaults(paths=paths, resumes=entry.get("resumes", False))
     return parser
 
 
@@ -50,6 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     args = _parser().parse_args(arguments)
     try:
+        _check_paths(args)
         return globals()[f"_{args.command}"](args) or 0
     except PnlocError as error:
         _complain(error)
@@ -57,9 +62,28 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of the output, such as `head`, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except KeyboardInterrupt:
-        _complain("stopped; the same command goes on from the last whole step")
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _complain(f"{error.filename}: {error.strerror}")
+        return 2
+    except KeyboardInterrupt as stop:
+        further = "; the same command goes on from the last whole step" if args.resumes else ""
+        _complain(str(stop) or f"stopped{further}")
         return 130
+
+
+def _check_paths(args: argparse.Namespace) -> None:
+    """Expand `~` in all paths; PnlocError for one that its argument cannot be (check_path)."""
+    for name, kind, use in args.paths:
+        value = getattr(args, name)
+        if value is None:
+            continue
+        several = isinstance(value, list)
+        paths = [os.path.expanduser(path) for path in (value if several else [value])]
+        setattr(args, name, paths if several else paths[0])
+        for path in paths:
+            check_path(path, kind, written=use == "writes")
 
 
 def _complain(message: object) -> None:
@@ -82,7 +106,7 @@ def _beside(module: str) -> ModuleType:
 def _open(args: argparse.Namespace):
     from pnloc.run.run import open_run
 
-    return open_run(args.preset, args.data, args.seed, args.artifacts)
+    return open_run(args.preset, args.data or "", args.seed, args.artifacts or "")
 
 
 def _data(args: argparse.Namespace) -> int:
@@ -123,21 +147,21 @@ def _train(args: argparse.Namespace) -> None:
 
 
 def _localize(args: argparse.Namespace) -> int:
-    from pnloc.localizer import Localizer
-    from pnloc.reports.phrases import phrases
-    from pnloc.view.overlays import localize
+    from pnloc.view.batch import localize
 
-    if args.report and len(args.images) != 1:
-        raise PnlocError(f"--report goes with one image, not with {len(args.images)}")
-    report = phrases(read_text(args.report)) if args.report else None
-    localizer, paths, out = Localizer.load(args.checkpoint), args.images, Path(args.out)
-    failures = localize(localizer, list(map(Path, paths)), out, report)
-    for error in failures:
-        _complain(error)
-    files = f"{out / 'boxes.csv'}, {out / 'attributes.csv'}"
-    whole = f"{len(paths) - len(failures)} of {len(paths)} images"
-    print(f"{whole}: {files}. Research only, not a medical device.")
-    return 2 if failures else 0
+    report = None
+    if args.report:
+        from pnloc.reports.phrases import phrases  # half a second, which images alone do not need
+
+        if len(args.images) != 1:
+            raise PnlocError(f"--report goes with one image, not with {len(args.images)}")
+        report = phrases(read_text(args.report))
+    outcome = localize(args.checkpoint, args.images, args.out, _complain, report)
+    whole = f"{outcome.images - outcome.failed} of {outcome.images} images"
+    before = f" ({outcome.before} of them were done before)" if outcome.before else ""
+    files = ", ".join(str(Path(args.out, f"{name}.csv")) for name in ("boxes", "attributes"))
+    print(f"{whole}{before}: {files}. Research only, not a medical device.")
+    return 2 if outcome.failed else 0
 
 
 def _evaluate(args: argparse.Namespace) -> None:
@@ -172,8 +196,13 @@ def _reports(args: argparse.Namespace) -> int:
     failed = 0
     for name in args.files:
         try:
+            if name != "-":
+                check_path(name, "file")
             content = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
             print(describe("standard input" if name == "-" else name, content.decode("utf-8-sig")))
+        except PnlocError as error:
+            failed = 2
+            _complain(error)
         except UnicodeDecodeError as error:
             failed = 2
             _complain(f"{name}: not UTF-8 text (byte {error.start})")
@@ -187,7 +216,7 @@ def _reproduce(args: argparse.Namespace) -> None:
     book, publishing = _beside("book._ext.run"), _beside("book._ext.publish")
     run = _open(args)  # a wrong preset or folder ends here, before a kernel starts
     parameters = {"PRESET": args.preset, "DATA": str(run.data or ""), "SEED": args.seed}
-    parameters |= {"ARTIFACTS": args.artifacts, **dict(args.parameter)}
+    parameters |= {"ARTIFACTS": args.artifacts or "", **dict(args.parameter)}
     book.execute(ROOT / "notebooks", run.root / "pages", parameters)
     publishing.publish(run.root / "pages", ROOT / "book" / "pages")
 
@@ -196,8 +225,8 @@ def _experiment(args: argparse.Namespace) -> None:
     experiment, plans = _beside("experiments.text_gain"), _beside("experiments.plans").PLANS
     if args.plan not in plans:
         raise PnlocError(f"unknown plan '{args.plan}'; use one of {', '.join(plans)}")
-    artifacts = Path(args.artifacts).expanduser() if args.artifacts else ROOT / "artifacts"
-    root, out = artifacts / f"experiment-{args.plan}", Path(args.out).expanduser()
-    tables = experiment.run(plans[args.plan], root, out if args.out else None)
+    artifacts = Path(args.artifacts) if args.artifacts else ROOT / "artifacts"
+    root, out = artifacts / f"experiment-{args.plan}", Path(args.out) if args.out else None
+    tables = experiment.run(plans[args.plan], root, out)
     _show(tables["differences"].query("metric == 'miou'"))
-    print(f"tables: {args.out or root / 'tables'}")
+    print(f"tables: {out or root / 'tables'}")

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -22,13 +23,71 @@ from pnloc.errors import PnlocError
 
 # Parser errors and bad encodings are ValueErrors; the others come from compressed files.
 _UNREADABLE = (ValueError, OSError, EOFError, RecursionError, zlib.error, SafetensorError)
-_REFUSED = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES}  # by the disk
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_REFUSED = _FULL | {errno.EROFS, errno.EACCES}  # by the disk, while a file is being written
+_SUFFIX = 20  # characters of a suffix that a temporary file keeps
+_STEM = 40  # and of the name before it: the temporary name is then no longer than a name may be
 
 
-def unwritable(path: str | Path, reason: object) -> PnlocError:
-    """The error of a file that the disk refuses."""
-    advice = "make room and start again: what was whole is kept"
-    return PnlocError(f"{path}: cannot be written ({reason}); {advice}")
+def unwritable(path: str | Path, reason: object, full: bool = True) -> PnlocError:
+    """The error of a file that cannot be written; `full`: for want of room on the disk."""
+    advice = "; make room and start again: what was whole is kept" if full else ""
+    return PnlocError(f"{path}: cannot be written ({reason}){advice}")
+
+
+@contextmanager
+def _writing(path: str | Path, errors: set[int] | None = None) -> Iterator[None]:
+    """Turn OSErrors inside the block, all or those with some numbers, into a PnlocError."""
+    try:
+        yield
+    except OSError as error:
+        if errors is not None and error.errno not in errors:
+            raise
+        raise unwritable(path, error.strerror, error.errno in _FULL) from None
+
+
+def check_path(path: str, kind: str, written: bool = False) -> None:
+    """Raise PnlocError where `path` cannot be the 'file' or 'folder' (`kind`) that is asked for.
+
+    One that is `written` may be missing, as may the folders above it, which are not made here. A
+    missing one that is to be read is left to its reader.
+    """
+    if not path:
+        raise PnlocError(f"an empty name, where a {kind} is wanted")
+    for place in (Path(path), *Path(path).parents):
+        try:
+            mode = place.stat().st_mode
+            break
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            raise PnlocError(f"{path}: {error.strerror}") from None
+    else:
+        raise PnlocError(f"{path}: the current folder is gone")
+    folder, there = stat.S_ISDIR(mode), place == Path(path)
+    if not folder and not there:
+        raise PnlocError(f"{path}: {place} is a file, not a folder")
+    if there and folder != (kind == "folder"):
+        raise PnlocError(f"{path}: a {'folder' if folder else 'file'}, where a {kind} is wanted")
+    if not written:
+        if there and not os.access(path, os.R_OK):
+            raise PnlocError(f"{path}: {os.strerror(errno.EACCES)}")
+        return
+    if there and kind == "file" and not stat.S_ISREG(mode):
+        raise unwritable(path, "not a regular file", full=False)
+    home = place if folder else place.parent
+    names, longest = Path(path).relative_to(place).parts, os.pathconf(home, "PC_NAME_MAX")
+    if any(len(os.fsencode(name)) > longest for name in names):
+        raise unwritable(path, os.strerror(errno.ENAMETOOLONG), full=False)
+    if not os.access(home, os.W_OK | os.X_OK):
+        raise unwritable(path, f"no right to write in {home}", full=False)
+
+
+def make_folder(path: str | Path) -> Path:
+    """Make a folder, with those above it, where it is missing; PnlocError where that fails."""
+    with _writing(path):
+        Path(path).mkdir(parents=True, exist_ok=True)
+    return Path(path)
 
 
 @contextmanager
@@ -47,23 +106,33 @@ def _readable(path: str | Path, kind: str) -> Iterator[None]:
 def atomic(path: str | Path) -> Iterator[Path]:
     """A temporary path beside `path`, moved into place if the block succeeds, else removed.
 
-    A disk that is full or may not be written to raises PnlocError.
+    A place that cannot be written to, or a full disk, raises PnlocError.
     """
     path, name = Path(path), None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(path.suffix, f".{path.stem}-", path.parent)
-        os.close(handle)
-        yield Path(name)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except OSError as error:
-        if error.errno not in _REFUSED:
-            raise
-        raise unwritable(path, error.strerror) from None
+        with _writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            parts = path.suffix[:_SUFFIX], f".{path.stem[:_STEM]}-", path.parent
+            handle, name = tempfile.mkstemp(*parts)
+            os.close(handle)
+        with _writing(path, _REFUSED):
+            yield Path(name)
+        with _writing(path):
+            os.chmod(name, 0o644)
+            os.replace(name, path)
     finally:
         if name is not None:
             Path(name).unlink(missing_ok=True)
+
+
+def append(path: str | Path, lines: Iterable[str]) -> None:
+    """Add whole lines to a text file, or none where the disk is full: that raises PnlocError."""
+    text = "".join(f"{line}\n" for line in lines).encode()
+    with _writing(path), open(path, "ab", buffering=0) as stream:
+        before = stream.tell()
+        if stream.write(text) < len(text):
+            stream.truncate(before)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def copy(source: str | Path, path: str | Path) -> None:

@@ -21,7 +21,7 @@ from pnloc.files import load_module, load_tensors, read_json, save_module, write
 from pnloc.images import Letterbox, load
 from pnloc.model import PLACES, PNEUMONIA, Batch, CrossAttention
 from pnloc.parallel import device
-from pnloc.regions import Regions, extract, feature_size
+from pnloc.regions import Regions, concatenate, extract, feature_size
 
 Boxes = list[tuple[np.ndarray, np.ndarray]]  # of each image: boxes [n, 4], scores [n], best first
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.85)  # relative thresholds that are tried
@@ -176,6 +176,12 @@ class Proposals:
     letterbox: Letterbox
 
 
+def checkpoint_folder(folder: str | Path) -> Path:
+    """The folder of a checkpoint, or the one in a run's folder, which holds `checkpoint/`."""
+    inside = Path(folder) / "checkpoint"
+    return inside if (inside / "config.json").exists() else Path(folder)
+
+
 @dataclass(frozen=True)
 class Localizer:
     """A trained detector with a cross-attention on top; `names` are those of the attributes."""
@@ -198,9 +204,7 @@ class Localizer:
     @staticmethod
     def load(folder: str | Path) -> "Localizer":
         """Read what `save` wrote; `folder` may also be a run's, which holds `checkpoint/`."""
-        folder = Path(folder)
-        if (folder / "checkpoint" / "config.json").exists():
-            folder = folder / "checkpoint"
+        folder = checkpoint_folder(folder)
         path = folder / "config.json"
         if not path.exists():
             advice = "(no config.json); train one with `python -m pnloc train`"
@@ -222,22 +226,35 @@ class Localizer:
 
     def propose(self, path: str | Path) -> Proposals:
         """Decode an image file and run the detector on it: the costly part, once per image."""
-        picture, letterbox = load(path, self.detector.config.side)
-        return Proposals(picture, extract(self.detector, picture[None], self.regions), letterbox)
+        return self.propose_all([load(path, self.detector.config.side)])[0]
+
+    def propose_all(self, loaded: list[tuple[np.ndarray, Letterbox]]) -> list[Proposals]:
+        """Proposals of images as `load` gives them, in one pass of the detector."""
+        regions = extract(self.detector, np.stack([square for square, _ in loaded]), self.regions)
+        return [
+            Proposals(square, regions.rows([row]), letterbox)
+            for row, (square, letterbox) in enumerate(loaded)
+        ]
 
     def __call__(self, image: str | Path | Proposals) -> tuple[pd.DataFrame, pd.Series]:
         """One image -> boxes (x1, y1, x2, y2 in its own pixels, score), attribute probabilities.
 
         A box's score is the probability of a pneumonia times the box's share of the best score.
         """
-        image = image if isinstance(image, Proposals) else self.propose(image)
-        attention, probabilities = image_attention(self.model, image.regions)
-        boxes, scores = pick(image.regions, attention, self.choice)[0]
-        best = scores.max(initial=0.0)
-        relative = scores / best if best > 0 else scores
-        table = pd.DataFrame(image.letterbox.inverse(boxes), columns=["x1", "y1", "x2", "y2"])
-        table["score"] = relative * probabilities[0, self.names.index(PNEUMONIA)]
-        return table, pd.Series(probabilities[0], index=list(self.names))
+        return self.read([image if isinstance(image, Proposals) else self.propose(image)])[0]
+
+    def read(self, images: list[Proposals]) -> list[tuple[pd.DataFrame, pd.Series]]:
+        """The same for several images, in one pass of the attention."""
+        regions = concatenate([image.regions for image in images])
+        attention, probabilities = image_attention(self.model, regions)
+        picked, result = pick(regions, attention, self.choice), []
+        for image, (boxes, scores), own in zip(images, picked, probabilities, strict=True):
+            best = scores.max(initial=0.0)
+            relative = scores / best if best > 0 else scores
+            table = pd.DataFrame(image.letterbox.inverse(boxes), columns=["x1", "y1", "x2", "y2"])
+            table["score"] = relative * own[self.names.index(PNEUMONIA)]
+            result.append((table, pd.Series(own, index=list(self.names))))
+        return result
 
     def ground(self, image: str | Path | Proposals, phrases: list) -> pd.DataFrame:
         """Where phrases (pnloc.reports.phrases.Phrase) lie in their image, a row each, in pixels.

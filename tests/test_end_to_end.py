@@ -206,8 +206,9 @@ def test_localize_takes_png_jpeg_and_dicom_and_gives_original_pixels(run, locali
     dicom = run.sets.records("demo-rsna").split("test")["path"].iloc[0]
     assert localize(png, jpeg, dicom) == 0
     boxes, attributes = pd.read_csv(out / "boxes.csv"), pd.read_csv(out / "attributes.csv")
-    assert list(boxes.columns) == ["image", *CORNERS, "score", "label"]
-    assert list(attributes.columns) == ["image", "attribute", "probability"]
+    first, last = ["image", "file", "width", "height"], ["score", "label", "overlay", "warning"]
+    assert list(boxes.columns) == [*first, *CORNERS, *last]
+    assert list(attributes.columns) == ["image", "file", "attribute", "probability"]
     assert set(attributes["image"]) == {str(png), str(jpeg), dicom}
     assert attributes["probability"].between(0, 1).all() and len(attributes) % 3 == 0
     first = boxes[boxes["image"] == str(png)]

@@ -16,7 +16,7 @@ from PIL import Image
 
 from pnloc.evaluation import published
 from pnloc.run.methods import METHODS
-from pnloc.view import figures
+from pnloc.view import figures, overlays
 
 BOXES = np.array([[1.0, 2, 5, 9], [10, 10, 30, 20]])
 NAN = float("nan")
@@ -106,13 +106,14 @@ def test_a_zone_is_filled_inside_its_lung_only(ax):
 
 @pytest.mark.parametrize(("height", "width"), [(60, 90), (300, 150), (10, 400)])
 def test_an_overlay_has_the_proportions_of_its_image_and_its_box_in_place(tmp_path, height, width):
-    box = pd.DataFrame({"x1": [width / 4], "y1": 4, "x2": width / 2, "y2": 8, "score": 0.9})
-    figures.overlay(np.full((height, width), 80, np.uint8), box, tmp_path / "o.png")
+    picture = overlays.canvas(np.full((height, width), 80, np.uint8), width, height)
+    box = [width / 4, 4, width / 2, 8, 0.9]
+    overlays.draw(picture, width, height, [box], tmp_path / "o.png")
     shown, scale = Image.open(tmp_path / "o.png"), 900 / max(height, width)
     assert shown.format == "PNG"
     assert shown.size == pytest.approx((width * scale, max(height * scale, 60)), abs=1)
     pixels = np.asarray(shown.convert("RGB")).astype(int)
     ours = [int(figures.OURS[i : i + 2], 16) for i in (1, 3, 5)]
     rows, columns = np.nonzero((np.abs(pixels - ours) < 25).all(-1))
-    right = (width / 2 + 0.5) * scale
+    right = width / 2 * scale
     assert columns[rows > 6 * scale].max() == pytest.approx(right, abs=4)

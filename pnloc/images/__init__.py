@@ -7,7 +7,8 @@ EXIF orientation says. DICOM files (pnloc.images.dicom) keep the grid that they 
 
 import struct
 import warnings
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -281,12 +282,7 @@ def load(path: str | Path, side: int) -> tuple[np.ndarray, Letterbox]:
 
 
 def load_all(paths: Iterable[str], side: int, workers: int = 0) -> Iterator[Loaded]:
-    """The result of `load` for each file, or its error, in order, from `workers` threads (0: all).
-
-    Pillow's decoders release the interpreter's lock, so threads do what processes would, and the
-    caller may train on the last images meanwhile. A few images per thread wait at a time.
-    """
-    workers = workers or cpu_count()
+    """The result of `load` for each file, or its error, in order, from threads (`in_threads`)."""
 
     def one(path: str) -> Loaded:
         try:
@@ -294,10 +290,22 @@ def load_all(paths: Iterable[str], side: int, workers: int = 0) -> Iterator[Load
         except PnlocError as error:
             return error
 
-    rest = iter(paths)
-    with ThreadPoolExecutor(workers) as pool:
-        waiting = [pool.submit(one, path) for path in islice(rest, 4 * workers)]
+    return in_threads(one, paths, workers)
+
+
+def in_threads(function: Callable, items: Iterable, workers: int = 0) -> Iterator:
+    """function(item) for each item, in order, from `workers` threads (0: all).
+
+    Pillow's decoders release the interpreter's lock, so threads do what processes would, and the
+    caller may train on the last images meanwhile. A few results per thread wait at a time.
+    """
+    workers, rest = workers or cpu_count(), iter(items)
+    pool = ThreadPoolExecutor(workers)
+    try:
+        waiting = deque(pool.submit(function, item) for item in islice(rest, 4 * workers))
         while waiting:
-            done = waiting.pop(0)
-            waiting += [pool.submit(one, path) for path in islice(rest, 1)]
+            done = waiting.popleft()
+            waiting += [pool.submit(function, item) for item in islice(rest, 1)]
             yield done.result()
+    finally:
+        pool.shutdown(cancel_futures=True)

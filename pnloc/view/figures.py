@@ -1,6 +1,6 @@
 """Figures: each function draws a table or an image on an Axes and returns the Axes.
 
-No metric is computed here, and nothing is saved but by `overlay`. Colours mean the same everywhere:
+No metric is computed here, and nothing is saved. Colours mean the same everywhere:
 TRUTH, OURS and those of the methods (looks.csv), from seaborn's palette for the colour-blind.
 """
 
@@ -12,11 +12,9 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from pnloc import access
-from pnloc.files import atomic
 from pnloc.run.methods import METHODS
 
 LOOKS = pd.read_csv(Path(__file__).with_name("looks.csv"), index_col="method")
@@ -83,20 +81,6 @@ def heat_map(heat: Array, ax: Axes, label: str) -> Axes:
     ax.set(xlabel="x (relative)", ylabel="y (relative)")
     ax.grid(visible=False)
     return ax
-
-
-def overlay(image: Array, predictions: pd.DataFrame, path: str | Path) -> None:
-    """Write a PNG of an image [H, W] with its boxes (x1, y1, x2, y2, score), in its proportions."""
-    height, width = image.shape
-    inches = np.maximum(np.array([width, height]) * 900 / max(height, width), 60) / 100
-    figure = Figure(figsize=tuple(inches), dpi=100, layout="none")
-    ax = radiograph(image, figure.add_axes((0, 0, 1, 1)))
-    corners = predictions[["x1", "y1", "x2", "y2"]].to_numpy(float)
-    boxes(corners, ax, OURS, predictions["score"].to_numpy())
-    ax.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
-    # The whole canvas, where the book's figures are cut to what is drawn.
-    with atomic(path) as temporary, plt.rc_context({"savefig.bbox": "standard"}):
-        figure.savefig(temporary, format="png")
 
 
 # Training -------------------------------------------------------------------------------------
