@@ -12,7 +12,7 @@ from pnloc.localizer import Localizer
 from pnloc.view.figures import overlay
 
 BOXES = ["image", "x1", "y1", "x2", "y2", "score", "label"]
-ATTRIBUTES = ["image", "attribute", "probability"]
+ATTRIBUTES = ["image", "attribute", "probability", "reason"]
 
 
 def localize(
@@ -28,13 +28,13 @@ def localize(
     for path in paths:
         try:
             proposals = localizer.propose(path)
-            located, probabilities = localizer(proposals)
+            located, named = localizer(proposals)
             name = path.stem if stems.count(path.stem) == 1 else path.name.replace(".", "-")
             overlay(read_gray(path), located, out / f"{name}.overlay.png")
             if phrases is not None:
                 write_table(out / "phrases.csv", localizer.ground(proposals, phrases))
             boxes += [(path, *box, "pneumonia") for box in located.to_numpy()]
-            attributes += [(path, *pair) for pair in probabilities.items()]
+            attributes += [(path, *row) for row in named.itertuples(index=False)]
         except PnlocError as error:
             failures.append(error)
     write_table(out / "boxes.csv", pd.DataFrame(boxes, columns=BOXES))
