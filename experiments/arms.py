@@ -15,13 +15,13 @@ import pandas as pd
 
 from experiments.plans import Options
 from pnloc.errors import PnlocError
-from pnloc.localizer import Choice, best_choice, image_attention, rank_regions, rank_with_report
+from pnloc.localizer import Choice, image_attention, rank_regions, rank_with_report
 from pnloc.model import CrossAttention
 from pnloc.regions import feature_size
 from pnloc.reports import phrases
 from pnloc.reports.words import WordVectors
 from pnloc.run.cache import Trained
-from pnloc.run.evidence import boxed_rows, pneumonia_boxes
+from pnloc.run.evidence import best_choice, boxed_rows, pneumonia_boxes
 from pnloc.run.feature_store import Store
 from pnloc.run.run import Run
 from pnloc.run.sets import NAMES

@@ -5,32 +5,32 @@ that way reads a report; what does says so: `phrase_attention`, `report_attentio
 `rank_with_report` and `Localizer.ground`, which take phrases as places (pnloc.model.PLACES).
 """
 
-from dataclasses import asdict, dataclass
-from itertools import product
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from scipy.special import expit, logit
 
-from pnloc.boxes import fuse, group, select, union_iou
+from pnloc.boxes import fuse, group, select
 from pnloc.config import DetectorConfig, ModelConfig, RegionConfig, frozen
 from pnloc.detector import Detector
 from pnloc.errors import PnlocError
-from pnloc.files import load_module, load_tensors, read_json, save_module, write_json
+from pnloc.files import load_module, load_tensors, read_json, save_module, save_tensors, write_json
 from pnloc.images import Letterbox, load
 from pnloc.model import PLACES, PNEUMONIA, Batch, CrossAttention
 from pnloc.parallel import device
-from pnloc.regions import Regions, concatenate, extract, feature_size
+from pnloc.regions import Regions, appearance, concatenate, extract, feature_size
 
 Boxes = list[tuple[np.ndarray, np.ndarray]]  # of each image: boxes [n, 4], scores [n], best first
-SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.85)  # relative thresholds that are tried
-MOST = (1, 2, 3, 4)  # maximum numbers of boxes that are tried
+BOX = "box"  # a box's score, among the curves of `Experience`
 
 
 @dataclass(frozen=True)
 class Choice:
-    """How region scores become boxes, tuned on validation images (`best_choice`).
+    """How region scores become boxes, tuned on validation images (pnloc.run.evidence).
 
     Of the boxes left by non-maximum suppression, at most `most` whose score is at least `share` of
     the best one's; `grouped` scores overlapping regions together and averages their boxes.
@@ -141,32 +141,6 @@ def pick(regions: Regions, attention: np.ndarray, choice: Choice) -> Boxes:
     return boxes_of(regions, rank_regions(regions, attention, choice.grouped), choice)
 
 
-def best_choice(
-    regions: Regions, scores: np.ndarray, truth: list[np.ndarray], grouped: bool
-) -> tuple[Choice, float]:
-    """The choice with the greatest mean union IoU with the true boxes of N images, and that IoU."""
-    return best_of(boxes_of(regions, scores, Choice(0.0, max(MOST), grouped)), truth, grouped)
-
-
-def best_of(
-    candidates: Boxes, truth: list[np.ndarray], grouped: bool = True
-) -> tuple[Choice, float]:
-    """The same for ranked boxes of each image: a choice keeps the first few of them.
-
-    Without images a default and NaN.
-    """
-    if not truth:
-        return Choice(grouped=grouped), float("nan")
-    choices = [Choice(share, most, grouped) for share, most in product(SHARES, MOST)]
-    values = np.zeros((len(candidates), len(choices)))
-    for row, ((boxes, own), true) in enumerate(zip(candidates, truth, strict=True)):
-        unions = [union_iou(boxes[:n], true) for n in range(min(len(boxes), max(MOST)) + 1)]
-        least = own.max(initial=0.0)
-        values[row] = [unions[min(c.most, (own >= c.share * least).sum())] for c in choices]
-    means = values.mean(0)
-    return choices[int(np.argmax(means))], float(means.max())
-
-
 @dataclass(frozen=True)
 class Proposals:
     """One image file as the detector sees it: square input uint8 [S, S], regions, way back."""
@@ -183,6 +157,44 @@ def checkpoint_folder(folder: str | Path) -> Path:
 
 
 @dataclass(frozen=True)
+class Experience:
+    """What a checkpoint was trained on, and what its numbers are worth (pnloc.run.experience).
+
+    sets     of each set that trained it, by name: number of 'images', and whether 'generated'
+    limit    the greatest distance of an image that looks like them
+    looks    'centre' [F] and 'axes' [F, K] of the training images' appearance (pnloc.regions)
+    curves   slope and intercept that calibrate the scores of BOX and of attributes, by name
+    reasons  why an attribute has no probability, or BOX no curve, by name
+    """
+
+    sets: dict[str, dict] = field(default_factory=dict)
+    limit: float = 0.0
+    looks: dict[str, torch.Tensor] = field(default_factory=dict)
+    curves: dict[str, tuple[float, float]] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    def distances(self, images: np.ndarray) -> np.ndarray:
+        """Mahalanobis distances [N] of appearances [N, F] from those of the training images."""
+        centre, axes = self.looks["centre"].numpy(), self.looks["axes"].numpy()
+        return np.linalg.norm((images - centre) @ axes, axis=1)
+
+    def calibrated(self, name: str, scores: np.ndarray) -> np.ndarray:
+        """Scores as probabilities, by the curve of that name; the same scores without a curve."""
+        if name not in self.curves:
+            return scores
+        slope, intercept = self.curves[name]
+        return expit(slope * logit(np.asarray(scores, dtype=np.float64)) + intercept)
+
+    def attributes(self, names: Sequence[str], scores: np.ndarray) -> pd.DataFrame:
+        """attribute, probability (NaN with a reason), reason, from an image's raw scores [A]."""
+        rows = []
+        for name, score in zip(names, scores, strict=True):
+            reason = self.reasons.get(name, "")
+            rows.append((name, np.nan if reason else self.calibrated(name, score), reason))
+        return pd.DataFrame(rows, columns=["attribute", "probability", "reason"])
+
+
+@dataclass(frozen=True)
 class Localizer:
     """A trained detector with a cross-attention on top; `names` are those of the attributes."""
 
@@ -191,14 +203,17 @@ class Localizer:
     names: tuple[str, ...]
     choice: Choice
     regions: RegionConfig
+    experience: Experience = Experience()
 
     def save(self, folder: str | Path, **facts: object) -> None:
-        """Write detector.safetensors, model.safetensors and config.json, which `facts` join."""
+        """Write weights and looks as *.safetensors, and config.json, which `facts` join."""
         folder = Path(folder)
         save_module(folder / "detector.safetensors", self.detector)
         save_module(folder / "model.safetensors", self.model)
+        save_tensors(folder / "looks.safetensors", self.experience.looks)
         parts = {"detector": self.detector.config, "regions": self.regions, "choice": self.choice}
         config = {name: asdict(part) for name, part in parts.items()} | {"names": list(self.names)}
+        config["experience"] = asdict(replace(self.experience, looks={}))
         write_json(folder / "config.json", config | facts)
 
     @staticmethod
@@ -215,14 +230,17 @@ class Localizer:
             detector = Detector(DetectorConfig(**sizes))
             regions, choice = RegionConfig(**config["regions"]), Choice(**config["choice"])
             names, attention = tuple(config["names"]), ModelConfig(**config["model"])
+            experience = Experience(**config.get("experience", {}))
             features = feature_size(detector.config.pyramid)
             model = CrossAttention(features, weights["vectors"], weights["names"], attention)
         except (KeyError, TypeError) as error:
             raise PnlocError(f"{path}: not a checkpoint of this version ({error})") from None
         load_module(folder / "detector.safetensors", detector)
         load_module(folder / "model.safetensors", model)
+        if experience.sets:
+            experience = replace(experience, looks=load_tensors(folder / "looks.safetensors"))
         detector = detector.to(device(), memory_format=torch.channels_last).eval()
-        return Localizer(detector, model.to(device()).eval(), names, choice, regions)
+        return Localizer(detector, model.to(device()).eval(), names, choice, regions, experience)
 
     def propose(self, path: str | Path) -> Proposals:
         """Decode an image file and run the detector on it: the costly part, once per image."""
@@ -236,24 +254,41 @@ class Localizer:
             for row, (square, letterbox) in enumerate(loaded)
         ]
 
-    def __call__(self, image: str | Path | Proposals) -> tuple[pd.DataFrame, pd.Series]:
-        """One image -> boxes (x1, y1, x2, y2 in its own pixels, score), attribute probabilities.
+    def unlike(self, image: Proposals) -> str:
+        """A warning in one line if an image looks unlike the training images, or if these are not
+        known, as in older checkpoints; else ''.
+        """
+        known, kinds = self.experience, ("real", "generated")
+        if not known.sets:
+            return "this checkpoint does not say what it was trained on; train it again"
+        distance = known.distances(appearance(image.picture[None], image.regions))[0]
+        names = [f"{s['images']} {kinds[s['generated']]} of {n}" for n, s in known.sets.items()]
+        far = f"{', '.join(names)}; distance {distance:.1f}, limit {known.limit:.1f}"
+        message = f"unlike the training images ({far}): do not rely on boxes and probabilities"
+        return message if distance > known.limit else ""
 
-        A box's score is the probability of a pneumonia times the box's share of the best score.
+    def __call__(self, image: str | Path | Proposals) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Boxes (x1, y1, x2, y2 in the image's pixels, score) and attributes (attribute,
+        probability, reason) of one image.
+
+        A score is the probability that the box is right (pnloc.evaluation.calibration), calibrated
+        from the pneumonia's times the box's share of the best score. The reason says why an
+        attribute has no probability.
         """
         return self.read([image if isinstance(image, Proposals) else self.propose(image)])[0]
 
-    def read(self, images: list[Proposals]) -> list[tuple[pd.DataFrame, pd.Series]]:
+    def read(self, images: list[Proposals]) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
         """The same for several images, in one pass of the attention."""
-        regions = concatenate([image.regions for image in images])
-        attention, probabilities = image_attention(self.model, regions)
+        regions, known = concatenate([image.regions for image in images]), self.experience
+        attention, raw = image_attention(self.model, regions)
         picked, result = pick(regions, attention, self.choice), []
-        for image, (boxes, scores), own in zip(images, picked, probabilities, strict=True):
+        for image, (boxes, scores), own in zip(images, picked, raw, strict=True):
             best = scores.max(initial=0.0)
             relative = scores / best if best > 0 else scores
             table = pd.DataFrame(image.letterbox.inverse(boxes), columns=["x1", "y1", "x2", "y2"])
-            table["score"] = relative * own[self.names.index(PNEUMONIA)]
-            result.append((table, pd.Series(own, index=list(self.names))))
+            score = relative * own[self.names.index(PNEUMONIA)]
+            table["score"] = known.calibrated(BOX, score)
+            result.append((table, known.attributes(self.names, own)))
         return result
 
     def ground(self, image: str | Path | Proposals, phrases: list) -> pd.DataFrame:

@@ -23,6 +23,9 @@ from pnloc.parallel import autocast, bar
 
 GEOMETRY = 7  # x1, y1, x2, y2, area, width, height; all relative to the picture
 COMPONENT_LEVELS = (0.5, 0.3)  # of the mask's probability
+GREY_QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+DETAIL_SCALES = (3, 5, 9, 17)  # sides of mean filters, in pixels
+GREY = len(GREY_QUANTILES) + 1 + len(DETAIL_SCALES)  # grey statistics of an image
 
 
 @dataclass(frozen=True)
@@ -191,3 +194,25 @@ def geometry(boxes: Tensor) -> Tensor:
     """Relative boxes [..., 4] -> [..., 7]: x1, y1, x2, y2, area, width, height."""
     width, height = boxes[..., 2] - boxes[..., 0], boxes[..., 3] - boxes[..., 1]
     return torch.cat([boxes, torch.stack([width * height, width, height], dim=-1)], dim=-1)
+
+
+def appearance(pictures: np.ndarray, regions: Regions) -> np.ndarray:
+    """What N square images uint8 [N, S, S] look like to the detector: [N, F - 9 + GREY].
+
+    The pooled pyramid, averaged over the image's regions; then quantiles and deviation of the grey
+    values that are not black, and the log contrast of the detail at each of DETAIL_SCALES.
+    """
+    weights = regions.valid.float()[..., None]
+    pyramid = regions.features[..., : -GEOMETRY - 2].float()
+    pooled = (pyramid * weights).sum(1) / weights.sum(1).clamp_min(1)
+    rows = []
+    for picture in pictures:
+        gray = picture.astype(np.float32) / 255
+        inside = gray > 0 if gray.any() else np.ones(gray.shape, dtype=bool)
+        row, smooth = [*np.quantile(gray[inside], GREY_QUANTILES), gray[inside].std()], gray
+        for scale in DETAIL_SCALES:
+            smoother = ndimage.uniform_filter(smooth, scale)
+            row.append(np.log((smooth - smoother)[inside].std() + 1e-3))
+            smooth = smoother
+        rows.append(row)
+    return np.concatenate([pooled.numpy(), np.reshape(rows, (-1, GREY))], axis=1)

@@ -99,6 +99,6 @@ def test_a_run_leaves_its_files_with_their_columns(smoke):
     boxes = pd.read_csv(root / "predictions" / "demo-mimic--text-attention.csv")
     assert list(boxes) == ["image", "x1", "y1", "x2", "y2", "score"]
     checkpoint = {p.name for p in (root / "checkpoint").iterdir()} - {"config.json"}
-    assert checkpoint == {f"{part}.safetensors" for part in ("detector", "model", "words")}
+    assert checkpoint == {f"{part}.safetensors" for part in ("detector", "looks", "model", "words")}
     assert list(pd.read_csv(root / "timing.csv")) == ["stage", "seconds", "peak_mib"]
     assert all((root / f).exists() for f in ("run.json", "config.json", "checkpoint/config.json"))

@@ -18,8 +18,9 @@ from pnloc.errors import PnlocError
 from pnloc.evaluation import localization as metrics
 from pnloc.files import read_json
 from pnloc.localizer import Localizer, image_attention
-from pnloc.regions import extract
-from pnloc.run import methods, results, seeds
+from pnloc.regions import appearance, extract
+from pnloc.run import localization, methods, results, seeds
+from pnloc.run.experience import CALIBRATED
 from pnloc.run.run import Run, open_run
 from pnloc.run.severity import readouts
 from pnloc.run.severity import tables as severity_tables
@@ -184,6 +185,29 @@ def test_no_patient_is_trained_and_tested_on(run):
     assert trained and tested and not trained & tested
 
 
+def test_a_checkpoint_knows_its_own_kind_of_image_and_warns_of_another(run, smoke):
+    checkpoint = Localizer.load(smoke / "smoke")
+    known, size = checkpoint.experience, {"demo-rsna": 65, "demo-mimic": 92}
+    assert {n: s["images"] for n, s in known.sets.items() if s["generated"]} == size
+    rows = run.sets.rows("demo-mimic", "test")
+    own = np.array(run.sets.pixels("demo-mimic")[rows])
+    distances = [
+        known.distances(appearance(p, extract(checkpoint.detector, p, checkpoint.regions)))
+        for p in (own, np.where(own > 0, 255 - own, 0).astype(np.uint8))
+    ]
+    assert (distances[0] > known.limit).mean() < 0.1 and (distances[1] > known.limit).all()
+
+
+def test_calibration_moves_no_table_but_its_own(run, table):
+    errors, curves = localization.calibrations(run)
+    both = curves[curves["method"].str.startswith("text-attention")]
+    both = both.pivot(index=["dataset", "bin"], columns="method", values=["right", "n", "score"])
+    for column in ("right", "n"):
+        assert both[column].iloc[:, 0].equals(both[column].iloc[:, 1]), "the same boxes"
+    assert (both["score"].iloc[:, 0] != both["score"].iloc[:, 1]).all()
+    assert not table("localization")["method"].isin([CALIBRATED]).any()
+
+
 def test_localizing_needs_no_report(run):
     model, _ = run.localizer(True)
     regions = run.regions("demo-mimic").rows(np.arange(3))
@@ -208,9 +232,11 @@ def test_localize_takes_png_jpeg_and_dicom_and_gives_original_pixels(run, locali
     boxes, attributes = pd.read_csv(out / "boxes.csv"), pd.read_csv(out / "attributes.csv")
     first, last = ["image", "file", "width", "height"], ["score", "label", "overlay", "warning"]
     assert list(boxes.columns) == [*first, *CORNERS, *last]
-    assert list(attributes.columns) == ["image", "file", "attribute", "probability"]
+    assert list(attributes.columns) == ["image", "file", "attribute", "probability", "reason"]
     assert set(attributes["image"]) == {str(png), str(jpeg), dicom}
-    assert attributes["probability"].between(0, 1).all() and len(attributes) % 3 == 0
+    given = attributes["reason"].isna()
+    assert attributes.loc[given, "probability"].between(0, 1).all() and len(attributes) % 3 == 0
+    assert attributes.loc[~given, "probability"].isna().all() and not given.all()
     first = boxes[boxes["image"] == str(png)]
     assert 256 < first["x2"].max() <= 700, "in pixels of the file, not of the model's input"
     assert first["y2"].max() <= 512 and (first["x1"] < first["x2"]).all()
@@ -293,9 +319,13 @@ def test_the_explorer_reads_an_image_as_the_command_does(run, smoke, tmp_path):
     shutil.copy(run.sets.records(name).images["path"].iloc[rows[0]], path)
     explorer = widget.explore(run, shown)
     explorer.load("own.png", path.read_bytes())
-    boxes, _ = Localizer.load(smoke / "smoke")(path)
+    checkpoint = Localizer.load(smoke / "smoke")
+    boxes, attributes = checkpoint(path)
+    last = explorer.view.studies[-1]
+    assert [a["reason"] for a in last["attributes"]] == attributes["reason"].tolist()
+    assert last["warning"] == checkpoint.unlike(checkpoint.propose(path))
     assert "Loaded own.png" in explorer.message.value
-    assert explorer.view.studies[-1]["reading"]["boxes"] == boxes.to_numpy().round(3).tolist()
+    assert last["reading"]["boxes"] == boxes.to_numpy().round(3).tolist()
 
 
 def test_a_credentialed_study_is_neither_an_example_nor_in_a_page(run, monkeypatch):

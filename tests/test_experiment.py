@@ -15,7 +15,6 @@ from experiments import text_gain as experiment
 from experiments.arms import Arm, Pairs
 from experiments.plans import ABLATIONS, PLANS
 from experiments.pooling import COLUMNS
-from pnloc import localizer as choices
 from pnloc.cli import main
 from pnloc.errors import PnlocError
 from pnloc.files import read_json
@@ -151,14 +150,16 @@ def test_the_best_choice_is_that_of_trying_them_all():
     truth, ranking = [b[:2].numpy().astype(float) for b in boxes], rng.uniform(size=(6, 8))
     detections = [(b[: n + 1], -np.sort(-rng.random(8))[: n + 1]) for n, b in enumerate(corners)]
     for grouped in (True, False):
-        tried = [Choice(share, most, grouped) for share in choices.SHARES for most in choices.MOST]
+        tried = [
+            Choice(share, most, grouped) for share in evidence.SHARES for most in evidence.MOST
+        ]
         for (choice, value), predict in (
             (
-                choices.best_choice(regions, ranking, truth, grouped),
+                evidence.best_choice(regions, ranking, truth, grouped),
                 lambda c: boxes_of(regions, ranking, c),
             ),
             (
-                choices.best_of(detections, truth, grouped),
+                evidence.best_of(detections, truth, grouped),
                 lambda c: evidence.Detections(detections).predictions(c),
             ),
         ):

@@ -79,11 +79,11 @@ def test_a_batch_gives_what_one_image_at_a_time_does(localize, images, checkpoin
     localizer = Localizer.load(checkpoint)
     assert boxes["image"].drop_duplicates().tolist() == images
     for path in images:
-        located, probabilities = localizer(path)
+        located, named = localizer(path)
         rows, own = boxes[boxes["image"] == path], attributes[attributes["image"] == path]
         np.testing.assert_allclose(rows[CORNERS], located[CORNERS], atol=0.06)
         np.testing.assert_allclose(rows["score"], located["score"], atol=2e-4)
-        np.testing.assert_allclose(own["probability"], probabilities, atol=2e-4)
+        np.testing.assert_allclose(own["probability"], named["probability"], atol=2e-4)
         with Image.open(path) as image:
             assert (rows[["width", "height"]] == image.size).all(axis=None)
         assert (rows["file"] == Path(path).name).all()

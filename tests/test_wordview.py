@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -95,6 +96,17 @@ def test_studies_without_regions_or_report_are_drawn_as_well():
     values = embedded(wordview.html([bare], STARTS))["studies"][0]
     assert values["boxes"] == values["words"] == values["phrases"] == values["truth"] == []
     assert [one["mass"] for one in values["attributes"]] == [[]] * len(NAMES)
+
+
+def test_what_is_left_out_is_no_number_but_a_reason_and_a_warning_stands_with_its_study():
+    one = study()
+    one.attributes[1] = replace(one.attributes[1], probability=None, reason="never seen")
+    told = replace(one, warning="unlike", reading={"grade": None})
+    values = embedded(wordview.html([told], STARTS))["studies"][0]
+    assert values["attributes"][1]["probability"] is None
+    assert values["attributes"][1]["reason"] == "never seen"
+    assert values["warning"] == "unlike" and values["reading"]["grade"] is None
+    assert list(told.likely(30))[-1] == NAMES[1], "it has no number, and comes last"
 
 
 def test_a_study_that_no_page_may_show_never_becomes_html():

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
+from scipy.optimize import minimize
+from scipy.special import expit, logit
 
 from pnloc.boxes import iou
 from pnloc.evaluation.bootstrap import NAN, Estimate, Patients, patients_of
@@ -11,6 +13,8 @@ from pnloc.evaluation.localization import ESTIMATE, Truth
 
 BINS = 10
 OVERLAP = 0.3  # a box is right above this IoU with a true box
+LEAST = 5  # right and wrong scores, below which nothing is fitted
+LEAST_SLOPE = 0.01  # so that a calibrated score ranks as the score itself does
 
 
 def right_boxes(predictions: pd.DataFrame, truth: Truth, overlap: float = OVERLAP) -> pd.DataFrame:
@@ -51,3 +55,27 @@ def calibration(
     curve = pd.DataFrame(right, columns=["right", *ESTIMATE[1:]]).assign(score=means)
     curve = curve.reset_index(names="bin")[["bin", "score", "right", *ESTIMATE[1:]]]
     return curve, Estimate.of(errors[0], errors[1:], len(boxes))
+
+
+def platt(scores: np.ndarray, right: np.ndarray) -> tuple[float, float] | None:
+    """Slope and intercept of the log-odds that calibrate scores [n] to right [n] of 0 and 1.
+
+    Logistic regression on the log-odds of the scores, with Platt's targets (1999), which keep few
+    scores from certainty. The slope is positive even if the scores rank no better than chance: they
+    then all become nearly the share of the right ones. None for fewer than LEAST right or wrong.
+    """
+    x, right = logit(np.clip(scores, 1e-6, 1 - 1e-6).astype(float)), np.asarray(right) > 0
+    positive, negative = right.sum(), (~right).sum()
+    if min(positive, negative) < LEAST:
+        return None
+    target = np.where(right, (positive + 1) / (positive + 2), 1 / (negative + 2))
+
+    def loss(curve: np.ndarray) -> tuple[float, np.ndarray]:
+        odds = curve[0] * x + curve[1]
+        error = expit(odds) - target
+        value = (np.logaddexp(0, odds) - target * odds).mean()
+        return value, np.array([error @ x, error.sum()]) / len(x)
+
+    bounds = [(LEAST_SLOPE, None), (None, None)]
+    slope, intercept = minimize(loss, (1.0, 0.0), jac=True, method="L-BFGS-B", bounds=bounds).x
+    return float(slope), float(intercept)

@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -20,11 +21,13 @@ from pnloc.baselines import heatmaps, priors
 from pnloc.baselines.heatmaps import HeatChoice
 from pnloc.boxes import as_boxes, union_iou
 from pnloc.files import read_csv
-from pnloc.localizer import Boxes, Choice, best_choice, best_of, boxes_of, rank_regions
+from pnloc.localizer import Boxes, Choice, boxes_of, rank_regions
 from pnloc.regions import Regions
 from pnloc.run.run import Run
 
 OPACITIES = frozenset({"Pneumonia", "Consolidation", "Lung Opacity"})
+SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.85)  # relative thresholds that are tried
+MOST = (1, 2, 3, 4)  # maximum numbers of boxes that are tried
 
 
 def pneumonia_labels(name: str) -> frozenset[str] | None:
@@ -216,6 +219,32 @@ class Heat(Evidence):
         if self.shown:
             return self.shown(choice.layer, number)
         return self.draw(choice.layer)[number]
+
+
+def best_choice(
+    regions: Regions, scores: np.ndarray, truth: list[np.ndarray], grouped: bool
+) -> tuple[Choice, float]:
+    """The choice with the greatest mean union IoU with the true boxes of N images, and that IoU."""
+    return best_of(boxes_of(regions, scores, Choice(0.0, max(MOST), grouped)), truth, grouped)
+
+
+def best_of(
+    candidates: Boxes, truth: list[np.ndarray], grouped: bool = True
+) -> tuple[Choice, float]:
+    """The same for ranked boxes of each image: a choice keeps the first few of them.
+
+    Without images a default and NaN.
+    """
+    if not truth:
+        return Choice(grouped=grouped), float("nan")
+    choices = [Choice(share, most, grouped) for share, most in product(SHARES, MOST)]
+    values = np.zeros((len(candidates), len(choices)))
+    for row, ((boxes, own), true) in enumerate(zip(candidates, truth, strict=True)):
+        overlaps = [union_iou(boxes[:n], true) for n in range(min(len(boxes), max(MOST)) + 1)]
+        least = own.max(initial=0.0)
+        values[row] = [overlaps[min(c.most, (own >= c.share * least).sum())] for c in choices]
+    means = values.mean(0)
+    return choices[int(np.argmax(means))], float(means.max())
 
 
 def unions(predictions: Boxes, truth: list[np.ndarray]) -> np.ndarray:

@@ -21,10 +21,10 @@ from pnloc.baselines import heatmaps, priors
 from pnloc.boxes import union_iou
 from pnloc.evaluation import localization as metrics
 from pnloc.evaluation.bootstrap import NAN, Patients
-from pnloc.localizer import MOST, SHARES, Boxes, Choice, normalized_scores, pick
+from pnloc.localizer import Boxes, Choice, normalized_scores, pick
 from pnloc.regions import Regions, concatenate, extract
 from pnloc.run.cache import Trained
-from pnloc.run.evidence import Images, scaled
+from pnloc.run.evidence import MOST, SHARES, Images, scaled
 from pnloc.run.predictions import boxes_table
 from pnloc.run.run import Run
 

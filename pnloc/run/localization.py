@@ -16,9 +16,10 @@ from pnloc.evaluation import calibration
 from pnloc.evaluation import localization as metrics
 from pnloc.evaluation.bootstrap import NAN, Patients, holm, patients_of
 from pnloc.files import read_csv, write_table
-from pnloc.localizer import image_attention
+from pnloc.localizer import BOX, image_attention
 from pnloc.run import predictions as predict
 from pnloc.run.evidence import boxed_rows, generated_truth, parsed_boxes, pneumonia_boxes
+from pnloc.run.experience import CALIBRATED, METHOD, experience
 from pnloc.run.methods import in_group
 from pnloc.run.run import Run
 from pnloc.run.sets import NAMES
@@ -219,12 +220,17 @@ def calibrations(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
     """`tables/calibration.csv` (dataset, method, value, low, high, n), the expected error, and
     `tables/reliability.csv` (dataset, method, bin, score, right, low, high, n), the curves.
 
-    For the methods whose score is meant as a probability; negatives are included.
+    For the methods whose score is meant as a probability, and for CALIBRATED, the scores that the
+    checkpoint gives (pnloc.run.experience); negatives are included.
     """
-    errors, curves = [], []
+    errors, curves, known = [], [], experience(run)
     scored = in_group("classifier", "labels", "pairs", "boxes", "attention")
     for name, truth, predictions in measured(run):
-        for method in (m for m in predictions if m in scored):
+        if BOX in known.curves:
+            raw = predictions[METHOD]
+            score = known.calibrated(BOX, raw["score"].to_numpy())
+            predictions[CALIBRATED] = raw.assign(score=score)
+        for method in (m for m in predictions if m in (*scored, CALIBRATED)):
             boxes = calibration.right_boxes(predictions[method], truth)
             curve, error = calibration.calibration(boxes, truth.patients, **draws(run))
             errors.append((name, method, *error))

@@ -122,16 +122,16 @@ def boxes_table(run: Run, name: str, rows: np.ndarray, predictions: Boxes) -> pd
     return pd.DataFrame(boxes, columns=CORNERS).assign(image=image, score=scores)[BOX_TABLE]
 
 
-def truth(run: Run, name: str) -> metrics.Truth:
-    """True boxes of a set's test images in original pixels, and negatives, with patients.
+def truth(run: Run, name: str, split: str = "test") -> metrics.Truth:
+    """True boxes of a set's images of a split in original pixels, and negatives, with patients.
 
     Negatives are labelled as without a pneumonia and have no box of any kind.
     """
     records, labels = run.sets.records(name), pneumonia_labels(name)
-    boxed = records.images.iloc[boxed_rows(run, name, "test")]
+    boxed = records.images.iloc[boxed_rows(run, name, split)]
     boxes = records.boxes[records.boxes["image"].isin(boxed["image"])]
     boxes = boxes if labels is None else boxes[boxes["label"].isin(labels)]
-    tested = records.images.iloc[run.sets.rows(name, "test")]
+    tested = records.images.iloc[run.sets.rows(name, split)]
     tested = tested[(tested["label"] == 0) & ~tested["image"].isin(records.boxes["image"])]
     patients = pd.concat([boxed, tested]).set_index("image")["patient"].to_dict()
     return metrics.Truth(boxes[["image", *CORNERS]], patients, tested["image"].tolist())

@@ -26,13 +26,13 @@ from typing import NamedTuple
 
 import numpy as np
 from filelock import FileLock, Timeout
-from pandas import DataFrame, Series
+from pandas import DataFrame
 from PIL.Image import Image
 
 from pnloc import __version__
 from pnloc.errors import PnlocError
 from pnloc.files import append, atomic, check_path, digest, make_folder, write_table, write_text
-from pnloc.images import Letterbox, header, in_threads, read_gray
+from pnloc.images import Letterbox, header, in_threads, oddities, read_gray
 from pnloc.localizer import Localizer, Proposals, checkpoint_folder
 from pnloc.parallel import bar
 from pnloc.view import overlays
@@ -43,7 +43,7 @@ CORNERS = ["x1", "y1", "x2", "y2"]
 HEAD = ["image", "file"]  # the path as it is given, and its last part
 COLUMNS = {
     "boxes": [*HEAD, "width", "height", *CORNERS, "score", "label", "overlay", "warning"],
-    "attributes": [*HEAD, "attribute", "probability"],
+    "attributes": [*HEAD, "attribute", "probability", "reason"],
     "failures": [*HEAD, "error"],
 }
 TEXT = {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}  # any file name
@@ -138,12 +138,6 @@ def _fingerprint(checkpoint: str | Path) -> str:
     return sha.hexdigest()[:16]
 
 
-def _oddities(image: str, gray: np.ndarray) -> list[str]:
-    from pnloc import images
-
-    return images.oddities(image, gray) if hasattr(images, "oddities") else []
-
-
 def _stamp(image: str) -> str:
     """Digest of a file's name, size and time of change; '' for none."""
     try:
@@ -161,7 +155,7 @@ def _decode(image: str, side: int) -> Picture:
         square, size = letterbox.image(gray), (letterbox.width, letterbox.height)
         if max(gray.shape) < min(max(size), overlays.LONGEST):
             gray = read_gray(image, near=overlays.LONGEST)
-        shown, odd = overlays.canvas(gray, *size), _oddities(image, gray)
+        shown, odd = overlays.canvas(gray, *size), oddities(image, gray)
         return Picture(image, stamp, square, letterbox, shown, tuple(odd))
     except PnlocError as error:
         return Picture(image, error=str(error))
@@ -205,15 +199,18 @@ def _read(
 
 def _warnings(localizer: Localizer, picture: Picture, proposals: Proposals) -> list[str]:
     """Why the results of an image are not to be relied on, a phrase each."""
-    return list(picture.oddities)
+    unlike = localizer.unlike(proposals)
+    return [*picture.oddities, *([unlike] if unlike else [])]
 
 
-def _rows(located: DataFrame, probabilities: Series) -> tuple[list[list], list[list]]:
+def _rows(located: DataFrame, attributes: DataFrame) -> tuple[list[list], list[list]]:
     """Rows x1, y1, x2, y2, score, label of the boxes of an image, and rows of its attributes."""
     values = located.to_numpy(float)
     corners, scores = values[:, :4].round(1).tolist(), values[:, 4].round(4).tolist()
     boxes = [[*box, score, "pneumonia"] for box, score in zip(corners, scores, strict=True)]
-    return boxes, [[name, round(value, 4)] for name, value in probabilities.to_dict().items()]
+    columns = (attributes[name].tolist() for name in COLUMNS["attributes"][len(HEAD) :])
+    named = zip(*columns, strict=True)  # no probability, NaN, comes with a reason
+    return boxes, [[name, "" if why else round(value, 4), why] for name, value, why in named]
 
 
 def _overlay(picture: Picture, boxes: list[list], warnings: list[str], path: Path) -> None:

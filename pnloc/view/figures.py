@@ -25,6 +25,7 @@ GREY, DARK = "#777777", "#444444"
 TITLES = {method.name: method.title for method in METHODS.values()} | {
     "detector-top": "detector's best region alone",
     "classifier": "classifier behind CAM",
+    "text-attention-calibrated": "text attention, calibrated",
 }
 
 
@@ -127,8 +128,9 @@ def _rows(names: Sequence[str], ax: Axes) -> None:
 
 
 def _look(method: str) -> dict[str, str]:
-    """Colour, marker and title of a method of looks.csv, as matplotlib takes them."""
-    return {"color": COLOURS[method], "marker": MARKERS[method], "label": reader_name(method)}
+    """Colour, marker and title of a method, as matplotlib takes them; grey without a look."""
+    look = {"color": COLOURS.get(method, GREY), "marker": MARKERS.get(method, "p")}
+    return look | {"label": reader_name(method)}
 
 
 def _legend(ax: Axes) -> None:
@@ -187,16 +189,16 @@ def failures(table: pd.DataFrame, ax: Axes) -> Axes:
 
 
 def reliability(curves: pd.DataFrame, ax: Axes, methods: list[str]) -> Axes:
-    """Share of correct boxes against their mean score per method of looks.csv, with 95% bars.
+    """Share of correct boxes against their mean score per method, with 95% bars.
 
     Columns method, score, right, low, high.
     """
     ax.plot([0, 1], [0, 1], color=DARK, lw=1)
     for method in methods:
         rows = curves[curves["method"] == method]
-        bars = {"color": COLOURS[method], "lw": 1.5, "alpha": 0.4}
-        ax.vlines(rows["score"], rows["low"], rows["high"], **bars)
-        ax.plot(rows["score"], rows["right"], ms=5, **_look(method))
+        look = _look(method)
+        ax.vlines(rows["score"], rows["low"], rows["high"], lw=1.5, alpha=0.4, color=look["color"])
+        ax.plot(rows["score"], rows["right"], ms=5, **look)
     ax.set(xlabel="mean score of the boxes", ylabel="share of them with IoU > .3")
     ax.set(xlim=(0, 1), ylim=(0, 1))
     _legend(ax)

@@ -17,11 +17,11 @@ from pnloc import access, reports
 from pnloc.baselines import heatmaps
 from pnloc.baselines.classifier import Classifier
 from pnloc.config import WordConfig
-from pnloc.evaluation.severity import box_area, expected_severity
+from pnloc.evaluation.severity import LEVELS, box_area, expected_severity
 from pnloc.files import read_csv
 from pnloc.images import Letterbox, load
 from pnloc.localizer import Choice, Localizer, Proposals, make_batch
-from pnloc.model import PLACES
+from pnloc.model import PLACES, PNEUMONIA
 from pnloc.reports.findings import asserting_words
 from pnloc.reports.phrases import Phrase, phrases
 from pnloc.reports.sentences import Splitter
@@ -41,7 +41,8 @@ Starts = dict[str, tuple[float, int]]
 class Item:
     """A word, phrase or attribute, or the detector, with its attention `mass` [R] over regions.
 
-    start, end: of a word in the report, -1 if not located; probability: of an attribute.
+    start, end: of a word in the report, -1 if not located; probability: of an attribute, None for
+    the `reason` that pnloc.localizer.Experience gives.
     """
 
     label: str
@@ -49,6 +50,7 @@ class Item:
     start: int = -1
     end: int = -1
     probability: float | None = None
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,8 @@ class Study:
 
     boxes [R, 4], scores [R] (the detector's) and truth [n, 4] are in pixels of the `side` x `side`
     input; heat [S, S] is Grad-CAM's map. `shown`: whether a page may show the study, with `credit`.
-    `reading` of one's own image: width, height, grade and share of severity, boxes in its pixels.
+    `reading` of one's own image: width, height, grade (None if not supported) and share of
+    severity, boxes in its pixels. `warning`: why the numbers cannot be relied on, if so.
     """
 
     name: str
@@ -74,6 +77,7 @@ class Study:
     credit: str = ""
     shown: bool = False
     reading: dict | None = None
+    warning: str = ""
 
     @property
     def zoom(self) -> float:
@@ -84,6 +88,12 @@ class Study:
     def detector(self) -> Item:
         """The detector's scores, normalised to sum to 1."""
         return Item("detector", self.scores / max(float(self.scores.sum()), 1e-9))
+
+    def likely(self, most: int) -> dict[str, Item]:
+        """The attributes of greatest probability, by name and number; those without come last."""
+        ranked = sorted(self.attributes, key=lambda item: -(item.probability or 0.0))[:most]
+        numbers = ["" if i.probability is None else f": {i.probability:.2f}" for i in ranked]
+        return {i.label + number: i for i, number in zip(ranked, numbers, strict=True)}
 
 
 @dataclass(frozen=True)
@@ -110,10 +120,15 @@ class Viewer:
             beta, logits = model.image_only(batch)
             attention = model.text_attention(batch), model.phrase_attention(batch)[0], beta
         alpha, gamma, beta = (a[0, :, :n].cpu().numpy() for a in attention)
-        chances = torch.sigmoid(logits[0]).tolist()
-        named = zip(NAMES, beta, chances, strict=True)
+        chances = torch.sigmoid(logits[0]).cpu().numpy()
+        named = self.localizer.experience.attributes(NAMES, chances)
+        rows = zip(named.itertuples(index=False), beta, strict=True)
         located = zip(words, alpha, spans(report, words, self.splitter), strict=True)
-        facts["attributes"] = [Item(name, b, probability=p) for name, b, p in named]
+        facts["attributes"] = [
+            Item(name, b, probability=None if reason else p, reason=reason)
+            for (name, p, reason), b in rows
+        ]
+        facts["warning"] = self.localizer.unlike(proposals)
         facts["words"] = [Item(word, a, *place) for word, a, place in located]
         facts["phrases"] = [Item(p.text, a) for p, a in zip(asserted, gamma, strict=True)]
         facts["heat"] = heatmaps.grad_cam(self.classifier, proposals.picture[None], self.layer)[0]
@@ -130,8 +145,10 @@ class Viewer:
         boxes, attributes = self.localizer(proposals)
         size = {"width": proposals.letterbox.width, "height": proposals.letterbox.height}
         sizes = pd.DataFrame([{"image": "", **size}])
+        named = attributes.set_index("attribute")[["probability"]].T
+        supported = named[[PNEUMONIA, *LEVELS]].notna().all(axis=None)
         reading = size | {
-            "grade": float(expected_severity(attributes.to_frame().T).iloc[0]),
+            "grade": float(expected_severity(named).iloc[0]) if supported else None,
             "share": float(box_area(boxes.assign(image=""), sizes).iloc[0]),
             "boxes": boxes.to_numpy(float).round(3).tolist(),
         }

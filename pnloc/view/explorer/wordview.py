@@ -50,7 +50,10 @@ def values(study: Study) -> dict:
         places = ranked(study.boxes, item.mass, study.scores)
         return asdict(item) | {"mass": item.mass.astype(float).round(4).tolist(), "ranked": places}
 
-    shown = {key: getattr(study, key) for key in ("name", "credit", "report", "side", "reading")}
+    shown = {
+        key: getattr(study, key)
+        for key in ("name", "credit", "report", "side", "reading", "warning")
+    }
     shown |= {key: getattr(study, key).round(1).tolist() for key in ("boxes", "truth")}
     for key in ("words", "phrases", "attributes"):
         shown[key] = [plain(item) for item in getattr(study, key)]

@@ -29,9 +29,9 @@ function place([x1, y1, x2, y2], side) {
 const itemsOf = (study, source) =>
   ({ word: study.words, phrase: study.phrases, attribute: study.attributes, detector: [study.detector] })[source] ?? [];
 
-/** What the localizer reads in an image of one's own: probabilities, severity, and boxes in pixels of the file. */
+/** What the localizer reads in an image of one's own: probabilities where they are supported, severity, and boxes in pixels of the file. */
 function readout({ attributes: [pneumonia, ...others], reading }) {
-  const sorted = [...others].sort((a, b) => b.probability - a.probability);
+  const sorted = others.filter((one) => one.probability != null).sort((a, b) => b.probability - a.probability);
   const likely = sorted.filter((one) => one.probability >= 0.5);
   const named = (likely.length ? likely : sorted.slice(0, 3)).map((one) => `${one.label} ${one.probability.toFixed(2)}`);
   const fact = (name, ...text) => [make("b", {}, name), ": ", ...text];
@@ -42,10 +42,11 @@ function readout({ attributes: [pneumonia, ...others], reading }) {
       make("table", {}, make("thead", {}, row("th", ["x1", "y1", "x2", "y2", "score"])), make("tbody", {}, ...rows))]
     : [make("p", {}, "No box.")];
   return make("div", { class: "pnloc-readout" },
-    make("p", {}, ...fact("Pneumonia", `probability ${pneumonia.probability.toFixed(2)}. `),
-      ...fact("Severity", `expected grade ${reading.grade.toFixed(2)} of 3 (0 none, 1 mild, 2 moderate, 3 severe); `
+    make("p", {}, ...fact("Pneumonia", pneumonia.probability == null ? `no probability (${pneumonia.reason}). ` : `probability ${pneumonia.probability.toFixed(2)}. `),
+      ...fact("Severity", (reading.grade == null ? "no grade, as the probabilities behind it are not supported; "
+        : `expected grade ${reading.grade.toFixed(2)} of 3 (0 none, 1 mild, 2 moderate, 3 severe); `)
         + `boxes times scores cover ${(100 * reading.share).toFixed(1)}% of the image.`)),
-    make("p", {}, ...fact("Attributes", `${named.join(", ")}.`)), ...boxes);
+    make("p", {}, ...fact("Attributes", named.length ? `${named.join(", ")} (side: the patient's).` : "none that validation supports.")), ...boxes);
 }
 
 /** A row of buttons of which one has the keyboard; arrow keys, Home and End go on from there. */
@@ -84,7 +85,8 @@ class Panel {
       make("svg:g", {}, ...this.rects), this.truth, this.kept);
     this.status = make("p", { class: "pnloc-status", role: "status", "aria-live": "polite" });
     this.buttons = new Map();
-    const text = make("div", { class: "pnloc-text" }, this.status);
+    const warning = study.warning ? [make("p", { class: "pnloc-warning", role: "alert" }, make("b", {}, "Warning"), `: ${study.warning}.`)] : [];
+    const text = make("div", { class: "pnloc-text" }, ...warning, this.status);
     if (study.reading) text.append(readout(study));
     if (study.report) text.append(make("h4", {}, "Report"), this.#report(choose));
     if (study.phrases.length) text.append(make("h4", {}, "Findings of the report"), this.#row("phrase", study.phrases, choose));
@@ -132,8 +134,13 @@ class Panel {
         button.style.setProperty("--share", `${one.probability * 100}%`);
         button.setAttribute("aria-label", `${one.label}, probability ${one.probability.toFixed(2)}`);
         button.append(make("span", {}, one.probability.toFixed(2)));
+      } else if (one.reason) {
+        button.title = `no probability: ${one.reason}`;
+        button.setAttribute("aria-label", `${one.label}, ${button.title}`);
+        button.append(make("span", {}, "–"));
       }
-      if (!rows.has(group)) rows.set(group, make("div", { class: "pnloc-row" }, ...(group ? [make("em", { "aria-hidden": "true" }, group)] : [])));
+      const heading = group === "side" ? "side (the patient's)" : group;
+      if (!rows.has(group)) rows.set(group, make("div", { class: "pnloc-row" }, ...(group ? [make("em", { "aria-hidden": "true" }, heading)] : [])));
       rows.get(group).append(button);
       buttons.push(button);
     });
