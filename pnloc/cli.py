@@ -123,7 +123,7 @@ def _data(args: argparse.Namespace) -> int:
     for table in (result.rows(), result.splits()) if result.records else ():
         print(table.to_string(index=False), end="\n\n")
     for name, reason in result.unusable.items():
-        print(f"{name}: UNUSABLE: {reason}")
+        print(f"UNUSABLE: {name}: {reason}")
     print(*result.remarks(), sep="\n")
     if len(leaks):
         text = "training images that are test images under the name of another patient"

@@ -49,6 +49,15 @@ def check(data, tmp_path, capsys, monkeypatch):
     return run
 
 
+def test_a_set_of_which_nothing_is_used_is_not_well(data, check):
+    """The table has ids with .dcm, the folder files without: an id and a file are named."""
+    labels = data / RSNA / "stage_2_train_labels.csv"
+    head, *rows = labels.read_text().splitlines()
+    labels.write_text("\n".join([head, *(row.replace(",", ".dcm,", 1) for row in rows)]))
+    status, text = check("--quick")
+    assert status == 2 and "rsna: none of 4 images is used" in text and ".dcm'" in text
+
+
 def split_of(patient: str) -> str:
     return assign_splits(pd.Series([patient]), "rsna")[0]
 
@@ -86,7 +95,7 @@ def test_cut_pixels_end_with_1_and_a_quick_check_says_that_it_did_not_look(data,
 def test_a_set_that_cannot_be_used_ends_with_2_and_the_others_are_still_reported(data, check):
     (data / NIH / trees.NIH_ENTRIES).write_text("nothing")
     status, text = check("--quick")
-    assert status == 2 and "chestxray8: UNUSABLE: " in text and trees.NIH_ENTRIES in text
+    assert status == 2 and "UNUSABLE: chestxray8: " in text and trees.NIH_ENTRIES in text
     assert "rsna" in text and "covid19" in text
 
 

@@ -204,6 +204,20 @@ def test_shares_of_the_picture_are_not_measured_as_pixels(run, capsys, swapped):
     assert "\n" not in printed and "within 0 and 1" in printed
 
 
+@pytest.mark.parametrize(
+    ("case", "name", "status", "said"),
+    [("ap_ties", "predictions", 0, ""), ("evaluate_relative", "relative", 2, "within 0 and 1")],
+)
+def test_a_case_that_went_wrong_is_right(case, name, status, said, tmp_path, capsys):
+    folder, out = Path(__file__).parent / "cases" / case, tmp_path / "t.csv"
+    files = [str(folder / f"{name}.csv"), str(folder / "truth.csv")]
+    assert main(["evaluate", *files, "--out", str(out)]) == status
+    assert said in capsys.readouterr().err
+    if not status:
+        table = pd.read_csv(out)
+        assert (table.loc[table["metric"] == "coco_ap", "value"] == 0.5).all()
+
+
 def test_missing_files_and_senseless_options_are_one_line(write, run, capsys):
     there = str(write("t.csv", TRUTH))
     for files in (["gone.csv", there], [there, "gone.csv"], [there, there, "--patients", "gone"]):

@@ -13,7 +13,15 @@ import numpy as np
 import pandas as pd
 
 from pnloc.data import duplicates
-from pnloc.data.records import Records, check, drop_broken, drop_patients, ledger, split_digest
+from pnloc.data.records import (
+    FATES,
+    Records,
+    check,
+    drop_broken,
+    drop_patients,
+    ledger,
+    split_digest,
+)
 from pnloc.errors import PnlocError
 from pnloc.images.remarks import FLAT
 
@@ -98,8 +106,8 @@ def audit(
 ) -> Audit:
     """Read sets, decode their images, and look for leaks into the test splits of `tested`.
 
-    readers: by the name of the set. A set whose reader raises PnlocError is unusable; the others
-    are still checked.
+    readers: by the name of the set. A set is unusable if its reader raises PnlocError, or if it has
+    images (or else reports) of which none is used; the others are still checked.
     """
     records, unusable, thumbnails = {}, {}, {}
     for name, read in readers.items():
@@ -115,6 +123,13 @@ def audit(
             thumbnails[name] = small[~images["image"].isin(reasons)]
             flat = int((np.ptp(thumbnails[name], axis=(1, 2)) < FLAT).sum())
             records[name].notes.extend([f"{flat} images are nearly of one grey"] if flat else [])
+    for name, r in records.items():
+        for main in ledger(r).query("rows > 0").head(1).to_dict("records"):
+            fates = ", ".join(f"{main[fate]} {fate}" for fate in FATES[1:] if main[fate])
+            if not main["used"]:
+                unusable[name] = f"none of {main['rows']} {main['kind']} is used ({fates})"
+                for row in r.quarantine.head(1).itertuples():
+                    unusable[name] += f"; {row.file}: {row.reason}"
     test = [r.split("test")["patient"] for name, r in records.items() if name in tested]
     patients = set().union(*test)
     left = {name: drop_patients(r, patients, keep_split="test") for name, r in records.items()}

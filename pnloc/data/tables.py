@@ -260,8 +260,7 @@ class Source:
     ) -> dict[str, Path]:
         """Image files by file name, or by its stem; of several with one name the first path counts.
 
-        Rows without a file are missing. Notes report files with the same name and files that no
-        row names (the table may be cut short).
+        Rows without a file are missing. Notes report files of one name, and names without files.
         """
         files, doubled = {}, []
         for folder in folders:
@@ -269,10 +268,13 @@ class Source:
                 name = path.stem if stems else path.name
                 doubled += [name] * (name in files)
                 files.setdefault(name, path)
-        example = "".join(doubled[:1])
-        self.note(len(doubled), f"image files have the name of another one ({example}, ...)")
-        self.unnamed(files, ledger.table[key], ledger.path)
-        ledger.mark(~ledger.table[key].isin(files), "missing")
+        self.note(len(doubled), f"image files share a name, such as {', '.join(doubled[:1])}")
+        names = ledger.table[key]
+        self.unnamed(files, names, ledger.path)
+        ledger.mark(~names.isin(files), "missing")
+        if files and len(names) and not names.isin(files).any():
+            example = f"'{names.iloc[0]}'; a file is '{min(files)}'"
+            self.note(len(names), f"names of {ledger.path.name} have no file, such as {example}")
         return files
 
     def unnamed(self, files: Iterable[str], names: Iterable[object], table: Path) -> None:
@@ -296,7 +298,6 @@ class Source:
         }
         types = {"file": str, "row": int, "reason": str}
         quarantine = pd.DataFrame(self.quarantine, columns=list(types)).astype(types)
-        # White space in a reason is collapsed, so that it fills one line.
         lines = quarantine["reason"].str.split().str.join(" ").astype(str)
         empty = {"boxes": BOX_COLUMNS, "reports": REPORT_COLUMNS, "scores": ["image"]}
         tables = {name: pd.DataFrame(columns=columns) for name, columns in empty.items()} | tables
