@@ -83,7 +83,7 @@ def evaluate(
 ) -> tuple[pd.DataFrame, list[str]]:
     """The table of pnloc.evaluation.localization.localization from files, and remarks."""
     table, (target, remarks) = read_predictions(predictions), read_truth(truth, patients)
-    names = _names(truth)
+    names = _names(truth, read_json(truth)) if _is_json(truth) else {}
     known = table["image"].isin(names.values()) & ~_is_json(predictions)
     table["image"] = table["image"].where(known, table["image"].replace(names))
     inside = table["image"].isin(target.patients.keys())
@@ -127,7 +127,7 @@ def _read(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
     if _is_json(path):
         table = _coco(path, columns)
     else:
-        table = read_csv(path, [], **TEXT).fillna("")
+        table = read_csv(path, **TEXT).fillna("")
         if not isinstance(table.index, pd.RangeIndex):  # what pandas makes of unnamed fields
             raise PnlocError(f"{path}: row 2 has more fields than the header names")
         table = table.apply(lambda column: column.str.strip())
@@ -148,9 +148,8 @@ def _is_json(path: str | Path) -> bool:
     return start.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"{", b"[")
 
 
-def _names(path: str | Path) -> dict[str, str]:
+def _names(path: str | Path, content: object) -> dict[str, str]:
     """COCO's images: id -> name, the `file_name` or, where images lack one or share it, the id."""
-    content = read_json(path) if _is_json(path) else {}
     images = content.get("images", []) if isinstance(content, dict) else []
     with _shaped(path):
         names = {str(image["id"]): str(image.get("file_name") or "") for image in images}
@@ -160,11 +159,12 @@ def _names(path: str | Path) -> dict[str, str]:
 
 def _coco(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
     """COCO's results (a list) or annotations; all categories count as one, crowds not at all."""
-    content, names, rows = read_json(path), _names(path), []
+    content, rows = read_json(path), []
+    names = _names(path, content)
     with _shaped(path):
         entries = content if isinstance(content, list) else content["annotations"]
         for number, entry in enumerate(entries, start=1):
-            corners, where = ["", "", "", ""], f"entry {number}"
+            where = f"entry {number}"
             if not entry.get("iscrowd"):
                 x, y, width, height = map(float, entry["bbox"])
                 if width < 0 or height < 0:

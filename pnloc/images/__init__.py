@@ -137,9 +137,8 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
     """
     with open(path, "rb") as stream:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", Image.DecompressionBombWarning
-            )  # `_checked` is stricter
+            # `_checked` is stricter.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = Image.open(stream)
         _checked(path, *image.size)
         yield image
@@ -239,8 +238,9 @@ def oddities(path: str | Path, gray: np.ndarray) -> list[str]:
     odd = [head.odd] if head.odd else []
     odd += remarks.of_pixels(inside, head.width, head.height)
     with _named(path):
-        odd += dicom.stored_remarks(dicom.read(path), path) if head.dicom else []
-        colours = _colours(path, head)
+        data = dicom.read(path) if head.dicom else None
+        colours = _colours(path, data)  # first: `stored_remarks` completes the header
+        odd += [] if data is None else dicom.stored_remarks(data, path)
     return odd if colours is None else odd + remarks.of_colours(colours)
 
 
@@ -254,13 +254,13 @@ def _without_bars(gray: np.ndarray, head: Header) -> np.ndarray:
     return inside if inside.size else gray
 
 
-def _colours(path: str | Path, head: Header) -> np.ndarray | None:
+def _colours(path: str | Path, data: dicom.Dataset | None) -> np.ndarray | None:
     """The pixels of an image, much reduced, as uint8 [64, 64, 3]; None for one that has no colours.
 
-    It may be grey that is stored as colours.
+    data: the content of a DICOM file. It may be grey that is stored as colours.
     """
-    if head.dicom:
-        if dicom.number(dicom.read(path, header_only=True), "SamplesPerPixel") != 3:
+    if data is not None:
+        if dicom.number(data, "SamplesPerPixel") != 3:
             return None
         image = Image.fromarray(_read_dicom(path))
     else:
