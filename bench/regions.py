@@ -40,7 +40,7 @@ def run() -> pd.DataFrame:
     with tempfile.TemporaryDirectory(prefix="regions-", dir=home) as folder:
         write(folder, studies)
         size = sum(p.stat().st_size for p in Path(folder).rglob("*") if p.is_file()) / 1e9
-        command = [sys.executable, "-m", "bench.regions", folder]
+        command = [sys.executable, "-m", "bench.regions", folder, str(studies)]
         done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root)
     facts = json.loads(done.stdout.splitlines()[-1])
     peak, waited, whole = facts["peak_gib"], facts["waited"], facts["whole"]
@@ -84,16 +84,15 @@ def shifted(block: Regions, rows: slice) -> Regions:
     )
 
 
-def work(folder: str) -> dict[str, float]:
-    """Read an epoch and train from the regions in `folder`; runs in a process of its own."""
+def work(folder: str, count: int) -> dict[str, float]:
+    """Read an epoch and train from the regions of `count` studies; runs in a process of its own."""
     import resource
 
     from pnloc.reports.words import WordVectors
     from pnloc.training import train_localizer
 
-    regions = feature_store.load(Path(folder))
-    rng = np.random.default_rng(0)
-    batch, count = PRESET.model.batch, len(regions)
+    regions = feature_store.load(Path(folder), count)
+    rng, batch = np.random.default_rng(0), PRESET.model.batch
     order, read, started = rng.permutation(count), 0, time.perf_counter()
     for start in range(0, count, batch):
         read += len(regions.rows(order[start : start + batch]))
@@ -132,4 +131,4 @@ def work(folder: str) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(work(sys.argv[1])))
+    print(json.dumps(work(sys.argv[1], int(sys.argv[2]))))

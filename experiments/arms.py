@@ -15,13 +15,13 @@ import pandas as pd
 
 from experiments.plans import Options
 from pnloc.errors import PnlocError
-from pnloc.localizer import Choice, image_attention, rank_regions, rank_with_report
+from pnloc.localizer import Choice, image_attention, rank_with_report
 from pnloc.model import CrossAttention
 from pnloc.regions import feature_size
 from pnloc.reports import phrases
 from pnloc.reports.words import WordVectors
 from pnloc.run.cache import Trained
-from pnloc.run.evidence import best_choice, boxed_rows, pneumonia_boxes
+from pnloc.run.evidence import Images, Ranking, boxed_rows
 from pnloc.run.feature_store import Store
 from pnloc.run.run import Run
 from pnloc.run.sets import NAMES
@@ -218,25 +218,20 @@ class Arms:
         functions = {"seed": seed, "build": build, "fit": fit, "code": (Arms,)}
         return run.cache.trained(f"arm-{arm.name}-seed{seed}", *inputs, **functions)
 
-    def model(self, arm: Arm, seed: int) -> CrossAttention:
-        """The trained cross-attention."""
-        return self.stage(arm, seed).load()
-
-    def scores(
+    def evidence(
         self, arm: Arm, seed: int, rows: np.ndarray, report: bool, grouped: bool
-    ) -> np.ndarray:
-        """Scores [n, R] to rank the regions of some rows by, with or without their report."""
-        regions, model = self.regions(arm.regions).rows(rows), self.model(arm, seed)
-        if report:
-            places = self.run.sets.phrases(self.run.sets.pairs)[rows]
-            return rank_with_report(model, regions, places, grouped)
-        return rank_regions(regions, image_attention(model, regions)[0], grouped)
+    ) -> Ranking:
+        """What an arm sees in some rows of the set of pairs, with or without their report."""
+        regions, model = self.regions(arm.regions).rows(rows), self.stage(arm, seed).load()
+        beta, chances = image_attention(model, regions)
+        ranking = Ranking(regions, beta, chances[:, 0], grouped)
+        if not report:
+            return ranking
+        places = self.run.sets.phrases(self.run.sets.pairs)[rows]
+        return replace(ranking, scores=rank_with_report(model, regions, places, grouped))
 
     def choice(self, arm: Arm, seed: int, report: bool, grouped: bool) -> tuple[Choice, float]:
         """The best choice of boxes on validation images, and its mean union IoU there."""
         name = self.run.sets.pairs
-        rows = boxed_rows(self.run, name, "validate")
-        truth = pneumonia_boxes(self.run, name)
-        scores = self.scores(arm, seed, rows, report, grouped)
-        regions = self.regions(arm.regions).rows(rows)
-        return best_choice(regions, scores, [truth[i] for i in rows], grouped)
+        images = Images(self.run, name, boxed_rows(self.run, name, "validate"))
+        return self.evidence(arm, seed, images.rows, report, grouped).choose(images.truth)

@@ -135,11 +135,9 @@ class Replicate:
             for report, grouped in product(reports, (True, False) if raw else (True,)):
                 method = GIVEN if report else TEXT if arm.text else LABELS
                 choice, _ = self.arms.choice(arm, seed, report, grouped)
-                regions = self.arms.regions(arm.regions).rows(self.rows)
-                scores = self.arms.scores(arm, seed, self.rows, report, grouped)
-                predictions[method + ("" if grouped else "-raw")] = boxes_of(
-                    regions, scores, choice
-                )
+                seen = self.arms.evidence(arm, seed, self.rows, report, grouped)
+                boxes = boxes_of(seen.regions, seen.ranks(), choice)
+                predictions[method + ("" if grouped else "-raw")] = boxes
             return predictions
 
         inputs = (self.arms.stage(arm, seed)[1], raw)

@@ -2,7 +2,7 @@
 
 A region is a detection of the RetinaNet or a connected component of its mask head. Its feature is
 the ROI-aligned pyramid (strides 8, 16 and 32), its geometry and the detector's score and mask.
-A run keeps them in one NumPy file per field and data set (pnloc.run.feature_store).
+A run keeps them in one NumPy file per 2,048 images (pnloc.run.feature_store).
 """
 
 from dataclasses import dataclass, fields, replace

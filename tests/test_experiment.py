@@ -1,6 +1,7 @@
 """The experiment: cohorts, ablations of reports, pooling over seeds and variants, a small plan."""
 
 import re
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from experiments.pooling import COLUMNS
 from pnloc.cli import main
 from pnloc.errors import PnlocError
 from pnloc.files import read_json
-from pnloc.localizer import Choice, boxes_of
+from pnloc.localizer import Choice
 from pnloc.regions import Regions
 from pnloc.reports.phrases import PLACES, asserted_places
 from pnloc.reports.words import WordVectors
@@ -140,32 +141,25 @@ def test_differences_are_paired():
 # Choices ------------------------------------------------------------------------------------------
 
 
-def test_the_best_choice_is_that_of_trying_them_all():
+@pytest.mark.parametrize("grouped", [True, False])
+def test_the_best_choice_is_that_of_trying_them_all(grouped):
     rng = np.random.default_rng(0)
     corners = rng.uniform(0, 60, (6, 8, 2))
     corners = np.concatenate([corners, corners + rng.uniform(10, 50, (6, 8, 2))], axis=2)
     boxes, ones = torch.from_numpy(corners).float(), torch.ones(6, 8)
     empty = (torch.zeros(6, 8, 20), torch.zeros(6, 4, 4), torch.zeros(6))
     regions = Regions(boxes, ones, ones > 0, *empty)
-    truth, ranking = [b[:2].numpy().astype(float) for b in boxes], rng.uniform(size=(6, 8))
+    truth, scores = [b[:2].numpy().astype(float) for b in boxes], rng.uniform(size=(6, 8))
     detections = [(b[: n + 1], -np.sort(-rng.random(8))[: n + 1]) for n, b in enumerate(corners)]
-    for grouped in (True, False):
-        tried = [
-            Choice(share, most, grouped) for share in evidence.SHARES for most in evidence.MOST
-        ]
-        for (choice, value), predict in (
-            (
-                evidence.best_choice(regions, ranking, truth, grouped),
-                lambda c: boxes_of(regions, ranking, c),
-            ),
-            (
-                evidence.best_of(detections, truth, grouped),
-                lambda c: evidence.Detections(detections).predictions(c),
-            ),
-        ):
-            values = [evidence.unions(predict(c), truth).mean() for c in tried]
-            assert choice == tried[int(np.argmax(values))]
-            assert value == pytest.approx(max(values)) and value > 0
+    ranking = evidence.Ranking(regions, scores, np.ones(6), grouped, scores)
+    for seen in (ranking, evidence.Detections(detections)):
+        tried = [Choice(*pair) for pair in product(evidence.SHARES, evidence.MOST)]
+        if seen is ranking:
+            tried = [replace(choice, grouped=grouped) for choice in tried]
+        values = [evidence.unions(seen.predictions(c), truth).mean() for c in tried]
+        choice, value = seen.choose(truth)
+        assert choice == tried[int(np.argmax(values))]
+        assert value == pytest.approx(max(values)) and value > 0
 
 
 # The whole ----------------------------------------------------------------------------------------

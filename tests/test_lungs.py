@@ -32,11 +32,12 @@ def test_a_box_lies_around_the_largest_part():
     mask[0, 0, 12:36, 6:18] = 1
     mask[0, 0, 40:43, 40:43] = 1  # a speck elsewhere
     mask[0, 1, 10:13, 10:13] = 1  # less than a hundredth of the picture
-    boxes, found = lungs.boxes(mask, USUAL)
+    found = lungs.around(mask, USUAL)
+    boxes, found = found.boxes, found.found
     assert boxes[0, 0] == pytest.approx([6 / 48, 12 / 48, 18 / 48, 36 / 48], abs=0.01)
     assert found.tolist() == [[True, False], [False, False]], "others lie in the usual place"
     assert (boxes[0, 1] == USUAL[1]).all() and (boxes[1] == USUAL).all()
-    assert lungs.boxes(mask[:0], USUAL)[0].shape == (0, 2, 4)
+    assert lungs.around(mask[:0], USUAL).boxes.shape == (0, 2, 4)
 
 
 @pytest.mark.parametrize(
@@ -81,8 +82,8 @@ def test_the_network_learns_and_treats_an_image_like_its_mirror_image(tmp_path):
     net, history = lungs.train_lungs(*chest(32), epochs=12, seed=0, **place)
     assert history["loss"].iloc[-1] < 0.75 * history["loss"].iloc[0]
     images, masks = chest(6, seed=9)
-    boxes, found = lungs.boxes(lungs.masks(net, images), USUAL)
-    true, _ = lungs.boxes(masks.astype(float), USUAL)
-    assert found.all() and np.abs(boxes - true).mean() < 0.02
+    found, true = lungs.find(net, images), lungs.around(masks.astype(float), USUAL).boxes
+    assert found.found.all() and np.abs(found.boxes - true).mean() < 0.02
+    assert net.usual.numpy() == pytest.approx(np.median(true, axis=0), abs=0.05)
     mirrored = lungs.masks(net, images[:, :, ::-1].copy())
     assert mirrored[:, ::-1, :, ::-1] == pytest.approx(lungs.masks(net, images), abs=1e-4)

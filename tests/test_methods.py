@@ -17,7 +17,7 @@ from pnloc.errors import PnlocError
 from pnloc.images import Letterbox
 from pnloc.localizer import Choice
 from pnloc.regions import Regions
-from pnloc.run import cache, fitting, methods, predictions
+from pnloc.run import cache, methods, predictions
 from pnloc.run.evidence import Detections, Fixed, Heat, Images, Ranking
 from pnloc.run.methods import CLASSIFIER, METHODS, Method
 
@@ -90,7 +90,7 @@ def test_supervised_detectors_need_boxes_of_the_target_and_none_is_trained_twice
     monkeypatch, name, boxes, left_out
 ):
     data = (None, [np.ones((boxes, 4))])
-    monkeypatch.setattr(fitting.TargetBoxes, "data", lambda *_: data)
+    monkeypatch.setattr(methods.TargetBoxes, "data", lambda *_: data)
     trained = methods.baselines(SimpleNamespace(preset=preset(name)))
     assert set(BASELINES) - set(trained) == set(left_out)
 

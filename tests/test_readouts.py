@@ -12,7 +12,7 @@ from scipy.special import logit
 from pnloc.images import Letterbox
 from pnloc.localizer import Choice
 from pnloc.regions import Regions
-from pnloc.run.severity import ensemble, readouts
+from pnloc.run.severity import readouts
 
 
 def test_the_detected_area_is_that_of_the_chosen_boxes_times_the_best_score():
@@ -20,22 +20,22 @@ def test_the_detected_area_is_that_of_the_chosen_boxes_times_the_best_score():
     scores = torch.tensor([[0.5, 0.4, 0.0], [0.0, 0, 0]])
     rest = torch.zeros(2, 3, 9), torch.zeros(2, 5, 5), torch.zeros(2)
     regions = Regions(boxes, scores, boxes.sum(-1) > 0, *rest)
-    area = ensemble.detected_area(regions, Choice(share=0.3, most=2, grouped=False), 40)
+    area = readouts.detected_area(regions, Choice(share=0.3, most=2, grouped=False), 40)
     assert area == pytest.approx([(100 + 400) / 1600 * 0.5, 0])
 
 
 def test_views_are_averaged_as_log_odds_masks_and_areas():
     masks = np.array([[[[0.0]]], [[[1.0]]]])
-    view = ensemble.View(np.array([[0.2], [0.9]]), masks, np.array([[0.1], [0.3]]))
-    image, mask, area = view.mean()
+    seen = np.array([[0.2], [0.9]]), masks, np.array([[0.1], [0.3]])
+    image, mask, area = readouts.means(*seen)
     assert image == pytest.approx((logit(0.2) + logit(0.9)) / 2)
     assert mask[0, 0, 0] == 0.5 and area == pytest.approx(0.2)
-    assert np.isfinite(ensemble.log_odds(np.array([0.0, 1.0]))).all()
+    assert np.isfinite(readouts.log_odds(np.array([0.0, 1.0]))).all()
 
 
 def test_padding_does_not_count_as_picture():
-    assert ensemble.share(Letterbox(100, 50, 64)) == pytest.approx(0.5)
-    assert ensemble.share(Letterbox(9, 9, 64)) == 1
+    boxes = [Letterbox(100, 50, 64), Letterbox(9, 9, 64)]
+    assert readouts.shares(boxes) == pytest.approx([0.5, 1])
 
 
 def test_a_centre_crop_is_the_largest_central_square_of_the_file(tmp_path):
@@ -44,7 +44,7 @@ def test_a_centre_crop_is_the_largest_central_square_of_the_file(tmp_path):
     paths = [str(tmp_path / "wide.png"), str(tmp_path / "high.png")]
     Image.fromarray(picture).save(paths[0])
     Image.fromarray(picture.T).save(paths[1])
-    crops = ensemble.centre_crops(paths, 24)
+    crops = readouts.centre_crops(paths, 24)
     assert crops.shape == (2, 24, 24) and crops.dtype == np.uint8 and (crops == 150).all()
 
 

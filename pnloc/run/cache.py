@@ -205,14 +205,14 @@ class Cache:
             return lock.acquire()
 
     def _finish(self, name: str, folder: Path, entry: dict, started: float) -> None:
-        """Record a stage, mark it complete, then remove its checkpoints and older folders."""
+        """Record a stage, mark it complete, remove its checkpoints, half files, older folders."""
         seconds = round(time.perf_counter() - started, 2)
         with self._turn("run.json"):
             self._time(name, seconds)
             self._note(name, entry)
         files.write_json(folder / "done.json", {"stage": name, "seconds": seconds})
-        for state in [*folder.rglob("state*.safetensors"), *folder.rglob(".state*.safetensors")]:
-            state.unlink()
+        for rest in [*folder.rglob("state*.safetensors"), *folder.rglob(".*.*")]:
+            rest.unlink()
         for old in (self.root / "cache").glob(f"{name}-*"):
             if old != folder and old.name[len(name) + 1 :].isalnum():
                 shutil.rmtree(old)

@@ -179,7 +179,8 @@ class Ranking(Evidence):
         return rank_regions(self.regions, self.attention, self.grouped)
 
     def choose(self, truth: list[np.ndarray]) -> tuple[Choice, float]:
-        return best_choice(self.regions, self.ranks(), truth, self.grouped)
+        first = Choice(0.0, max(MOST), self.grouped)
+        return best_of(boxes_of(self.regions, self.ranks(), first), truth, self.grouped)
 
     def predictions(self, choice: Choice) -> Boxes:
         return scaled(boxes_of(self.regions, self.ranks(), choice), self.probability)
@@ -221,19 +222,13 @@ class Heat(Evidence):
         return self.draw(choice.layer)[number]
 
 
-def best_choice(
-    regions: Regions, scores: np.ndarray, truth: list[np.ndarray], grouped: bool
-) -> tuple[Choice, float]:
-    """The choice with the greatest mean union IoU with the true boxes of N images, and that IoU."""
-    return best_of(boxes_of(regions, scores, Choice(0.0, max(MOST), grouped)), truth, grouped)
-
-
 def best_of(
     candidates: Boxes, truth: list[np.ndarray], grouped: bool = True
 ) -> tuple[Choice, float]:
-    """The same for ranked boxes of each image: a choice keeps the first few of them.
+    """The choice with the greatest mean union IoU with the true boxes of N images, and that IoU.
 
-    Without images a default and NaN.
+    candidates: ranked boxes of each image, of which a choice keeps the first few. Without images a
+    default and NaN.
     """
     if not truth:
         return Choice(grouped=grouped), float("nan")

@@ -5,7 +5,7 @@ are split among the other folds, each with a detector trained on all images outs
 of the detector's set is thus measured by a detector that has not seen its patient; a single
 held-out part of a small set has too few boxes for stable figures. A method's choices are made for
 each fold on the images of the others. On other sets, where no detector has seen any patient, all
-detectors are averaged (pnloc.run.severity.ensemble).
+detectors are averaged (pnloc.run.severity.readouts).
 """
 
 from collections.abc import Sequence

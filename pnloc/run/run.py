@@ -108,18 +108,17 @@ class Run:
 
         def make(folder: Path, _: str) -> None:
             detector, pixels = self.detector, self.sets.pixels(name)
-
-            def slice_of(rows: slice):
-                return extract(detector, pixels[rows], config)
-
-            feature_store.build(folder, len(pixels), slice_of)
+            feature_store.build(
+                folder, len(pixels), lambda rows: extract(detector, pixels[rows], config)
+            )
 
         inputs = (self.detector_stage.key, self.sets.decoded(name)[1], config)
         return self.cache.stage(stage, *inputs, make=make, code=(extract,), together=True)
 
     def regions(self, name: str, count: int = 0) -> feature_store.Store:
         """Regions of every image of a set."""
-        return feature_store.load(self.regions_stage(name, count)[0])
+        folder, _ = self.regions_stage(name, count)
+        return feature_store.load(folder, len(self.sets.pixels(name)))
 
     # Training ----------------------------------------------------------------------------------
 

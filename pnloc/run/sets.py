@@ -151,9 +151,7 @@ class Sets:
         def make(folder: Path, _: str) -> dict:
             records = self._read(name)
             before = len(records.images)
-            training = records.images[records.images["split"] != "test"]
-            leaking = set(training["patient"]) & self.test_patients
-            records = drop_patients(records, leaking, keep_split="test")
+            records = drop_patients(records, self.test_patients, keep_split="test")
             records.counts["dropped_for_leak"] = before - len(records.images)
             with decode.scratch(folder, before, side) as room:
                 records, pixels = decode.decode(records, side, room)

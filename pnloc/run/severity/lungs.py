@@ -34,7 +34,10 @@ CELLS = 64  # per side of the grid on which covered areas are measured
 
 
 class LungNet(nn.Module):
-    """A U-Net of four levels: images [B, 1, S, S], 8-bit values -> logits [B, 2, 48, 48]."""
+    """A U-Net of four levels: images [B, 1, S, S], 8-bit values -> logits [B, 2, 48, 48].
+
+    `usual` [2, 4] are the median boxes of the lungs that it was trained on.
+    """
 
     def __init__(self, widths: tuple[int, ...] = (24, 32, 48, 64)) -> None:
         super().__init__()
@@ -42,6 +45,7 @@ class LungNet(nn.Module):
         self.down = nn.ModuleList(_block(a, b, stride=2) for a, b in pairwise((1, *widths)))
         self.up = nn.ModuleList(_block(a + b, b) for a, b in upward)
         self.head = nn.Conv2d(widths[0], len(SIDES), 1)
+        self.register_buffer("usual", torch.zeros(len(SIDES), 4))
 
     def forward(self, images: Tensor) -> Tensor:
         """See the class."""
@@ -135,12 +139,17 @@ def _patches(count: int, side: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def train_lungs(
-    images: np.ndarray, masks: np.ndarray, *, epochs: int, seed: int, folder: Path, fingerprint: str
+    images: np.ndarray, masks: np.ndarray, *, epochs: int, seed: int, **place: str | Path
 ) -> tuple[LungNet, pd.DataFrame]:
-    """Train on the output of `generated`; returns the network and its history."""
+    """Train on the output of `generated`; returns the network and its history.
+
+    place: `folder` and `fingerprint` of pnloc.train.fit.
+    """
     where, batch = device(), 32
     torch.manual_seed(seed)
     net = LungNet().to(where)
+    usual = around(masks.astype(float), np.zeros((2, 4))).boxes
+    net.usual = torch.from_numpy(usual).float().median(0).values.to(where)
     steps = max(1, len(images) // batch)
 
     def batches(epoch: int):
@@ -160,9 +169,8 @@ def train_lungs(
             "dice": (1 - (2 * shared + 1) / (total + 1)).mean(),
         }
 
-    schedule, options = Schedule(epochs, steps, 3e-3, 0.01), {"seed": seed, "title": "lungs"}
-    history = fit(net, batches, losses, schedule, folder=folder, fingerprint=fingerprint, **options)
-    return net, history
+    schedule = Schedule(epochs, steps, 3e-3, 0.01)
+    return net, fit(net, batches, losses, schedule, seed=seed, title="lungs", **place)
 
 
 @torch.no_grad()
@@ -179,32 +187,12 @@ def masks(net: LungNet, images: np.ndarray) -> np.ndarray:
     return torch.cat(chances).numpy()
 
 
-def boxes(chances: np.ndarray, usual: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes [N, 2, 4] around lungs, relative to the picture, and whether each was found [N, 2].
-
-    A lung is the largest connected part of a mask [N, 2, h, w] above one half. If it covers less
-    than 1% of the picture, the box is that of `usual` [2, 4].
-    """
-    around = np.tile(usual, (len(chances), 1, 1)).astype(float)
-    found = np.zeros((len(chances), 2), dtype=bool)
-    height, width = chances.shape[2:]
-    for row, side in np.ndindex(len(chances), 2):
-        large = ndimage.zoom(chances[row, side], 4, order=1, grid_mode=True, mode="nearest") > 0.5
-        parts, _ = ndimage.label(large)
-        sizes = np.bincount(parts.ravel())[1:]
-        if sizes.max(initial=0) >= LEAST * large.size:
-            rows, columns = ndimage.find_objects(parts)[sizes.argmax()]
-            edges = np.array([columns.start, rows.start, columns.stop, rows.stop]) / 4
-            around[row, side], found[row, side] = edges / [width, height, width, height], True
-    return around, found
-
-
 @dataclass(frozen=True)
 class Lungs:
-    """Lungs of N pictures: boxes [N, 2, 4], relative to the picture; found [N, 2] bool."""
+    """Lungs of N pictures: boxes [N, 2, 4], relative to the picture, and whether each was found."""
 
     boxes: np.ndarray
-    found: np.ndarray
+    found: np.ndarray  # bool [N, 2]
 
     @property
     def zones(self) -> np.ndarray:
@@ -226,6 +214,37 @@ class Lungs:
         """Values of each lung [N, 2] as one [N], weighted by the area of their boxes."""
         area = np.prod(self.boxes[..., 2:] - self.boxes[..., :2], axis=-1)
         return (values * area).sum(1) / np.maximum(area.sum(1), 1e-9)
+
+
+def around(chances: np.ndarray, usual: np.ndarray) -> Lungs:
+    """The lungs in masks [N, 2, h, w]: each is the largest connected part above one half.
+
+    If it covers less than 1% of the picture, its box is that of `usual` [2, 4].
+    """
+    boxes = np.tile(usual, (len(chances), 1, 1)).astype(float)
+    found = np.zeros((len(chances), 2), dtype=bool)
+    height, width = chances.shape[2:]
+    for row, side in np.ndindex(len(chances), 2):
+        large = ndimage.zoom(chances[row, side], 4, order=1, grid_mode=True, mode="nearest") > 0.5
+        parts, _ = ndimage.label(large)
+        sizes = np.bincount(parts.ravel())[1:]
+        if sizes.max(initial=0) >= LEAST * large.size:
+            rows, columns = ndimage.find_objects(parts)[sizes.argmax()]
+            edges = np.array([columns.start, rows.start, columns.stop, rows.stop]) / 4
+            boxes[row, side], found[row, side] = edges / [width, height, width, height], True
+    return Lungs(boxes, found)
+
+
+def find(net: LungNet, images: np.ndarray) -> Lungs:
+    """Lungs of uint8 images [N, S, S]; one that is not found gets its usual place."""
+    return around(masks(net, images), net.usual.cpu().numpy())
+
+
+def pixels(net: LungNet, images: np.ndarray) -> np.ndarray:
+    """Lung pixels of uint8 images [N, S, S], as bool [N, S, S]; all where none is found."""
+    chances = torch.from_numpy(masks(net, images).max(1, keepdims=True))
+    inside = F.interpolate(chances, size=images.shape[1:], mode="bilinear")[:, 0].numpy() > 0.5
+    return inside | ~inside.any((1, 2), keepdims=True)
 
 
 def covered(boxes: list[np.ndarray], places: np.ndarray) -> np.ndarray:

@@ -1,30 +1,40 @@
 """Read-outs of severity from the image alone, per image and per zone.
 
 They come from the detectors, the localizer and the lung finder, none of which has seen a severity
-score. One read-out is chosen on validation patients of the detector's set, whose opacities are
-boxed: the truth there is the share of the lungs that the boxes cover.
+score. The outputs of several detectors are averaged; an image of their own set is shown only to
+detectors that have not seen its patient. One read-out is chosen on validation patients of the
+detector's set, whose opacities are boxed: the truth there is the share of the lungs that the boxes
+cover.
 """
 
+from dataclasses import replace
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from PIL import Image, ImageOps
+from scipy.special import logit
 from sklearn.metrics import roc_auc_score
 
 from pnloc.baselines import heatmaps, priors
 from pnloc.data import duplicates
+from pnloc.detector import Detector
 from pnloc.evaluation import severity
-from pnloc.localizer import Choice, image_attention, pick
+from pnloc.images import Letterbox, read_gray
+from pnloc.localizer import Choice, image_attention, normalized_scores, pick
+from pnloc.regions import Regions, extract
 from pnloc.run import folds
+from pnloc.run.cache import Trained
 from pnloc.run.evidence import Images
 from pnloc.run.methods import CLASSIFIER, trained
 from pnloc.run.predictions import choose
 from pnloc.run.run import Run
 from pnloc.run.sets import NAMES
-from pnloc.run.severity import ensemble, lungs
-from pnloc.run.severity.ensemble import log_odds
+from pnloc.run.severity import lungs
 
+Views = tuple[np.ndarray, np.ndarray, np.ndarray]
 DETECTED = ("detector: image", "detector: mask in the lungs", "detector: mask", "detector: area")
 SINGLE = (*DETECTED, "attended area", "expected severity", "pneumonia (text)")
 COMBINED = {
@@ -45,13 +55,104 @@ BOXED = "boxed share of the lungs"
 PADDED, CROPPED = "padded", "centre crop"  # an image as a square: ours, and as Cohen et al. 2020
 
 
+# Detectors and the lung finder --------------------------------------------------------------------
+
+
+@lru_cache(None)
+def detectors(run: Run) -> list[Detector]:
+    """The run's detector and, where the preset asks for more, further ones (pnloc.run.folds)."""
+    others = range(1, run.preset.severity.detectors)
+    return [run.detector, *(folds.member_stage(run, number).load() for number in others)]
+
+
+def unseeing(run: Run, name: str) -> list[Detector]:
+    """The detectors of the run that have not seen the images of a set that are read out.
+
+    In the detectors' own set these are images that the run's own detector was not trained on; it is
+    the only one used if others were.
+    """
+    return [run.detector] if run.preset.folds and name == folds.home(run) else detectors(run)
+
+
+def lungs_stage(run: Run) -> Trained:
+    """The training of the lung finder on generated radiographs."""
+    config = run.preset.severity
+
+    def fit(seed: int, **place: object) -> tuple[lungs.LungNet, pd.DataFrame]:
+        shown = lungs.generated(config.anatomies, seed)
+        return lungs.train_lungs(*shown, epochs=config.epochs, seed=seed, **place)
+
+    functions = {"build": lungs.LungNet, "fit": fit, "code": (lungs.train_lungs,)}
+    return run.cache.trained("lungs", config.anatomies, config.epochs, seed=run.seed, **functions)
+
+
+@lru_cache(None)
+def lung_finder(run: Run) -> lungs.LungNet:
+    """The lung finder of a run."""
+    return lungs_stage(run).load()
+
+
+def log_odds(probability: np.ndarray) -> np.ndarray:
+    """Log-odds: they do not crowd below 1, as probabilities do where opacities are common."""
+    return logit(np.asarray(probability, dtype=np.float64).clip(1e-6, 1 - 1e-6))
+
+
+def views(
+    run: Run, ensemble: list[Detector], pixels: np.ndarray, choice: Choice, mirrored: bool = True
+) -> Views:
+    """Outputs for uint8 pictures [N, S, S] in V views: by each detector, as they are and mirrored.
+
+    They are the probability of an opacity [V, N], masks [V, N, h, w] with a probability per cell,
+    and the area of the detected boxes [V, N] as a share of the picture.
+    """
+    outputs, config = [], replace(run.preset.regions, mirrored=False)
+    for detector, step in product(ensemble, (1, -1) if mirrored else (1,)):
+        regions = extract(detector, np.ascontiguousarray(pixels[..., ::step]), config)
+        mask = regions.mask.float().numpy()[..., ::step]
+        areas = detected_area(regions, choice, pixels.shape[-1])
+        outputs.append((regions.image.numpy(), mask, areas))
+    return tuple(map(np.stack, zip(*outputs, strict=True)))
+
+
+def means(image: np.ndarray, mask: np.ndarray, area: np.ndarray) -> Views:
+    """Means of `views` over V: image [N], as log-odds; mask [N, h, w]; area [N]."""
+    return log_odds(image).mean(0), mask.mean(0), area.mean(0)
+
+
+def masks_of(run: Run, pixels: np.ndarray) -> np.ndarray:
+    """The mean mask [N, h, w] of all detectors on uint8 pictures [N, S, S]."""
+    return means(*views(run, detectors(run), pixels, Choice()))[1]
+
+
+def shares(boxes: list[Letterbox]) -> np.ndarray:
+    """The share [N] of its padded square that each picture has."""
+    return np.array([box.width * box.height * (box.scale / box.side) ** 2 for box in boxes])
+
+
+def detected_area(regions: Regions, choice: Choice, side: int) -> np.ndarray:
+    """Area [N] of the detector's boxes by a choice, times the best region's score.
+
+    The unit is the area of a picture, side x side pixels.
+    """
+    picked = pick(regions, normalized_scores(regions), choice)
+    areas = [np.prod(boxes[:, 2:] - boxes[:, :2], axis=1).sum() / side**2 for boxes, _ in picked]
+    return np.array(areas) * regions.scores.numpy().max(1, initial=0.0)
+
+
+def centre_crops(paths: list[str], side: int) -> np.ndarray:
+    """The largest central square of each image file, uint8 [N, side, side]."""
+    pictures = [Image.fromarray(read_gray(path, near=2 * side)) for path in paths]
+    squares = [ImageOps.fit(picture, (min(picture.size),) * 2) for picture in pictures]
+    return np.stack([square.resize((side, side), Image.Resampling.BOX) for square in squares])
+
+
+# Values -------------------------------------------------------------------------------------------
+
+
 @lru_cache(None)
 def choices(run: Run) -> dict[str, Choice]:
     """The choice of each method of CHOICES."""
     return {method: choose(run, method)[0] for method in CHOICES}
-
-
-# Values -------------------------------------------------------------------------------------------
 
 
 def values(run: Run, name: str, rows: np.ndarray) -> pd.DataFrame:
@@ -61,31 +162,31 @@ def values(run: Run, name: str, rows: np.ndarray) -> pd.DataFrame:
     the attention (`attention_readouts`); and 'lungs found'.
     """
     pixels, images = run.sets.pixels(name)[rows], run.sets.records(name).images.iloc[rows]
-    boxes, side = run.sets.letterboxes(images), pixels.shape[-1]
-    picture = np.array([ensemble.share(b) for b in boxes])
-    here = ensemble.find_lungs(run, pixels)
-    view = ensemble.unseen_view(run, name, rows, choices(run)["detector"])
-    columns = of_view(view, here, picture) | attention_readouts(run, name, rows, here)
-    columns[ONE] = log_odds(view.image[0])
-    shown = Images(run, name, rows)
+    picture = shares(run.sets.letterboxes(images))
+    finder, shown, side = lung_finder(run), Images(run, name, rows), pixels.shape[-1]
+    here = lungs.find(finder, pixels)
+    seen = views(run, unseeing(run, name), pixels, choices(run)["detector"])
     pairs = [pair / side for pair in shown.place(priors.fixed_pair(shown.training_boxes))]
     equalized = np.stack([severity.equalized(p) for p in pixels])
     masks = np.stack([severity.box_mask(pair, side) for pair in pairs])
-    columns["fixed boxes"] = here.covered(pairs)
-    columns["brightness"] = severity.means_inside(equalized, masks)
-    inside = ensemble.lung_pixels(run, pixels)
-    columns["brightness in the lungs"] = severity.means_inside(equalized, inside)
-    model = trained(run, CLASSIFIER)
-    columns["image-label classifier"] = log_odds(heatmaps.probabilities(model, pixels))
+    chances = heatmaps.probabilities(trained(run, CLASSIFIER), pixels)
+    columns = {
+        **of_views(seen, here, picture),
+        **attention_readouts(run, name, rows, here),
+        ONE: log_odds(seen[0][0]),
+        "fixed boxes": here.covered(pairs),
+        "brightness": severity.means_inside(equalized, masks),
+        "brightness in the lungs": severity.means_inside(equalized, lungs.pixels(finder, pixels)),
+        "image-label classifier": log_odds(chances),
+    }
     zones = {
-        "zone": lungs.within(view.mean()[1], here.zones),
+        "zone": lungs.within(means(*seen)[1], here.zones),
         ZONED[0]: lungs.within(equalized, here.zones),
         ZONED[1]: lungs.covered(pairs, here.zones),
     }
     for column, zone in enumerate(lungs.ZONES):
         columns |= {f"{what} {zone}": of_zones[:, column] for what, of_zones in zones.items()}
-    columns["lungs found"] = here.found.sum(1)
-    return pd.DataFrame(columns, index=images["image"])
+    return pd.DataFrame(columns | {"lungs found": here.found.sum(1)}, index=images["image"])
 
 
 def attention_readouts(
@@ -113,22 +214,22 @@ def attention_readouts(
     return columns
 
 
-def of_view(view: ensemble.View, here: lungs.Lungs, picture: np.ndarray) -> dict[str, np.ndarray]:
+def of_views(seen: Views, here: lungs.Lungs, picture: np.ndarray) -> dict[str, np.ndarray]:
     """The detectors' read-outs; picture [N] is the share of the square that is not padding."""
-    image, mask, area = view.mean()
+    image, mask, area = means(*seen)
     readouts = (image, here.mean(mask), mask.mean((1, 2)) / picture, area / picture)
     return dict(zip(DETECTED, readouts, strict=True))
 
 
 def by_input(run: Run, name: str, rows: np.ndarray) -> dict[str, pd.DataFrame]:
-    """The read-outs `of_view` of rows of a set, by the run's own detector, padded and cropped."""
+    """The read-outs `of_views` of rows of a set, by the run's own detector, padded and cropped."""
     images, pixels = run.sets.records(name).images.iloc[rows], run.sets.pixels(name)[rows]
-    shares = np.array([ensemble.share(box) for box in run.sets.letterboxes(images)])
-    crops = ensemble.centre_crops(images["path"], pixels.shape[-1])
+    side = pixels.shape[-1]
+    padded, crops = shares(run.sets.letterboxes(images)), centre_crops(images["path"], side)
     choice, tables = choices(run)["detector"], {}
-    for way, shown, picture in ((PADDED, pixels, shares), (CROPPED, crops, np.ones(len(rows)))):
-        view = ensemble.view(run, [run.detector], shown, choice, mirrored=False)
-        columns = of_view(view, ensemble.find_lungs(run, shown), picture)
+    for way, shown, picture in ((PADDED, pixels, padded), (CROPPED, crops, np.ones(len(rows)))):
+        seen = views(run, [run.detector], shown, choice, mirrored=False)
+        columns = of_views(seen, lungs.find(lung_finder(run), shown), picture)
         tables[way] = pd.DataFrame(columns, images["image"])
     return tables
 
@@ -157,7 +258,7 @@ def validation(run: Run) -> pd.DataFrame:
     rows = run.sets.rows(name, *run.preset.severity.chosen_on)
     table = saved_values(run, name, rows)
     boxed = [run.sets.true_boxes(name)[i] / run.preset.detector.side for i in rows]
-    here = ensemble.find_lungs(run, run.sets.pixels(name)[rows])
+    here = lungs.find(lung_finder(run), run.sets.pixels(name)[rows])
     patients = run.sets.records(name).images["patient"].to_numpy()[rows]
     return combine(table, table).assign(**{BOXED: here.covered(boxed)}, patient=patients)
 
@@ -166,7 +267,7 @@ def models(run: Run, name: str) -> list[str]:
     """Fingerprints of everything that read-outs of a set depend on, except the choices."""
     stages = [folds.member_stage(run, n) for n in range(1, run.preset.severity.detectors)]
     stages += [run.regions_stage(name), run.localizer_stage(True), run.localizer_stage(False)]
-    return [stage[1] for stage in (*stages, CLASSIFIER.stage(run), ensemble.lungs_stage(run))]
+    return [stage[1] for stage in (*stages, CLASSIFIER.stage(run), lungs_stage(run))]
 
 
 def saved_values(run: Run, name: str, rows: np.ndarray) -> pd.DataFrame:

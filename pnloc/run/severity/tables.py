@@ -12,7 +12,7 @@ from pnloc.evaluation import severity
 from pnloc.evaluation.bootstrap import Patients
 from pnloc.run import folds
 from pnloc.run.run import Run
-from pnloc.run.severity import ensemble, lungs, readouts
+from pnloc.run.severity import lungs, readouts
 from pnloc.run.severity.readouts import BOXED, CONTROLS, ONE, READOUTS, SINGLE, TRIVIAL, ZONED
 
 SCORES = ("geographic_extent", "opacity", "brixia")
@@ -216,8 +216,8 @@ def text_on_zones(run: Run, tables: Tables) -> pd.DataFrame:
     with image labels only; statistics are 'pooled' and 'within'.
     """
     parts, arms = [], ("attention (text) ", "attention (labels only) ")
-    for (name, table), reader in product(tables.items(), READERS):
-        for _, rows in _scored_zones({name: table}, reader):
+    for reader in READERS:
+        for name, rows in _scored_zones(tables, reader):
             gap = _zone_differences(run, rows, *arms, PREFIXES[reader])
             gap = gap.rename(columns={"first": "text", "second": "labels"})
             parts.append(gap.assign(dataset=name, against=reader))
@@ -236,7 +236,7 @@ def lung_finder(run: Run, tables: Tables) -> pd.DataFrame:
         drawn = drawn.pivot(index="image", columns="side").dropna()
         inside = run.sets.records(name).images["image"].isin(drawn.index)
         images = run.sets.records(name).images[inside]
-        boxes = ensemble.find_lungs(run, run.sets.pixels(name)[inside]).boxes
+        boxes = lungs.find(readouts.lung_finder(run), run.sets.pixels(name)[inside]).boxes
         pairs = zip(run.sets.letterboxes(images), boxes, strict=True)
         boxes = [b.inverse(pair * b.side) / ([b.width, b.height] * 2) for b, pair in pairs]
         for column, side in enumerate(lungs.SIDES if len(images) else ()):
