@@ -92,6 +92,11 @@ def lung_finder(run: Run) -> lungs.LungNet:
     return lungs_stage(run).load()
 
 
+def lungs_of(run: Run, pixels: np.ndarray) -> lungs.Lungs:
+    """Lungs of uint8 pictures [N, S, S]."""
+    return lungs.find(lung_finder(run), pixels)
+
+
 def log_odds(probability: np.ndarray) -> np.ndarray:
     """Log-odds: they do not crowd below 1, as probabilities do where opacities are common."""
     return logit(np.asarray(probability, dtype=np.float64).clip(1e-6, 1 - 1e-6))
@@ -163,12 +168,12 @@ def values(run: Run, name: str, rows: np.ndarray) -> pd.DataFrame:
     """
     pixels, images = run.sets.pixels(name)[rows], run.sets.records(name).images.iloc[rows]
     picture = shares(run.sets.letterboxes(images))
-    finder, shown, side = lung_finder(run), Images(run, name, rows), pixels.shape[-1]
-    here = lungs.find(finder, pixels)
+    here, shown, side = lungs_of(run, pixels), Images(run, name, rows), pixels.shape[-1]
     seen = views(run, unseeing(run, name), pixels, choices(run)["detector"])
     pairs = [pair / side for pair in shown.place(priors.fixed_pair(shown.training_boxes))]
     equalized = np.stack([severity.equalized(p) for p in pixels])
     masks = np.stack([severity.box_mask(pair, side) for pair in pairs])
+    inside = lungs.pixels(lung_finder(run), pixels)
     chances = heatmaps.probabilities(trained(run, CLASSIFIER), pixels)
     columns = {
         **of_views(seen, here, picture),
@@ -176,7 +181,7 @@ def values(run: Run, name: str, rows: np.ndarray) -> pd.DataFrame:
         ONE: log_odds(seen[0][0]),
         "fixed boxes": here.covered(pairs),
         "brightness": severity.means_inside(equalized, masks),
-        "brightness in the lungs": severity.means_inside(equalized, lungs.pixels(finder, pixels)),
+        "brightness in the lungs": severity.means_inside(equalized, inside),
         "image-label classifier": log_odds(chances),
     }
     zones = {
@@ -229,7 +234,7 @@ def by_input(run: Run, name: str, rows: np.ndarray) -> dict[str, pd.DataFrame]:
     choice, tables = choices(run)["detector"], {}
     for way, shown, picture in ((PADDED, pixels, padded), (CROPPED, crops, np.ones(len(rows)))):
         seen = views(run, [run.detector], shown, choice, mirrored=False)
-        columns = of_views(seen, lungs.find(lung_finder(run), shown), picture)
+        columns = of_views(seen, lungs_of(run, shown), picture)
         tables[way] = pd.DataFrame(columns, images["image"])
     return tables
 
@@ -258,7 +263,7 @@ def validation(run: Run) -> pd.DataFrame:
     rows = run.sets.rows(name, *run.preset.severity.chosen_on)
     table = saved_values(run, name, rows)
     boxed = [run.sets.true_boxes(name)[i] / run.preset.detector.side for i in rows]
-    here = lungs.find(lung_finder(run), run.sets.pixels(name)[rows])
+    here = lungs_of(run, run.sets.pixels(name)[rows])
     patients = run.sets.records(name).images["patient"].to_numpy()[rows]
     return combine(table, table).assign(**{BOXED: here.covered(boxed)}, patient=patients)
 
