@@ -128,8 +128,7 @@ def test_p_values_are_of_the_same_comparisons_and_corrected_upwards(run, table):
     rows, compared = table("significance"), table("differences")
     shared = ["dataset", "method", "against", "metric", "value", "n"]
     pd.testing.assert_frame_equal(rows[shared], compared[shared])
-    assert (rows["p_holm"] >= rows["p"]).all() and (rows["p"] >= 0).all()
-    assert rows["p_holm"].max() <= 1
+    assert (rows["p_holm"] >= rows["p"]).all() and rows["p_holm"].max() <= 1
     per_metric = rows.groupby(["dataset", "metric"]).size()
     others = sum(method.group != "ungrouped" for method in methods.available(run))
     assert per_metric.max() == others, "all others, and report given minus detector"
@@ -261,36 +260,7 @@ def test_a_report_is_grounded_on_its_image(run, localize, tmp_path, capsys, monk
     assert corners.iloc[1].isna().all() and corners.iloc[0].between(0, 256).all()
     assert 0 < phrases["score"].iloc[0] <= 1
     assert localize("--report", report, image, image) == 2
-    assert localize("--report", tmp_path / "none.txt", image) == 2
-    complaints = capsys.readouterr().err
-    assert "--report goes with one image, not with 2" in complaints
-    assert "none.txt: no such file" in complaints
-
-
-def test_a_broken_image_is_named_and_the_others_are_still_localized(
-    run, localize, tmp_path, capsys
-):
-    good = run.sets.records("demo-mimic").split("test")["path"].iloc[0]
-    broken = tmp_path / "broken.jpg"
-    broken.write_bytes(Path(good).read_bytes()[:900])
-    assert localize(broken, good) == 2
-    complaint = capsys.readouterr().err
-    assert "broken.jpg" in complaint and "Traceback" not in complaint
-    assert set(pd.read_csv(tmp_path / "out" / "attributes.csv")["image"]) == {good}
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--preset", "smok"], "unknown preset 'smok'"),
-        (["--preset", "public"], "needs the folder"),
-        (["--preset", "public", "--data", "nowhere"], "nowhere: no such folder"),
-        (["--seed", "-1"], "whole number from 0"),
-    ],
-)
-def test_a_run_that_cannot_be_opened_says_why(arguments, message, tmp_path, capsys):
-    assert main(["train", *arguments, "--artifacts", str(tmp_path)]) == 2
-    assert message in capsys.readouterr().err
+    assert "--report goes with one image, not with 2" in capsys.readouterr().err
 
 
 def test_an_empty_data_folder_says_what_it_looked_for(tmp_path):

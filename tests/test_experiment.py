@@ -234,8 +234,3 @@ def test_the_sides_of_a_replicate_are_really_swapped(finished):
     assert (plain.rows == swapped.rows).all(), "an ablation changes reports, not studies"
     right, left = (plain.phrases[..., part].sum() for part in (slice(0, 3), slice(3, 6)))
     assert (swapped.phrases[..., :3].sum(), swapped.phrases[..., 3:].sum()) == (left, right)
-
-
-def test_an_unknown_plan_is_one_line(capsys):
-    assert main(["experiment", "--plan", "huge"]) == 2
-    assert capsys.readouterr().err == "pnloc: unknown plan 'huge'; use one of full, smoke\n"

@@ -8,8 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from pnloc.baselines import heatmaps
-from pnloc.config import RegionConfig, preset
+from pnloc.config import preset
 from pnloc.detector import Output
 from pnloc.images import Letterbox
 from pnloc.regions import GEOMETRY, Regions, both_ways
@@ -140,16 +139,6 @@ def test_a_detector_that_finds_every_box_has_the_best_table(run):
     assert truth["x1"].isna().sum() == COUNT - boxed
 
 
-def test_there_are_no_tables_without_folds():
-    assert all(table.empty for table in folds.tables(run_of(0)))
-
-
-def test_the_mask_enlarged_is_the_square_input(run):
-    maps = heatmaps.mask_maps(regions_of(run), SIDE)
-    assert maps.shape == (COUNT, SIDE, SIDE) and maps[1].max() < 0.03
-    assert maps[0, 24, 16] == pytest.approx(0.9, abs=1e-6)
-
-
 def test_an_image_seen_both_ways_has_the_mean_mask_and_the_mean_log_odds():
     one, other = torch.zeros(1, 2, 4), torch.zeros(1, 2, 4)
     one[0, 0, 0], other[0, 0, 3] = 0.8, 0.4  # the same place, seen from the other side
@@ -160,11 +149,3 @@ def test_an_image_seen_both_ways_has_the_mean_mask_and_the_mean_log_odds():
     odds = (np.log(0.25) + np.log(9)) / 2
     assert both.image.item() == pytest.approx(1 / (1 + np.exp(-odds)), abs=1e-5)
     assert both.boxes is boxes
-
-
-def test_only_the_real_preset_pays_for_folds_and_mirrored_images():
-    for name in ("smoke", "demo"):
-        assert preset(name).folds == 0 and preset(name).regions == RegionConfig()
-        assert not preset(name).regions.mirrored
-    public = preset("public")
-    assert public.severity.detectors == public.folds, "what the folds cost serves severity, too"

@@ -20,6 +20,7 @@ from pnloc.regions import Regions
 from pnloc.run import cache, methods, predictions
 from pnloc.run.evidence import Detections, Fixed, Heat, Images, Ranking
 from pnloc.run.methods import CLASSIFIER, METHODS, Method
+from pnloc.run.run import Run
 
 TRUTH = [as_boxes([[0, 0, 8, 8]]), as_boxes([])]
 
@@ -43,6 +44,7 @@ def run():
         true_boxes=lambda name, labels: [Letterbox(32, 16, 16).boxes([[0, 0, 16, 8]]), TRUTH[1]],
         decoded=lambda name: (None, name),
         words_stage=(None, "words"),
+        vectors=None,
         pairs="demo-mimic",
         training=["demo-mimic"],
     )
@@ -101,15 +103,17 @@ def test_supervised_detectors_need_boxes_of_the_target_and_none_is_trained_twice
         ("baselines.weak", {"hide-and-seek", "attention-dropout", "patch-mil"}),
         ("baselines.grounding", {"contrastive-grounding", "align2ground"}),
         ("baselines.supervised", {"supervised", "supervised-faster-rcnn"}),
-        ("reports.scope", {*BASELINES[:5], "classifier"}),  # labels and words come from reports
+        # Labels and words come from reports.
+        ("reports.scope", {*BASELINES[:5], "classifier", "attention"}),
         ("baselines.priors", set()),
     ],
 )
 def test_an_edit_retrains_what_depends_on_it_and_nothing_else(run, module, retrained):
-    for method in (CLASSIFIER, *map(METHODS.get, BASELINES)):
-        functions = method.stage(run)["code"]
-        sources = frozenset().union(*(cache.imports(f.__module__) for f in functions))
-        assert (f"pnloc.{module}" in sources) == (method.name in retrained), method.name
+    stages = {m.name: m.stage(run) for m in (CLASSIFIER, *map(METHODS.get, BASELINES))}
+    stages["attention"] = Run.localizer_stage(run, True)
+    for name, stage in stages.items():
+        sources = frozenset().union(*(cache.imports(f.__module__) for f in stage["code"]))
+        assert (f"pnloc.{module}" in sources) == (name in retrained), name
 
 
 # Evidence -------------------------------------------------------------------------------------

@@ -1,10 +1,10 @@
 """The project as a whole: imports, versions, notebooks, what the book names, no machine paths."""
 
-import ast
 import re
 import subprocess
 import sys
 import tomllib
+from graphlib import TopologicalSorter
 from importlib.metadata import distribution
 from pathlib import Path
 from pkgutil import resolve_name
@@ -15,7 +15,7 @@ import yaml
 
 from book._ext import check as site
 from pnloc import __version__
-from pnloc.run.cache import imports
+from pnloc.run import cache
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "pnloc"
@@ -49,43 +49,25 @@ def room(module: str) -> str:
     return name if (PACKAGE / name).is_dir() else "cli" if name in ("cli", "__main__") else "core"
 
 
-def imported(path: Path) -> set[str]:
-    """Modules of this repository that a file imports, anywhere in it."""
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom):
-            own = [f"{node.module}.{alias.name}" for alias in node.names]
-            names |= {name if site_of(name) else node.module for name in own}
-        elif isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-    return {name for name in names if site_of(name)}
-
-
-def site_of(name: str) -> Path | None:
-    """The file of a module of this repository."""
-    path = ROOT.joinpath(*name.split("."))
-    files = (path.with_suffix(".py"), path / "__init__.py")
-    return next((f for f in files if f.exists() and name != "pnloc"), None)
-
-
 def test_a_room_imports_from_the_rooms_below_it_alone_and_there_is_no_circle():
     names = {".".join(p.relative_to(ROOT).with_suffix("").parts): p for p in PACKAGE.rglob("*.py")}
     names = {n.removesuffix(".__init__"): p for n, p in names.items() if n != "pnloc.__init__"}
-    graph = {name: imported(path) - {name} for name, path in names.items()}
-    for name, needed in graph.items():
+    graph = {}
+    for name, path in names.items():
+        needed = set(cache._imported(path))
         assert not [n for n in needed if n.startswith(("experiments", "book"))], name
+        needed = needed & set(names) - {name}
         upwards = [n for n in needed if FLOOR[room(n)] > FLOOR[room(name)]]
         assert not upwards, f"{name} imports {upwards}"
-    waiting = {name: {n for n in needed if n in names} for name, needed in graph.items()}
-    while ready := [name for name, needed in waiting.items() if not needed & set(waiting)]:
-        waiting = {name: needed for name, needed in waiting.items() if name not in ready}
-    assert not waiting, f"a circle of imports among {sorted(waiting)}"
+        # A module that is imported from its package does not need the whole package.
+        graph[name] = {n for n in needed if not any(m.startswith(f"{n}.") for m in needed)}
+    TopologicalSorter(graph).prepare()  # raises CycleError
 
 
 def test_from_an_image_to_boxes_no_module_reads_a_report():
-    modules = imports("pnloc.localizer")
+    modules = cache.imports("pnloc.localizer")
     assert not [m for m in modules if m.startswith("pnloc.reports")] and len(modules) <= 14
-    assert not any("nltk" in site_of(m).read_text(encoding="utf-8") for m in modules)
+    assert not any("nltk" in cache._source(m).read_text(encoding="utf-8") for m in modules)
 
 
 # Versions -----------------------------------------------------------------------------------------

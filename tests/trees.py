@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,43 +14,16 @@ from pnloc.data.readers import FOLDERS
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 RSNA, NIH, COVID, MIMIC = (FOLDERS[n] for n in ("rsna", "chestxray8", "covid19", "mimic"))
+TEXTS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+RSNA_HEADER, NIH_HEADER, COVID_HEADER, BRIXIA_HEADER, MS_CXR_HEADER = TEXTS["headers"].values()
+MIMIC_HEADERS, OPENI = TEXTS["mimic"], TEXTS["openi"]
 RSNA_LABELS, RSNA_CLASSES = "stage_2_train_labels.csv", "stage_2_detailed_class_info.csv"
-RSNA_HEADER = "patientId,x,y,width,height,Target"
 NIH_ENTRIES, NIH_BOXES = "Data_Entry_2017_v2020.csv", "BBox_List_2017.csv"
-NIH_HEADER = (
-    "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
-    "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]"
-)
-COVID_HEADER = (
-    "patientid,offset,sex,age,finding,view,modality,date,location,folder,filename,doi,url,license,"
-    "clinical_notes,other_notes,"
-)
 SEVERITY = "annotations/covid-severity-scores.csv"
 COMMENTS = "".join(f"## Comment {n}, with a comma\n" for n in range(5))
 SEVERITY_HEADER = COMMENTS + "filename,geographic_mean,opacity_mean"
-BRIXIA_HEADER = "filename,S-A,S-B,S-C,S-D,S-E,S-F,S-Global,J-A,J-B,J-C,J-D,J-E,J-F,J-Global"
-MIMIC_METADATA = (
-    "dicom_id,subject_id,study_id,PerformedProcedureStepDescription,ViewPosition,Rows,Columns,"
-    "StudyDate,StudyTime,ProcedureCodeSequence_CodeMeaning,ViewCodeSequence_CodeMeaning,"
-    "PatientOrientationCodeSequence_CodeMeaning"
-)
-MIMIC_HEADERS = {
-    "metadata": MIMIC_METADATA,
-    "split": "dicom_id,study_id,subject_id,split",
-    "chexpert": "subject_id,study_id,No Finding,Consolidation,Lung Opacity,Pneumonia",
-}
 MS_CXR = "ms-cxr/MS_CXR_Local_Alignment_v1.1.0.csv"
-MS_CXR_HEADER = "dicom_id,category_name,label_text,path,x,y,w,h,image_width,image_height"
 D1 = "files/p10/p10000001/s50000001/d1.jpg"
-OPENI = """<?xml version="1.0" encoding="utf-8"?>
-<eCitation><Article><Abstract>
-<AbstractText Label="COMPARISON">None.</AbstractText>
-<AbstractText Label="FINDINGS">{findings}</AbstractText>
-<AbstractText Label="IMPRESSION">{impression}</AbstractText>
-</Abstract></Article>
-<MeSH><major>Opacity/lung/mild</major><major>normal</major><automatic>lung</automatic></MeSH>
-<parentImage id="CXR1_1"/></eCitation>
-"""
 
 
 def write(path: Path, text: str, encoding: str = "utf-8") -> Path:
