@@ -124,28 +124,13 @@ def _environment() -> Path | None:
     if done.exists():
         return python
     print(f"reports: making {folder.relative_to(ROOT)} with {', '.join(NEEDED)}", flush=True)
-    steps = (
-        [sys.executable, "-m", "venv", "--clear", str(folder)],
-        [
-            str(python),
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            "--prefer-binary",
-            *NEEDED,
-        ],
-    )
+    install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--prefer-binary"]
+    steps = ([sys.executable, "-m", "venv", "--clear", folder], [python, *install, *NEEDED])
     for step in steps:
         made = subprocess.run(step, capture_output=True, text=True, check=False)
         if made.returncode:
             reason = (made.stderr.strip().splitlines() or ["no message"])[-1]
-            print(
-                "reports: no comparison with medspaCy, "
-                f"its environment could not be made ({reason})",
-                flush=True,
-            )
+            print(f"reports: no comparison with medspaCy, its environment failed ({reason})")
             return None
     done.touch()
     return python
@@ -154,11 +139,10 @@ def _environment() -> Path | None:
 def _other(python: Path, texts: list[str]) -> tuple[float, dict[str, set[str]], dict[str, bool]]:
     """Processor seconds of medspaCy, its attributes by text, and whether it asserts an opacity."""
     words = {word for text in texts for word in re.findall("[a-z]+", text.lower())}
-    finding = x.FINDING | x.DENSITY
-    targets = {word for word in words if x.tag(word).roles & finding}
-    for first, entries in x.PHRASES.items():
-        targets |= {" ".join([first, *rest]) for rest, tag in entries if tag.roles & finding}
-    names = {word: sorted(x.tag(word).names) for word in words if x.tag(word).names}
+    tags = {word: x.entry(word)[0] for word in words}
+    tags |= {f"{first} {' '.join(r)}": tag for first, all in x.PHRASES.items() for r, tag in all}
+    targets = {words for words, tag in tags.items() if tag.roles & {"finding", "density"}}
+    names = {word: sorted(tags[word].names) for word in words if tags[word].names}
     given = {"texts": texts, "targets": sorted(targets), "attributes": names}
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "in.json", Path(folder) / "out.json"

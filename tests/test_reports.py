@@ -296,11 +296,6 @@ def test_a_repeated_sentence_is_read_the_same_way():
     assert (first.sentence, second.sentence) == (0, 2)
 
 
-def test_cues_reach_far_but_not_without_end():
-    assert assertions("No " + "very " * 60 + "patchy opacity.") == ["negated"]
-    assert assertions("No " + "very " * 200 + "patchy opacity.") == ["affirmed"]
-
-
 # What a report as a whole says --------------------------------------------------------------------
 
 

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from pnloc.reports import lexicon as x
 
+_LABEL = {"finding", "lung", "other", "modifier"}  # roles of a word that labels what follows
 LATIN = "\u024f"  # the last letter of Latin script
 LONGEST = 6  # words of a header
 SHORT = 50  # characters of a line after which an abbreviation begins a new statement
@@ -82,7 +83,7 @@ def _plain(match: re.Match) -> str:
     if match["hyphen"]:
         before = _ENDING.search(match.string, max(0, match.start() - 30), match.start())[0]
         after = re.compile("[a-z]+", re.IGNORECASE).match(match.string, match.end())[0]
-        return "" if x.tag((before + after).lower()).roles else "-"
+        return "" if x.entry((before + after).lower())[0].roles else "-"
     for encoding in ("cp1252", "latin-1") if match["garbled"] else ():  # UTF-8 read as Western
         with suppress(UnicodeError):
             odd = odd.encode(encoding).decode("utf-8")
@@ -94,13 +95,13 @@ def _plain(match: re.Match) -> str:
 def is_english(text: str) -> bool:
     """Whether the function words of a text are English rather than those of another language."""
     words = _LETTERS.findall(text.lower())
-    if text.isascii() and x.OTHER_LANGUAGES.isdisjoint(words):
+    if text.isascii() and x.LANGUAGE["other"].isdisjoint(words):
         return True
     other = sum(
-        1.0 if word in x.OTHER_LANGUAGES or word[0] > LATIN else 0.5 * (not word.isascii())
+        1.0 if word in x.LANGUAGE["other"] or word[0] > LATIN else 0.5 * (not word.isascii())
         for word in words
     )
-    return other < 1 or other <= sum(word in x.ENGLISH for word in words)
+    return other < 1 or other <= sum(word in x.LANGUAGE["english"] for word in words)
 
 
 @lru_cache(1 << 12)
@@ -150,7 +151,7 @@ def _named(text: str, run: re.Match, end: int) -> Iterator[tuple[int, int, str, 
             yield run.start() + word.start(), end, name, role
             return
     other = _CAPITALS.search(run[1])
-    if other and not any(x.tag(w.lower()).roles & x.LABEL for w in other[0].split()):
+    if other and not any(x.entry(w.lower())[0].roles & _LABEL for w in other[0].split()):
         yield run.start() + other.start(), end, other[0], "asserting"
 
 
@@ -209,9 +210,9 @@ def _goes_on(text: str, match: re.Match, start: int, cased: bool, prose: bool) -
     last = line.rpartition(" ")[2].lower()
     word = after[:1].isupper() and (after[1:].islower() or after[1:] == " ")
     answer = word and cased and last == "no"  # 'Consolidation: No'
-    if not last or last[-1] in ",-/(" or after[:1] in ("", "\n"):
+    if not last or (last[-1] in ",-/(" and last != "-") or after[:1] in ("", "\n"):
         return True
-    if last in x.CONTINUING and not answer:
+    if last in x.LANGUAGE["continuing"] and not answer:
         return True
     if not cased:
         return prose

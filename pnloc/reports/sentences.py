@@ -14,12 +14,11 @@ from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 
-from nltk.tokenize import RegexpTokenizer
 from nltk.tokenize.punkt import PunktParameters, PunktSentenceTokenizer, PunktTrainer
 
 from pnloc.errors import PnlocError
 from pnloc.files import read_json, write_json
-from pnloc.reports.lexicon import ABBREVIATIONS
+from pnloc.reports.lexicon import SPELLING
 
 MOST = 20_000  # texts from which Punkt is trained at most
 _CANDIDATE = re.compile(
@@ -29,7 +28,7 @@ _CANDIDATE = re.compile(
 _BEFORE = re.compile(r"(?:^|[\s(])([^\W\d_]{2,30})$")
 _DENIES = re.compile(r"(?:no|none|negative|nil)\b[^\S\n]*(?:[.;,]|$)", re.IGNORECASE | re.MULTILINE)
 _CONTEXT = 40  # characters on either side of a full stop that Punkt gets
-_TOKENS = RegexpTokenizer(r"[a-z]+(?:[-'][a-z]+)*|_+|\d+(?:\.\d+)?")
+_TOKENS = re.compile(r"[a-z]+(?:[-'][a-z]+)*|_+|\d+(?:\.\d+)?")
 _ANY_WORD = re.compile(r"\w")
 
 
@@ -38,7 +37,7 @@ class Splitter:
 
     def __init__(self, parameters: PunktParameters | None = None) -> None:
         parameters = parameters or PunktParameters()
-        parameters.abbrev_types = parameters.abbrev_types | ABBREVIATIONS
+        parameters.abbrev_types = parameters.abbrev_types.union(SPELLING["abbreviations"])
         self.punkt = PunktSentenceTokenizer(parameters)
         self._short = parameters.abbrev_types
         self._breaks = lru_cache(1 << 14)(self.punkt.text_contains_sentbreak)
@@ -120,4 +119,4 @@ def plain() -> Splitter:
 
 def tokens(sentence: str) -> list[str]:
     """Lower-case words and numbers; de-identification marks (___, XXXX) are words, too."""
-    return _TOKENS.tokenize(sentence.lower())
+    return _TOKENS.findall(sentence.lower())
