@@ -124,7 +124,7 @@ class Preset:
     roles: Roles = Roles()
     variants: int = 0
     sizes: tuple[tuple[str, int], ...] = ()  # generated images per set
-    seeds: int = 1  # of the attention, over which the gain from text is averaged (pnloc.run.seeds)
+    seeds: int = 1  # of the attention: the gain from text is averaged over them (pnloc.run.results)
     resamples: int = 2000  # of the bootstrap
     folds: int = 0  # of the detector's set; the run's own detector serves the first
     detector: DetectorConfig = DetectorConfig()

@@ -1,8 +1,6 @@
 """Processes for tests, forked from a server that has imported torch and the package."""
 
 import os
-import socket
-import traceback
 from collections.abc import Callable
 from multiprocessing import get_context
 from pathlib import Path
@@ -12,17 +10,16 @@ PRELOAD = ["pytest", "accelerate", "pnloc.detector_training", "pnloc.training", 
 CONTEXT.set_forkserver_preload([*PRELOAD, "pnloc.baselines.classifier"])
 
 
-def start(work: Callable, *arguments: object, **environment: str):
+def start(work: Callable, *arguments: object):
     """Start work(*arguments), a function at the top of a module, in a process of one thread."""
-    process = CONTEXT.Process(target=_work, args=(work, arguments, environment))
+    process = CONTEXT.Process(target=_work, args=(work, *arguments))
     process.start()
     return process
 
 
-def _work(work: Callable, arguments: tuple, environment: dict[str, str]) -> None:
+def _work(work: Callable, *arguments: object) -> None:
     import torch
 
-    os.environ.update(environment)
     torch.set_num_threads(1)
     work(*arguments)
 
@@ -30,32 +27,21 @@ def _work(work: Callable, arguments: tuple, environment: dict[str, str]) -> None
 def together(work: Callable, folder: Path, *arguments: object, count: int = 2) -> None:
     """Run work(folder, *arguments) in `count` connected processes (gloo), as a launcher does.
 
-    Fails with the message of the first one that failed.
+    Fails with the traceback of the first one that failed.
     """
+    from torch.distributed.elastic.utils.distributed import get_free_port
+    from torch.multiprocessing import start_processes
+
     folder.mkdir(parents=True, exist_ok=True)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    started = []
-    for rank in range(count):
-        own = dict.fromkeys(("RANK", "LOCAL_RANK"), str(rank))
-        own |= dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(count))
-        own |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-        started.append(start(_reporting, work, folder, rank, *arguments, **own))
-    for process in started:
-        process.join(120)
-        process.kill()
-    failed = [path.read_text() for path in sorted(folder.glob("failed-*"))]
-    assert not failed, failed[0]
-    assert [process.exitcode for process in started] == [0] * count
+    own = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "OMP_NUM_THREADS": 1}
+    own |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": get_free_port()}
+    start_processes(_ranked, (own, work, folder, *arguments), count, start_method="forkserver")
 
 
-def _reporting(work: Callable, folder: Path, rank: int, *arguments: object) -> None:
-    try:
-        work(folder, *arguments)
-        from pnloc import parallel
+def _ranked(rank: int, environment: dict[str, object], work: Callable, *arguments: object) -> None:
+    own = {**environment, "RANK": rank, "LOCAL_RANK": rank}
+    os.environ.update({name: str(value) for name, value in own.items()})
+    _work(work, *arguments)
+    from pnloc import parallel
 
-        parallel.wait()  # who ends first would cut the connection of those who are still making it
-    except BaseException:
-        (folder / f"failed-{rank}").write_text(traceback.format_exc())
-        raise
+    parallel.wait()  # who ends first would cut the connection of those who are still making it

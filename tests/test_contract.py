@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from test_project import PARAMETERS_CELL
 
 from pnloc.cli import main
 from pnloc.config import preset
@@ -73,12 +72,6 @@ def test_bad_input_is_one_line_on_standard_error_and_status_2(arguments, reason,
 @pytest.mark.parametrize("name", ["smoke", "demo", "public", "mimic"])
 def test_a_preset_is_known_by_its_name(name):
     assert preset(name).name == name
-
-
-def test_notebooks_have_four_parameters():
-    """That every notebook begins with this cell is tested in test_project.py."""
-    names = re.findall(r"^(\w+) = ", PARAMETERS_CELL, re.M)
-    assert names == ["PRESET", "DATA", "SEED", "ARTIFACTS"]
 
 
 def test_make_targets():

@@ -19,7 +19,7 @@ from pnloc.evaluation import localization as metrics
 from pnloc.files import read_json
 from pnloc.localizer import Localizer, image_attention
 from pnloc.regions import appearance, extract
-from pnloc.run import localization, methods, results, seeds
+from pnloc.run import localization, methods, results
 from pnloc.run.experience import CALIBRATED
 from pnloc.run.run import Run, open_run
 from pnloc.run.severity import readouts
@@ -53,19 +53,19 @@ def localize(smoke, tmp_path):
 def test_what_text_adds_is_averaged_over_seeds_of_the_attention(run, table, tmp_path):
     shutil.copytree(run.root, tmp_path / "smoke")
     several = Run(replace(run.preset, seeds=2), run.data, run.seed, tmp_path / "smoke")
-    gains = seeds.table(several)
-    assert list(gains.columns) == seeds.COLUMNS and (gains["low"] <= gains["value"]).all()
+    gains = results.text_seeds(several)
+    assert list(gains.columns) == ["dataset", "seed", *results.GAIN]
     own = table("localization").query("metric == 'miou'").set_index(["dataset", "method"])["value"]
     for name, rows in gains.groupby("dataset"):
         rows = rows.set_index("seed")
-        assert list(rows.index) == [seeds.MEAN, "0", "1000"]
+        assert list(rows.index) == [results.MEAN, "0", "1000"]
         assert (rows.loc["0", ["text", "labels"]] != rows.loc["1000", ["text", "labels"]]).any()
         for column, method in (("text", "text-attention"), ("labels", "image-label-attention")):
             mean = rows.loc[["0", "1000"], column].mean()
             assert rows.loc["0", column] == pytest.approx(own[name, method], abs=1e-6)
-            assert rows.loc[seeds.MEAN, column] == pytest.approx(mean)
+            assert rows.loc[results.MEAN, column] == pytest.approx(mean)
         np.testing.assert_allclose(rows["value"], rows["text"] - rows["labels"])
-    assert seeds.table(run).empty, "a preset with one seed has no such table"
+    assert results.text_seeds(run).empty, "a preset with one seed has no such table"
 
 
 def test_the_localization_table_has_every_method_and_metric(run, table):

@@ -9,13 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from pnloc.config import DetectorConfig, ModelConfig, RegionConfig, preset
+from pnloc.config import DetectorConfig, RegionConfig
 from pnloc.detector import Detector
 from pnloc.errors import PnlocError
-from pnloc.regions import Regions, concatenate, extract, feature_size
-from pnloc.reports.words import WordVectors
+from pnloc.regions import Regions, concatenate, extract
 from pnloc.run.feature_store import Store, build, join, load
-from pnloc.training import train_localizer
 
 COUNT = 23
 
@@ -120,22 +118,6 @@ def test_rows_of_several_sets_join(tmp_path):
     assert equal(again.rows(range(3)), concatenate([some().rows([7]), rest])), "joined ones, too"
 
 
-def test_the_localizer_learns_the_same_from_disk_as_from_memory(tmp_path):
-    rng = np.random.default_rng(0)
-    vectors = WordVectors(["", "left"], rng.normal(size=(2, 6)).astype(np.float32))
-    labels = (rng.uniform(size=(COUNT, 2)) < 0.5).astype(np.float32)
-    words, places = np.zeros((COUNT, 3), dtype=int), np.ones((COUNT, 1, 6))
-    data = (words, places, labels, np.ones_like(labels), vectors, ("pneumonia", "left"))
-    config = ModelConfig(width=8, epochs=2, batch=6)
-    memory, disk = (
-        train_localizer(
-            *(regions, *data, config), text=True, seed=0, folder=tmp_path / name, fingerprint="s"
-        )[0].state_dict()
-        for name, regions in (("a", some()), ("b", stored(tmp_path / "regions", some())))
-    )
-    assert all(torch.equal(value, disk[name]) for name, value in memory.items())
-
-
 def test_slices_change_no_region(tmp_path):
     torch.manual_seed(0)
     detector = Detector(DetectorConfig(side=64, width=8, pyramid=8)).eval()
@@ -144,11 +126,3 @@ def test_slices_change_no_region(tmp_path):
     build(tmp_path, 9, lambda rows: extract(detector, images[rows], config, batch=4), 4)
     whole = extract(detector, images, config, batch=4)
     assert equal(load(tmp_path, 9, 4).rows(range(9)), whole)
-
-
-def test_377110_studies_fit_into_20_gb():
-    """At R = 20 and the widest preset."""
-    wide = preset("mimic")
-    features = feature_size(wide.detector.pyramid)
-    per_image = 20 * (features * 2 + 4 * 4 + 4 + 1) + (wide.detector.side // 8) ** 2 * 2 + 4
-    assert wide.regions.count == 20 and 377_110 * per_image < 20e9

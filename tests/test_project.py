@@ -5,7 +5,6 @@ import subprocess
 import sys
 import tomllib
 from graphlib import TopologicalSorter
-from importlib.metadata import distribution
 from pathlib import Path
 from pkgutil import resolve_name
 
@@ -227,10 +226,3 @@ def test_no_data_nor_results_are_committed_but_small_cases():
     binary = [p for p in tracked() if p.suffix.lower() in BINARY]
     assert [p for p in binary if ROOT / "tests/cases" not in p.parents] == []
     assert max(p.stat().st_size for p in binary) < 100_000
-
-
-def test_mathjax_is_there_so_that_equations_need_no_network():
-    assert distribution("sphinx-mathjax-offline")
-    config = yaml.safe_load(text("_config.yml"))["sphinx"]
-    assert "://" not in config["config"]["mathjax_path"]
-    assert "pnloc_sphinx" in config["local_extensions"]

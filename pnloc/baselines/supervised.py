@@ -5,7 +5,9 @@ torchvision's, on the same narrow backbone and pyramid. Both start from the run'
 they build on the same boxes as the other methods.
 """
 
+import tomllib
 from copy import deepcopy
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -23,8 +25,8 @@ from pnloc.parallel import autocast, device
 from pnloc.train import Losses, Schedule, fit, parts
 
 Boxed = tuple[np.ndarray, list[np.ndarray]]  # images uint8 [N, S, S], boxes [n, 4] of each
-OVERLAP = 0.3  # IoU above which the lesser of two detections of Faster R-CNN is dropped
-DETECTIONS = 20  # per image
+# Of torchvision's Faster R-CNN, where they are not its own.
+NUMBERS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 
 
 class Pyramid(nn.Module):
@@ -41,9 +43,9 @@ class Pyramid(nn.Module):
 
 
 class FasterRegions(FasterRCNN):
-    """Faster R-CNN for one class and square grey images, small enough for a CPU.
+    """Faster R-CNN for one class and square grey images, small enough for a CPU (supervised.toml).
 
-    200 proposals, a box head of 256 units.
+    Its box head has 256 units.
     """
 
     def __init__(self, detector: Detector) -> None:
@@ -55,19 +57,9 @@ class FasterRegions(FasterRCNN):
             box_roi_pool=MultiScaleRoIAlign(["16", "32"], output_size=5, sampling_ratio=2),
             box_head=TwoMLPHead(config.pyramid * 25, width),
             box_predictor=FastRCNNPredictor(width, 2),
-            rpn_pre_nms_top_n_train=400,
-            rpn_pre_nms_top_n_test=400,
-            rpn_post_nms_top_n_train=200,
-            rpn_post_nms_top_n_test=200,
-            rpn_batch_size_per_image=64,
-            box_batch_size_per_image=64,
-            box_score_thresh=0.0,
-            box_nms_thresh=OVERLAP,
-            box_detections_per_img=DETECTIONS,
             min_size=config.side,
             max_size=config.side,
-            image_mean=[0.0],
-            image_std=[1.0],
+            **NUMBERS,
         )
         self.config = config
 

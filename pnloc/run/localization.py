@@ -45,29 +45,15 @@ def draws(run: Run) -> dict[str, int]:
     return {"resamples": run.preset.resamples, "seed": run.seed}
 
 
-def localization(run: Run) -> pd.DataFrame:
-    """`tables/localization.csv`: dataset, method, metric, threshold, value, low, high, n, seed.
+def compared(run: Run) -> dict[str, pd.DataFrame]:
+    """Three tables that are made from the saved predictions, by name.
 
-    Metrics are those of pnloc.evaluation.localization.localization and heat_table.
+    `tables/localization.csv`: dataset, method, metric, threshold, value, low, high, n, seed; the
+    metrics of pnloc.evaluation.localization.localization and heat_table. `tables/differences.csv`:
+    dataset, method, against, metric, value, low, high, n; paired. `tables/significance.csv`:
+    dataset, method, against, metric, value, p, p_holm, n; p_holm is corrected by Holm's procedure
+    over all comparisons of a data set in one metric.
     """
-    return _compared(run, "localization")
-
-
-def differences(run: Run) -> pd.DataFrame:
-    """`tables/differences.csv`: dataset, method, against, metric, value, low, high, n; paired."""
-    return _compared(run, "differences")
-
-
-def significance(run: Run) -> pd.DataFrame:
-    """`tables/significance.csv`: dataset, method, against, metric, value, p, p_holm, n.
-
-    p_holm is corrected by Holm's procedure over all comparisons of a data set in one metric.
-    """
-    return _compared(run, "significance")
-
-
-def _compared(run: Run, name: str) -> pd.DataFrame:
-    """One of the three tables, which are made together from the saved predictions."""
     key = predict.predict(run)
 
     def make() -> dict[str, pd.DataFrame]:
@@ -78,7 +64,7 @@ def _compared(run: Run, name: str) -> pd.DataFrame:
             "significance": gaps[[*keys, "p", "p_holm", "n"]],
         }
 
-    return run.cache.tables("compare", key, *draws(run).values(), make=make)[name]
+    return run.cache.tables("compare", key, *draws(run).values(), make=make)
 
 
 def _localization(run: Run) -> pd.DataFrame:

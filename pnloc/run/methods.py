@@ -213,19 +213,15 @@ class TargetBoxes(Labels):
         name = run.title(run.preset.roles.localization[0])
         rows, boxes = run.sets.rows(name, split), evidence.pneumonia_boxes(run, name)
         if run.preset.generated and not any(len(boxes[row]) for row in rows):
-            boxes = _generated_boxes(run, name)
+            images = run.sets.records(name).images
+            truth = evidence.generated_truth(run, name)["boxes"]
+            texts = truth.reindex(images["image"], fill_value="")
+            pairs = zip(texts, run.sets.letterboxes(images), strict=True)
+            boxes = [letterbox.boxes(evidence.parsed_boxes(text)) for text, letterbox in pairs]
         return run.sets.pixels(name)[rows], [boxes[row] for row in rows]
 
     def upstream(self, run: Run) -> list:
         return [run.sets.decoded(run.title(run.preset.roles.localization[0]))[1]]
-
-
-def _generated_boxes(run: Run, name: str) -> list[np.ndarray]:
-    """Boxes of every opacity of a generated set, in pixels of the square input."""
-    images = run.sets.records(name).images
-    texts = evidence.generated_truth(run, name)["boxes"].reindex(images["image"], fill_value="")
-    pairs = zip(texts, run.sets.letterboxes(images), strict=True)
-    return [letterbox.boxes(evidence.parsed_boxes(text)) for text, letterbox in pairs]
 
 
 # The registry ---------------------------------------------------------------------------------

@@ -31,10 +31,27 @@ TABLES = ("images", "boxes", "reports", "scores", "quarantine")
 
 
 class Sets:
-    """The data sets of one preset and seed; `data` is the folder of the real sets, if any."""
+    """The data sets of one preset and seed, by their titles in the tables.
+
+    data      the folder of the real sets, if any
+    pairs     the set whose image-report pairs train the localizer
+    training  the sets that train the localizer: the pairs, in some presets also one of labels
+    measured  the sets whose test images are used in a measurement
+    real      the real COVID-19 collection, if a run of generated sets has it, too
+    names     all sets with images that this run uses
+    """
 
     def __init__(self, configuration: Preset, data: Path | None, seed: int, cache_: Cache) -> None:
         self.preset, self.data, self.seed, self.cache = configuration, data, seed, cache_
+        title, roles = configuration.title, configuration.roles
+        self.pairs = title(roles.pairs)
+        self.training = [title(role) for role in (roles.pairs, roles.labels) if role]
+        measured = map(title, (*roles.localization, roles.severity))
+        self.measured = list(dict.fromkeys(measured))
+        beside = configuration.generated and data and "covid19" in readers.find(data)
+        self.real = ["covid19"] if beside else []
+        names = (title(roles.detector), self.pairs, *self.measured, *self.real)
+        self.names = tuple(dict.fromkeys(names))
         tables = (self._read, self.decoded, self.records, self.pixels, self.true_boxes)
         for method in (*tables, self.findings, self.phrases):
             setattr(self, method.__name__, cache(method))  # once per data set
@@ -55,37 +72,6 @@ class Sets:
         inputs = (self.preset.variants, self.preset.sizes, self.seed)
         stage = self.cache.stage("generate", *inputs, make=make, code=("pnloc.data.demo",))
         return stage[0] / "data"
-
-    # Titles of sets, as in the tables ----------------------------------------------------------
-
-    @property
-    def pairs(self) -> str:
-        """The set whose image-report pairs train the localizer."""
-        return self.preset.title(self.preset.roles.pairs)
-
-    @property
-    def training(self) -> list[str]:
-        """The sets that train the localizer: the pairs, in some presets also one of labels."""
-        roles = (self.preset.roles.pairs, self.preset.roles.labels)
-        return [self.preset.title(role) for role in roles if role]
-
-    @property
-    def measured(self) -> list[str]:
-        """The sets whose test images are used in a measurement."""
-        roles = (*self.preset.roles.localization, self.preset.roles.severity)
-        return list(dict.fromkeys(self.preset.title(role) for role in roles))
-
-    @property
-    def real(self) -> list[str]:
-        """The real COVID-19 collection, if a run of generated sets has it, too."""
-        beside = self.preset.generated and self.data and "covid19" in readers.find(self.data)
-        return ["covid19"] if beside else []
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """All sets with images that this run uses."""
-        detector = self.preset.title(self.preset.roles.detector)
-        return tuple(dict.fromkeys([detector, self.pairs, *self.measured, *self.real]))
 
     # Images, boxes and texts -------------------------------------------------------------------
 
