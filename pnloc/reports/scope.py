@@ -41,8 +41,10 @@ def read(sentence: str) -> list[Scoped]:
         for at in [k for k, item in enumerate(clause) if item.has(_FINDING)]:
             before, own, after = clause[max(0, at - REACH) : at], clause[at], clause[at + 1 :]
             this = own._replace(roles=own.roles | {"this"})
-            assertion = _assertion([*before, this, *after[: AFTER - 1], *more])
             names = _attributes(before, this, after[: REACH - 1])
+            if any(given & item.place for item, given in names.items()):
+                this = this._replace(roles=this.roles | {"located"})
+            assertion = _assertion([*before, this, *after[: AFTER - 1], *more])
             if assertion == "hedged" and any(item.has(_LINK) for item in before[-NEAR:]):
                 names = {item: names[item] & item.place for item in names}
             givers = [(i, names[i]) for i in sorted(names, key=lambda i: i.start) if names[i]]
