@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pydicom
 import pytest
 from filelock import FileLock
 
@@ -21,7 +20,6 @@ from pnloc.errors import PnlocError
 from pnloc.files import read_json
 from pnloc.images import read_gray
 from pnloc.reports.findings import asserting_words
-from pnloc.reports.layout import parts
 
 SIZE = demo.DemoSize(variants=5, rsna=12, mimic=16, chestxray8=6, covid=8, side=96)
 
@@ -102,17 +100,13 @@ def test_a_size_too_small_to_be_split_is_refused(option):
         replace(SIZE, **option)
 
 
-@pytest.mark.parametrize("count", [3, 4, 5, 7, 12, 72])
-def test_pools_partition_the_variants(count):
-    pools = generator.pools(count)
-    assert list(pools) == ["train", "validate", "test"] and min(map(len, pools.values())) >= 1
-    assert sorted(np.concatenate(list(pools.values()))) == list(range(count))
-
-
 def test_the_plan_takes_the_shares_of_each_set_from_their_pools():
     size = demo.DemoSize(variants=20, rsna=100, mimic=100, chestxray8=10, covid=10)
     planned, pools = generator.plan(size, seed=1), generator.pools(20)
     assert [len(p) for p in generator.pools(100).values()] == [56, 14, 30]
+    for count in (3, 4, 7, 72):
+        parts = generator.pools(count).values()
+        assert min(map(len, parts)) >= 1 and sorted(np.concatenate(list(parts))) == [*range(count)]
     assert all(variant in pools[pool] for _, _, variant, pool in planned)
     counts = Counter((name, pool) for name, _, _, pool in planned)
     assert [counts["rsna", pool] for pool in pools] == [72, 12, 16]
@@ -169,22 +163,6 @@ def test_boxes_are_those_of_the_truth(records, truth):
     assert records["rsna"].boxes["image"].duplicated().any()
 
 
-def test_files_have_the_quirks_of_the_real_ones(tree):
-    path = min((tree / "rsna-pneumonia-detection-challenge").glob("*/*.dcm"))
-    data = pydicom.dcmread(path)
-    assert data.PatientID == path.stem and data.ViewPosition in ("AP", "PA")
-    assert (data.Modality, data.PhotometricInterpretation) == ("CR", "MONOCHROME2")
-    assert np.array_equal(data.pixel_array, read_gray(path))
-    boxes = (tree / "ChestX-ray8" / "BBox_List_2017.csv").read_text().splitlines()
-    assert boxes[0] == "Image Index,Finding Label,Bbox [x,y,w,h],,,"
-    # Boxes are given on 1024 pixels, whatever the file.
-    x, y, w, h = (float(v) for v in boxes[1].split(",")[2:])
-    assert max(x + w, y + h) > 96 and x * 96 / 1024 == pytest.approx(round(x * 96 / 1024))
-    covid = tree / "covid-chestxray-dataset"
-    assert (covid / "annotations" / "covid-severity-scores.csv").read_text().startswith("## ")
-    assert {p.suffix for p in (covid / "images").iterdir()} == {".png", ".jpg"}
-
-
 def test_severity_scores_follow_from_the_truth(records, truth):
     rows = truth[truth["set"] == "covid"].set_index("image")
     scores, names = records["covid"].scores.set_index("image"), ["geographic_extent", "opacity"]
@@ -192,16 +170,6 @@ def test_severity_scores_follow_from_the_truth(records, truth):
 
 
 # Anatomy ------------------------------------------------------------------------------------------
-
-
-def test_the_axes_of_the_ct_are_those_of_the_module():
-    chest, organs = anatomy.read_chest(), (1, 5, 51, 12, 14)
-    places = [np.argwhere(chest.labels == organ).mean(0) for organ in organs]
-    spleen, liver, heart, apex, base = places
-    assert liver[0] < 128 < min(spleen[0], heart[0]), "x runs from the patient's right to the left"
-    assert base[2] < apex[2] and liver[2] < heart[2], "z runs upwards"
-    assert chest.soft.min() >= 0 and chest.soft.shape == chest.bone.shape == chest.labels.shape
-    assert chest.bone[np.isin(chest.labels, anatomy.LOBES)].mean() < 0.001
 
 
 def test_projections_differ_and_are_upright_with_dark_lungs_on_either_side(variants):
@@ -302,7 +270,6 @@ def test_opacities_that_overlap_are_one(variants):
     large, near = opacity("right", slice(20, 40), 0.5), opacity("right", slice(32, 46), 0.9)
     (merged,) = findings.merge([large, near], variants[0])
     assert merged.box == (20, 40, 46, 60) and merged.area == 26 * 20 and merged.density == 0.9
-    assert np.array_equal(merged.mask, large.mask | near.mask)
     # Sharing a fifth of the smaller, or on another side.
     for other in (opacity("right", slice(36, 60), 0.9), replace(near, side="left")):
         assert findings.merge([large, other], variants[0]) == [large, other]
@@ -352,8 +319,6 @@ def test_a_report_tells_what_it_reports_but_for_slips_and_omissions():
             assert named(text, "side") == {side} and named(text, "zone") <= {opacity.zone}, text
         hedged = "hedged" in {f.assertion for f in reports.findings(text) if f.attributes}
         agrees = named(text, "side") == {opacity.side}
-        *start, last = (part.name for part in parts(text) if part.name != "FINDINGS")
-        assert (start, last) == (["", "EXAMINATION", "INDICATION", "COMPARISON"], "IMPRESSION")
         texts.add(text)
         rows.append((not reported, slipped, hedged, agrees, "FINDINGS" in text))
     assert len(texts) > 580, "reports vary"

@@ -50,15 +50,13 @@ def test_splits_follow_the_share_of_a_patient_which_is_the_head_of_a_sha256():
     assert assign_splits(patients, "rsna", (0.0, 1.0, 0.0)).tolist() == ["validate"] * 4
 
 
-def test_fractions_are_about_right_and_another_seed_gives_other_splits():
+def test_fractions_are_about_right():
     patients = pd.Series([f"covid:{i}" for i in range(5000)])
     splits = assign_splits(patients, "covid19", (0.7, 0.1, 0.2))
     alone = assign_splits(pd.Series(["covid:7", "covid:2", "covid:7"]), "covid19")
     assert alone.tolist() == splits[[7, 2, 7]].tolist()  # whatever stands around
     shares = splits.value_counts(normalize=True)[["train", "validate", "test"]]
     assert shares.tolist() == pytest.approx([0.7, 0.1, 0.2], abs=0.02)
-    changed = (splits != assign_splits(patients, "other")).mean()
-    assert changed == pytest.approx(1 - (0.7**2 + 0.1**2 + 0.2**2), abs=0.05)
 
 
 @pytest.mark.parametrize("fractions", [(0.7, 0.1, 0.1), (1.2, -0.4, 0.2)])

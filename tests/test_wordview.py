@@ -1,14 +1,11 @@
 """The word-to-region view as values and HTML: the package's boxes, and nothing hidden gets in."""
 
-import base64
-import io
 import json
 import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from pnloc.baselines.heatmaps import HeatChoice, boxes_of
 from pnloc.boxes import fuse, group, select
@@ -71,13 +68,6 @@ def test_heat_boxes_are_there_for_every_step_of_the_threshold():
     half = boxes_of(heat, HeatChoice("", 0.5, wordview.MOST))[0]
     assert len(boxes) == 20 and boxes[9] == half.tolist()
     assert wordview.cam_boxes(np.zeros((8, 8))) == [[]] * 20, "a flat map has no box"
-
-
-def test_images_are_embedded():
-    values = wordview.values(study())
-    uris = values["image"], values["cam"]["image"]
-    images = [Image.open(io.BytesIO(base64.b64decode(u.partition(",")[2]))) for u in uris]
-    assert [(i.format, i.size) for i in images] == [("JPEG", (256, 256)), ("PNG", (64, 64))]
 
 
 def test_the_html_needs_nothing_from_elsewhere_and_holds_the_report_as_it_is():
