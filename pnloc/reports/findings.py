@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from pnloc.reports import scope
 from pnloc.reports.cues import Item, items
-from pnloc.reports.layout import Part, is_english, parts, statements, straightened
+from pnloc.reports.layout import is_english, parts, statements, straightened
 from pnloc.reports.lexicon import ATTRIBUTES, BOTH
 from pnloc.reports.sentences import Splitter, plain, tokens
 
@@ -58,13 +58,12 @@ def findings(text: str, splitter: Splitter | None = None) -> list[Finding]:
     splitter, result, number = splitter or plain(), [], 0
     plain_text, places = straightened(text)
     lowered = plain_text.lower()
-    if len(lowered) != len(plain_text):  # a few letters of other scripts change their length
-        lowered = "".join(c.lower() if len(c.lower()) == 1 else c for c in plain_text)
     for section in parts(plain_text):
         if section.kind in ("skipped", "exam"):
             continue
         asking = section.kind == "asking"
-        for start, end in _sentences(plain_text, section, splitter):
+        listed = statements(plain_text, section.start, section.end)
+        for start, end in (span for item in listed for span in splitter.spans(plain_text, *item)):
             sentence, words = -1 if asking else number, None
             for place, part in _cut(lowered, start, end):
                 for item, assertion, names, givers in scope.read(part):
@@ -76,11 +75,6 @@ def findings(text: str, splitter: Splitter | None = None) -> list[Finding]:
                     result.append(Finding(*claim, _span(places, place, item), marks))
             number += not asking
     return result
-
-
-def _sentences(text: str, section: Part, splitter: Splitter) -> Iterator[tuple[int, int]]:
-    for start, end in statements(text, section.start, section.end):
-        yield from splitter.spans(text, start, end)
 
 
 def _span(places: Sequence[int], place: int, item: Item) -> tuple[int, int]:

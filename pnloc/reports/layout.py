@@ -26,12 +26,12 @@ _ODD = re.compile(
     r"|(?P<entity>&(?:\#\d{1,5}|[a-z]{2,8});)"
     r"|(?P<hyphen>(?<=[a-z])[-\u2010\xad][^\S\n]*\r?\n[^\S\n]*(?=[a-z]))"
     r"|(?P<garbled>[\xc2-\xf4][^\x00-\x7f]{1,2})"
-    r"|(?P<mark>[^\x00-\x7f])",
+    r"|(?P<mark>(?-i:[^\x00-\x7f]))",
     re.IGNORECASE,
 )
 _MARKS = {ord(mark): "-" for mark in "\u2010\u2011\u2012\u2013\u2014\u2212"}
 _MARKS |= dict.fromkeys(map(ord, "\xad\u200b\u200c\u200d\u2060\ufeff"), "")
-_MARKS |= dict.fromkeys(map(ord, "\u2018\u2019"), "'")
+_MARKS |= dict.fromkeys(map(ord, "\u2018\u2019"), "'") | {0x130: "I"}  # its small form is longer
 _ENDING = re.compile(r"[a-z]+$", re.IGNORECASE)
 _LETTERS = re.compile(r"[^\W\d_]+")
 _LINE = re.compile(r"^[^A-Za-z\n]*([A-Za-z]+)[^\n]*", re.MULTILINE)

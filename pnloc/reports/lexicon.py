@@ -7,7 +7,7 @@ word with one of these roles.
 
 import re
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,7 +29,7 @@ class Tag(NamedTuple):
     place: frozenset[str]
 
 
-def merged(listed: Iterable[str]) -> Tag:
+def merged(listed: Sequence[str]) -> Tag:
     """The tag of a word in lists of these roles and attributes.
 
     A word with attributes is a finding or describes one.
@@ -56,9 +56,11 @@ def _phrases() -> dict[str, list[tuple[list[str], Tag]]]:
 
 
 def roles(names: str) -> frozenset[str]:
-    """Roles and sets of roles, such as 'noun|verb', as roles."""
-    parts = (roles(_SETS[name]) if name in _SETS else {name} for name in names.split("|"))
-    return frozenset().union(*parts)
+    """Roles and sets of roles, such as 'noun|verb', as roles; KeyError for what is neither."""
+    found: set[str] = set()
+    for name in names.split("|"):
+        found |= {name} if name in _LETTERS else roles(_SETS[name])
+    return frozenset(found)
 
 
 @lru_cache(1 << 12)
@@ -81,6 +83,12 @@ def _pattern(source: str) -> re.Pattern:
     return re.compile("(?<![^ ])" + re.sub("<(.*?)>", word, source))
 
 
+def _tag(given: str) -> Tag:
+    """The tag that a rule gives, such as 'persists severity:mild'."""
+    words = given.strip("+").split()
+    return merged([word for word in words if ":" in word or roles(word)])
+
+
 def _rules(part: str) -> Iterator[tuple[str, re.Pattern, Any]]:
     """The rules of a part of the file: the name of each, its pattern, and what it gives."""
     for name, rules in _DATA[part].items():
@@ -98,12 +106,12 @@ try:
         for name, words in _LISTS.items()
     }
     _SETS: dict[str, str] = _DATA["sets"]
-    _ROLES = sorted({*_DATA["words"], *_SETS["derived"].split("|")})
+    _ROLES = [*_DATA["words"], *_DATA["derived"]]
     _LETTERS = {role: chr(_FIRST + n) for n, role in enumerate(_ROLES)}
     # Roles of which a sentence needs one, a pattern, and what its groups become: their tags, and
     # whether these are added.
     CONTEXT = [
-        (roles(name), rule, [(merged(to.strip("+").split()), "+" in to) for to in gives])
+        (roles(name), rule, [(_tag(to), "+" in to) for to in gives])
         for name, rule, gives in _rules("context")
     ]
     ASSERTIONS = [(roles(name), rule, gives) for name, rule, gives in _rules("assertions")]
