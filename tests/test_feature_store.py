@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from forks import random_regions
 
 from pnloc.config import DetectorConfig, RegionConfig
 from pnloc.detector import Detector
@@ -16,18 +17,7 @@ from pnloc.regions import Regions, concatenate, extract
 from pnloc.run.feature_store import Store, build, join, load
 
 COUNT = 23
-
-
-def some(count: int = COUNT, seed: int = 0) -> Regions:
-    rng = torch.Generator().manual_seed(seed)
-    return Regions(
-        torch.rand(count, 4, 4, generator=rng),
-        torch.rand(count, 4, generator=rng),
-        torch.rand(count, 4, generator=rng) < 0.8,
-        torch.rand(count, 4, 12, generator=rng).half(),
-        torch.rand(count, 3, 3, generator=rng).half(),
-        torch.rand(count, generator=rng),
-    )
+SOME, OTHER = random_regions(COUNT), random_regions(9, seed=1)
 
 
 def equal(one: Regions, other: Regions) -> bool:
@@ -42,21 +32,21 @@ def stored(folder: Path, regions: Regions, length: int = 5) -> Store:
 
 @pytest.mark.parametrize("rows", [[0], [22, 0, 7, 7], [-1, 4, 5], [], range(COUNT)], ids=str)
 def test_rows_are_those_of_the_regions_in_memory(rows, tmp_path):
-    store = stored(tmp_path, some())
-    assert len(store) == COUNT and equal(store.rows(rows), some().rows(list(rows)))
-    assert equal(store.rows(rows), some().rows(list(rows))), "and can be read again"
+    store = stored(tmp_path, SOME)
+    assert len(store) == COUNT and equal(store.rows(rows), SOME.rows(list(rows)))
+    assert equal(store.rows(rows), SOME.rows(list(rows))), "and can be read again"
     with pytest.raises(IndexError):
         store.rows([COUNT])
 
 
 @pytest.mark.parametrize("count", [0, 1, 5])
 def test_a_set_may_be_small_or_empty(count, tmp_path):
-    assert equal(stored(tmp_path, some(count)).rows(range(count)), some(count))
+    assert equal(stored(tmp_path, random_regions(count)).rows(range(count)), random_regions(count))
 
 
 @pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="needs Linux")
 def test_no_page_stays_resident_after_reading(tmp_path):
-    store = stored(tmp_path, some())
+    store = stored(tmp_path, SOME)
     store.rows(range(COUNT))
     resident, inside = 0, False
     for line in Path("/proc/self/smaps").read_text().splitlines():
@@ -74,19 +64,19 @@ def test_an_interrupted_build_continues_where_it_stopped(tmp_path):
         if rows.start in stops:
             raise KeyboardInterrupt
         begun.append(rows.start)
-        return some().rows(np.arange(COUNT)[rows])
+        return SOME.rows(np.arange(COUNT)[rows])
 
     with pytest.raises(KeyboardInterrupt):
         build(tmp_path, COUNT, make, 5)
     stops.clear()
     build(tmp_path, COUNT, make, 5)
     assert begun == [0, 5, 10, 15, 20]
-    assert equal(load(tmp_path, COUNT, 5).rows(range(COUNT)), some())
+    assert equal(load(tmp_path, COUNT, 5).rows(range(COUNT)), SOME)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\xff" * 200, "short"], ids=str)
 def test_a_file_that_is_missing_or_damaged_is_named(content, tmp_path):
-    stored(tmp_path, some())
+    stored(tmp_path, SOME)
     path = tmp_path / "00001.npy"
     whole = path.read_bytes()
     path.unlink()
@@ -103,19 +93,19 @@ def test_a_full_disk_is_named(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(PnlocError, match=r"00000\.npy: cannot be written \(No space left"):
-        stored(tmp_path, some())
+        stored(tmp_path, SOME)
 
 
 def test_rows_of_several_sets_join(tmp_path):
-    stores = [stored(tmp_path / "one", some()), stored(tmp_path / "two", some(9, seed=1))]
+    stores = [stored(tmp_path / "one", SOME), stored(tmp_path / "two", OTHER)]
     rows = [np.array([4, 0, 22]), np.array([8, 8, 1])]
     joined = join(list(zip(stores, rows, strict=True)))
-    memory = concatenate([some().rows(rows[0]), some(9, seed=1).rows(rows[1])])
+    memory = concatenate([SOME.rows(rows[0]), OTHER.rows(rows[1])])
     for index in ([5, 0, 3, 3, 1], []):
         assert equal(joined.rows(index), memory.rows(index)), index
     again = join([(stores[0], np.array([7])), (joined, np.array([3, 0]))])
-    rest = memory.rows([3, 0])
-    assert equal(again.rows(range(3)), concatenate([some().rows([7]), rest])), "joined ones, too"
+    both = concatenate([SOME.rows([7]), memory.rows([3, 0])])
+    assert equal(again.rows(range(3)), both), "joined ones, too"
 
 
 def test_slices_change_no_region(tmp_path):

@@ -6,8 +6,7 @@ import pytest
 import torch
 from torchvision.models import ResNet18_Weights, resnet18
 
-from pnloc.config import preset
-from pnloc.detector import WIDTH, NarrowResNet, imagenet, start
+from pnloc.detector import NarrowResNet, imagenet, start
 from pnloc.errors import PnlocError
 
 NAME = ResNet18_Weights.IMAGENET1K_V1.url.rsplit("/", 1)[1]
@@ -45,9 +44,6 @@ def test_what_a_detector_starts_from():
         start(body, "imagenet")
     with pytest.raises(PnlocError, match="'random' or 'imagenet' weights, not 'xray'"):
         start(body, "xray")
-    for name in ("smoke", "demo", "public", "mimic"):
-        config = preset(name).detector
-        assert config.start == "random" or config.width == WIDTH
 
 
 def test_without_a_network_the_error_says_what_to_put_where(file, monkeypatch):

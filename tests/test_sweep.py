@@ -22,25 +22,6 @@ def test_a_presets_name_may_change_numbers_and_nothing_else():
     assert isinstance(changed.detector.epochs, int)
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("smok+model.epochs=1", "unknown preset 'smok'; use one of demo, smoke"),
-        ("smoke+model.epoch=1", "setting 'model.epoch=1': no number 'epoch' here; there are width"),
-        ("smoke+model=1", "setting 'model=1': no number 'model' here"),
-        ("smoke+detector.anchor_sizes=1", "no number 'anchor_sizes' here"),
-        ("smoke+model.epochs=2.5", "setting 'model.epochs=2.5': '2.5' is no whole number"),
-        ("smoke+model.tau=", "setting 'model.tau=': '' is no number"),
-        ("smoke+model.tau=nan", "'nan' is no number"),
-        ("smoke+", "setting '': no number '' here"),
-    ],
-)
-def test_a_setting_that_cannot_be_is_named(name, message):
-    with pytest.raises(PnlocError) as error:
-        preset(name)
-    assert message in str(error.value) and "\n" not in str(error.value)
-
-
 def run(folder, seed, value, weight=0.5, name="smoke"):
     """The files of a finished run as far as they are read."""
     (folder / "tables").mkdir(parents=True)

@@ -190,16 +190,9 @@ def sound_covid(root: Path) -> None:
 
 
 def sound_mimic(root: Path) -> None:
-    tam = {
-        "images": [{"id": 1, "file_name": "d3.jpg", "report": "Opacity at the base."}],
-        "categories": [{"id": 1, "name": "pneumonia"}],
-        "annotations": [
-            {"image_id": 1, "category_id": 1, "bbox": [1, 2, 30, 40], "label_text": [[0, 7]]}
-        ],
-    }
     rows = [photograph("d1", 10000001, 50000001, "AP"), photograph("d3", 10000002, 50000002, "PA")]
     boxes = [f"d1,Pneumonia,left base,{D1},{xywh},40,48" for xywh in ("9,20,30,20", "1,2,3,4")]
-    make_mimic(root, rows, ms_cxr=boxes, tam=tam)
+    make_mimic(root, rows, ms_cxr=boxes, tam=TEXTS["tam"])
 
 
 def sound_openi(root: Path) -> None:
