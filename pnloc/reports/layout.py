@@ -12,6 +12,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache
+from itertools import takewhile
 from typing import NamedTuple
 
 from pnloc.reports import lexicon as x
@@ -38,7 +39,7 @@ _LINE = re.compile(r"^[^A-Za-z\n]*([A-Za-z]+)[^\n]*", re.MULTILINE)
 _INNER = {"of", "for", "and", "or"}  # words that no header begins or ends with
 _NAME = re.compile(r"([A-Za-z][A-Za-z /&-]*?)[\]*_) ]*$")
 _CAPITALS = re.compile(r"(?:^|(?<=\s))[A-Z][A-Z /&-]{3,40}$")
-_HEADER_WORD = re.compile(r"[A-Za-z]+")
+_WORD = re.compile(r"[A-Za-z]+")
 _STOP = re.compile(r"[\]*_)]*[^\S\n]*(?:[\n:.;=]|$|-|\t|(?<=\s)\s)[:*_-]*")
 _RULE = re.compile(r"\n[^\S\n]*[_=-]{5,}[^\S\n]*(?=\n)")
 _SENTENCE = re.compile(r"(?<=[a-z][.;])\s+(?=[A-Z])")
@@ -94,7 +95,7 @@ def _plain(match: re.Match) -> str:
 
 def is_english(text: str) -> bool:
     """Whether the function words of a text are English rather than those of another language."""
-    words = _LETTERS.findall(text.lower())
+    words = (_WORD if text.isascii() else _LETTERS).findall(text.lower())
     if text.isascii() and x.LANGUAGE["other"].isdisjoint(words):
         return True
     other = sum(
@@ -107,7 +108,7 @@ def is_english(text: str) -> bool:
 @lru_cache(1 << 12)
 def kind(name: str) -> str:
     """Kind of the section under a header (x.HEADERS), '' if it is none; case does not matter."""
-    words = _HEADER_WORD.findall(name.lower())
+    words = _WORD.findall(name.lower())
     kinds = [x.header_kinds(word) for word in words]
     known = bool(words) and all(kinds) and not _INNER & {words[0], words[-1]}
     deciding = (k for k in x.HEADERS if k != "filler" and any(k in own for own in kinds))
@@ -118,32 +119,27 @@ def _headers(text: str) -> Iterator[tuple[int, int, str, str]]:
     """Start and end of each header with its name and kind, in any order."""
     seen = set()
     for line in _LINE.finditer(text):
-        words = []
-        for word in _HEADER_WORD.finditer(text, line.start(1), line.end()):
-            if not x.header_kinds(word[0].lower()):
-                break
-            words.append(word.end())
-        for last in reversed(words[:LONGEST]):
+        words = _WORD.finditer(text, line.start(1), line.end())
+        known = takewhile(lambda word: x.header_kinds(word[0].lower()), words)
+        for last in reversed([word.end() for word in known][:LONGEST]):
             name = text[line.start(1) : last]
-            stop, role = _STOP.match(text, last), kind(name)
-            plain = name.isupper() and text[last] == " " and not text[last : line.end()].isupper()
+            stop, role, rest = _STOP.match(text, last), kind(name), text[last : line.end()]
+            plain = name.isupper() and rest[:1] == " " and not rest.isupper()
             if role and (stop or plain):
                 seen.add(stop.end() if stop else last)
                 yield line.start(), stop.end() if stop else last, name, role
                 break
-    for colon in re.finditer(":", text):
-        run = None
-        if colon.end() not in seen:
-            run = _NAME.search(text, max(0, colon.start() - 60), colon.start())
+    for end in (colon.end() for colon in re.finditer(":", text)):
+        run = None if end in seen else _NAME.search(text, max(0, end - 61), end - 1)
         if run:
-            yield from _named(text, run, colon.end())
+            yield from _named(text, run, end)
 
 
 def _named(text: str, run: re.Match, end: int) -> Iterator[tuple[int, int, str, str]]:
     """The header, if any, that a run of words before a colon ends in."""
     begins = text[max(0, run.start() - 3) : run.start()].rstrip(" \t")[-1:] in ("", "\n", ".", ";")
     begins = begins and len(run[1].split()) <= LONGEST // 2  # as in 'CT findings:'
-    for word in _HEADER_WORD.finditer(run[1]):
+    for word in _WORD.finditer(run[1]):
         name = run[1][word.start() :]
         role = kind(name)
         first = begins and (word.start() == 0 or role == "asserting")
