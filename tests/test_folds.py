@@ -40,7 +40,7 @@ def run_of(number: int = 3) -> Hashable:
         title=lambda role: role,
         sets=SimpleNamespace(
             records=lambda _: SimpleNamespace(images=images, boxes=boxes),
-            true_boxes=lambda _: truth,
+            true_boxes=lambda *_: truth,
             letterboxes=lambda rows: [Letterbox(SIDE, SIDE, SIDE)] * len(rows),
             rows=lambda _, *splits: np.flatnonzero(images["split"].isin(splits)),
             pixels=lambda _: np.zeros((COUNT, 1, 1)),
@@ -101,13 +101,14 @@ def test_a_training_image_is_scored_by_detectors_that_have_not_seen_it(monkeypat
     assert readouts.unseeing(run, "covid19") == ["own", "other"]
 
 
-def test_a_choice_is_made_on_the_other_folds():
-    first, second = [BOX, WRONG, WRONG, WRONG], [WRONG, BOX, WRONG, WRONG]
-    fold = np.array([0, 1, 1, 1])
-    # Fold 0 looks at images 1 and 2, where the second way is better; fold 1 at image 0 only.
-    truth = [BOX, BOX, BOX, NONE]
-    assert folds.best_elsewhere([first, second], truth, fold).tolist() == [1, 0, 0, 0]
-    assert folds.best_elsewhere([first, second], [NONE] * 4, fold).tolist() == [0] * 4
+def test_no_box_of_a_fold_moves_its_own_predictions(run, monkeypatch):
+    regions, truth, own = regions_of(run), run.sets.true_boxes("rsna"), folds.folds(run) == 1
+    monkeypatch.setattr(folds, "unseen_regions", lambda _: regions)
+    before = folds.predictions(run)
+    truth[:] = [WRONG if here and len(t) else t for here, t in zip(own, truth, strict=True)]
+    for method, found in folds.predictions(run).items():
+        for row in np.flatnonzero(own):
+            assert np.array_equal(found[row][0], before[method][row][0]), method
 
 
 def test_blind_methods_know_the_other_folds_boxes_only(run):

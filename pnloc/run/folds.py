@@ -8,8 +8,8 @@ each fold on the images of the others. On other sets, where no detector has seen
 detectors are averaged (pnloc.run.severity.readouts).
 """
 
-from collections.abc import Sequence
-from functools import lru_cache, partial
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache, partial
 from itertools import product
 from pathlib import Path
 
@@ -17,14 +17,13 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 
-from pnloc.baselines import heatmaps, priors
-from pnloc.boxes import union_iou
 from pnloc.evaluation import localization as metrics
 from pnloc.evaluation.bootstrap import NAN, Patients
-from pnloc.localizer import Boxes, Choice, normalized_scores, pick
+from pnloc.localizer import Boxes, Choice
 from pnloc.regions import Regions, concatenate, extract
+from pnloc.run import methods
 from pnloc.run.cache import Trained
-from pnloc.run.evidence import MOST, SHARES, Images, scaled
+from pnloc.run.evidence import Images
 from pnloc.run.predictions import boxes_table
 from pnloc.run.run import Run
 
@@ -89,6 +88,7 @@ def fold_keys(run: Run) -> list[str]:
     return [member_stage(run, number).key for number in range(run.preset.folds)]
 
 
+@lru_cache(None)
 def unseen_regions(run: Run) -> Regions:
     """Regions of every image of the detector's set, by the detector of its own fold."""
     name, fold, config = home(run), folds(run), run.preset.regions
@@ -104,54 +104,42 @@ def unseen_regions(run: Run) -> Regions:
     return Regions.load(folder / "regions.safetensors")
 
 
-def best_elsewhere(
-    candidates: Sequence[list[np.ndarray]], truth: list[np.ndarray], fold: np.ndarray
-) -> np.ndarray:
-    """For each of N images the number [N] of the candidate that is best on the other folds.
+@dataclass(frozen=True)
+class Unseen(Images):
+    """Images of the detector's set, seen by the detectors that have not seen their patients.
 
-    candidates: predicted boxes [n, 4] per image, each; truth: true boxes per image; fold [N]. The
-    best has the greatest mean union IoU over images with a box; the first of equals, also where the
-    other folds have no such image.
+    The training boxes are those of all folds but `fold`.
     """
-    values = np.array([list(map(union_iou, boxes, truth)) for boxes in candidates])
-    best = {k: values[:, fold != k].sum(1).argmax() for k in np.unique(fold)}
-    return np.array([best[k] for k in fold], dtype=int)
+
+    fold: int = 0
+
+    @cached_property
+    def regions(self) -> Regions:
+        """The proposals, each image's by the detector of its own fold."""
+        return unseen_regions(self.run).rows(self.rows)
+
+    @cached_property
+    def training_boxes(self) -> np.ndarray:
+        """Boxes [M, 4] of the other folds, relative to their images."""
+        images, truth = self.run.sets.records(self.name).images, self.run.sets.true_boxes(self.name)
+        pairs = zip(self.run.sets.letterboxes(images), truth, strict=True)
+        relative = [box.inverse(own) / np.tile([box.width, box.height], 2) for box, own in pairs]
+        return np.concatenate([relative[i] for i in np.flatnonzero(folds(self.run) != self.fold)])
 
 
 def predictions(run: Run) -> dict[str, Boxes]:
     """Boxes and scores of every method for every image of the detector's set, in input pixels."""
-    truth, fold, regions = run.sets.true_boxes(home(run)), folds(run), unseen_regions(run)
-    scores, maps = normalized_scores(regions), heatmaps.mask_maps(regions, run.preset.detector.side)
-    grid = [Choice(share, most) for share, most in product(SHARES, MOST)]
-    ways = {
-        "detector-top": [pick(regions, scores, Choice(1.0, 1))],
-        "detector": [pick(regions, scores, choice) for choice in grid],
-        "detector-mask": [boxes for _, boxes in heatmaps.every_choice(maps, "")],
-    }
-    result = _blind(run, truth, fold)
-    for method, tried in ways.items():
-        best = best_elsewhere([[boxes for boxes, _ in way] for way in tried], truth, fold)
-        own = [tried[k][row] for row, k in enumerate(best)]
-        result[method] = scaled(own, regions.image.numpy())
-    return result
-
-
-def _blind(run: Run, truth: list[np.ndarray], fold: np.ndarray) -> dict[str, Boxes]:
-    """Boxes guessed without the image, from the true boxes of the other folds."""
-    images = run.sets.records(home(run)).images
-    pairs = zip(run.sets.letterboxes(images), truth, strict=True)
-    relative = [box.inverse(own) / np.tile([box.width, box.height], 2) for box, own in pairs]
-    result: dict[str, Boxes] = {method: [None] * len(images) for method in BLIND}
-    for k in np.unique(fold):
-        rows, others = np.flatnonzero(fold == k), np.flatnonzero(fold != k)
-        boxes = np.concatenate([relative[i] for i in others])
-        heat = priors.heat_map(boxes)
-        ways = [corners / len(heat) for _, [(corners, _)] in heatmaps.every_choice([heat], "")]
-        unions = [sum(union_iou(way, relative[i]) for i in others) for way in ways]
-        guesses = (priors.fixed_pair(boxes), ways[int(np.argmax(unions))])
-        for method, guess in zip(BLIND, guesses, strict=True):
-            for row, own in zip(rows, Images(run, home(run), rows).place(guess), strict=True):
-                result[method][row] = (own, np.ones(len(own)))
+    fold, boxed = folds(run), _boxed(run)
+    result: dict[str, Boxes] = {method: [None] * len(fold) for method in METHODS}
+    for number, name in product(np.unique(fold), METHODS):
+        own = Unseen(run, home(run), np.flatnonzero(fold == number), number)
+        others = replace(own, rows=np.flatnonzero((fold != number) & boxed))
+        method = methods.METHODS[name.removesuffix("-top")]
+        choice, _ = method.evidence(others).choose(others.truth)
+        choice = Choice(1.0, 1) if name == "detector-top" else choice
+        found = method.evidence(own).predictions(choice)
+        for row, (boxes, scores) in zip(own.rows, found, strict=True):
+            result[name][row] = (boxes, np.ones(len(boxes)) if name in BLIND else scores)
     return result
 
 
