@@ -1,13 +1,12 @@
 """Heat maps of image-label classifiers, and the rules by which a heat map becomes boxes.
 
 Maps are [S, S] or any other grid, larger where the evidence is; boxes are in cells of the map.
-Which layer and which rule a method uses is chosen on validation data from `candidates`.
+Which layer and which rule a method uses is chosen on validation data from `every_choice`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
-from itertools import product
+from functools import partial
 
 import numpy as np
 import torch
@@ -41,12 +40,6 @@ class HeatChoice:
     threshold: float = 0.5
     most: int | None = 2
     rule: str = "range"
-
-
-def candidates(layer: str) -> list[HeatChoice]:
-    """Every choice that is tried on validation data for a layer."""
-    choices = [HeatChoice(layer, *pair) for pair in product(THRESHOLDS, COUNTS)]
-    return choices + [HeatChoice(layer, float("nan"), None, rule) for rule in RULES[1:]]
 
 
 # Maps of a classifier -------------------------------------------------------------------------
@@ -139,12 +132,11 @@ def boxes_of(heat: np.ndarray, choice: HeatChoice) -> tuple[np.ndarray, np.ndarr
 
 
 def every_choice(maps: Sequence[np.ndarray], layer: str) -> Iterator[tuple[HeatChoice, list]]:
-    """Each of `candidates(layer)` with its boxes and scores on every map."""
-
-    @cache
-    def all_boxes(rule: str, threshold: float) -> list[tuple[np.ndarray, np.ndarray]]:
-        return [boxes_of(heat, HeatChoice(layer, threshold, None, rule)) for heat in maps]
-
-    for choice in candidates(layer):
-        every, most = all_boxes(choice.rule, choice.threshold), choice.most
-        yield choice, [(boxes[:most], scores[:most]) for boxes, scores in every]
+    """Each choice that is tried on validation data, with its boxes and scores on every map."""
+    rules = [("range", threshold, COUNTS) for threshold in THRESHOLDS]
+    rules += [(rule, float("nan"), (None,)) for rule in RULES[1:]]
+    for rule, threshold, counts in rules:
+        every = [boxes_of(heat, HeatChoice(layer, threshold, None, rule)) for heat in maps]
+        for most in counts:
+            shown = [(boxes[:most], scores[:most]) for boxes, scores in every]
+            yield HeatChoice(layer, threshold, most, rule), shown

@@ -23,9 +23,8 @@ from pnloc.run.evidence import Images, boxed_rows, pneumonia_labels
 from pnloc.run.methods import METHODS, available, train
 from pnloc.run.run import Run
 
-CORNERS = ["x1", "y1", "x2", "y2"]
-BOX_TABLE = ["image", *CORNERS, "score"]
-TRUTH = ["image", "patient", *CORNERS]
+BOX_TABLE = ["image", *metrics.CORNERS, "score"]
+TRUTH = ["image", "patient", *metrics.CORNERS]
 # Groups in the order of `choices.csv` and `<set>--maps.csv`.
 _TRAINED = ("labels", "pairs", "boxes")
 _CHOICES = ("attention", "ungrouped", "classifier", "mask", "prior", *_TRAINED, "ceiling")
@@ -119,7 +118,7 @@ def boxes_table(run: Run, name: str, rows: np.ndarray, predictions: Boxes) -> pd
         parts.append((letterbox.inverse(boxes), scores))
     boxes, scores = (np.concatenate(part) for part in zip(*parts, strict=True))
     image = np.repeat(images["image"].to_numpy(), [len(boxes) for boxes, _ in predictions])
-    return pd.DataFrame(boxes, columns=CORNERS).assign(image=image, score=scores)[BOX_TABLE]
+    return pd.DataFrame(boxes, columns=metrics.CORNERS).assign(image=image, score=scores)[BOX_TABLE]
 
 
 def truth(run: Run, name: str, split: str = "test") -> metrics.Truth:
@@ -134,7 +133,7 @@ def truth(run: Run, name: str, split: str = "test") -> metrics.Truth:
     tested = records.images.iloc[run.sets.rows(name, split)]
     tested = tested[(tested["label"] == 0) & ~tested["image"].isin(records.boxes["image"])]
     patients = pd.concat([boxed, tested]).set_index("image")["patient"].to_dict()
-    return metrics.Truth(boxes[["image", *CORNERS]], patients, tested["image"].tolist())
+    return metrics.Truth(boxes[["image", *metrics.CORNERS]], patients, tested["image"].tolist())
 
 
 def truth_file(truth: metrics.Truth) -> pd.DataFrame:
@@ -157,7 +156,7 @@ def ranked(run: Run, name: str, method: str) -> list[tuple[int, float, np.ndarra
     Each with its row number, IoU and predicted boxes in pixels of the square input.
     """
     images = Images(run, name, boxed_rows(run, name, "test"))
-    saved = saved_predictions(run, name)[method].set_index("image")[CORNERS]
+    saved = saved_predictions(run, name)[method].set_index("image")[metrics.CORNERS]
     table = run.sets.records(name).images.iloc[images.rows]
     places = zip(table["image"], run.sets.letterboxes(table), strict=True)
     boxes = [letterbox.boxes(saved[saved.index == image]) for image, letterbox in places]
