@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import tomllib
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -17,7 +18,7 @@ import pandas as pd
 
 from pnloc import __version__
 from pnloc.errors import PnlocError
-from pnloc.files import check_path, read_text, write_table
+from pnloc.files import check_path, read_text, readable, write_table
 
 ROOT = Path(__file__).parents[1]
 
@@ -37,24 +38,31 @@ def _parser() -> argparse.ArgumentParser:
         arguments: dict[str, dict] = {}
         for flags, settings in entry["arguments"].items():
             arguments |= table["run"] if flags == "run" else {flags: settings}
-        paths = []
         for flags, settings in arguments.items():
             plain = {key: settings[key] for key in settings.keys() - {"reads", "writes"}}
-            if "type" in plain:
+            for use in settings.keys() & {"reads", "writes"}:
+                plain["type"] = partial(_path, kind=settings[use], written=use == "writes")
+            if plain.get("type") == "int":
                 plain["type"] = int
             if plain.get("nargs") == 2:
                 plain["metavar"] = tuple(plain["metavar"])
-            action = command.add_argument(*flags.split(), **plain)
-            paths += [(action.dest, settings[use], use) for use in settings.keys() - plain.keys()]
-        command.set_defaults(paths=paths, resumes=entry.get("resumes", False))
+            command.add_argument(*flags.split(), **plain)
+        command.set_defaults(resumes=entry.get("resumes", False))
     return parser
+
+
+def _path(name: str, kind: str, written: bool) -> str:
+    """A path with `~` expanded; PnlocError for one that its argument cannot be (check_path)."""
+    path = os.path.expanduser(name)
+    check_path(path, kind, written)
+    return path
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit status."""
-    args = _parser().parse_args(arguments)
+    args = argparse.Namespace(resumes=False)
     try:
-        _check_paths(args)
+        _parser().parse_args(arguments, args)
         return globals()[f"_{args.command}"](args) or 0
     except PnlocError as error:
         _complain(error)
@@ -71,19 +79,6 @@ def main(arguments: list[str] | None = None) -> int:
         further = "; the same command goes on from the last whole step" if args.resumes else ""
         _complain(str(stop) or f"stopped{further}")
         return 130
-
-
-def _check_paths(args: argparse.Namespace) -> None:
-    """Expand `~` in all paths; PnlocError for one that its argument cannot be (check_path)."""
-    for name, kind, use in args.paths:
-        value = getattr(args, name)
-        if value is None:
-            continue
-        several = isinstance(value, list)
-        paths = [os.path.expanduser(path) for path in (value if several else [value])]
-        setattr(args, name, paths if several else paths[0])
-        for path in paths:
-            check_path(path, kind, written=use == "writes")
 
 
 def _complain(message: object) -> None:
@@ -195,20 +190,17 @@ def _reports(args: argparse.Namespace) -> int:
 
     failed = 0
     for name in args.files:
+        shown = "standard input" if name == "-" else name
         try:
             if name != "-":
                 check_path(name, "file")
-            content = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
-            print(describe("standard input" if name == "-" else name, content.decode("utf-8-sig")))
+            with readable(shown, "text"):
+                content = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+                text = content.decode("utf-8-sig")
+            print(describe(shown, text))
         except PnlocError as error:
             failed = 2
             _complain(error)
-        except UnicodeDecodeError as error:
-            failed = 2
-            _complain(f"{name}: not UTF-8 text (byte {error.start})")
-        except OSError as error:
-            failed = 2
-            _complain(f"{name}: {error.strerror}")
     return failed
 
 

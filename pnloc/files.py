@@ -91,7 +91,7 @@ def make_folder(path: str | Path) -> Path:
 
 
 @contextmanager
-def _readable(path: str | Path, kind: str) -> Iterator[None]:
+def readable(path: str | Path, kind: str) -> Iterator[None]:
     """Turn errors of reading a file inside the block into PnlocError with its name."""
     try:
         yield
@@ -149,7 +149,7 @@ def write_text(path: str | Path, text: str) -> None:
 
 def read_text(path: str | Path) -> str:
     """Read UTF-8 text; a missing file, or one that is not text, raises PnlocError with its name."""
-    with _readable(path, "text"):
+    with readable(path, "text"):
         return Path(path).read_text(encoding="utf-8")
 
 
@@ -160,7 +160,7 @@ def write_json(path: str | Path, value: object) -> None:
 
 def read_json(path: str | Path) -> dict:
     """Read JSON; a missing or broken file raises PnlocError with its name."""
-    with _readable(path, "JSON"):
+    with readable(path, "JSON"):
         return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
@@ -179,7 +179,7 @@ def read_csv(path: str | Path, columns: Iterable[str] = (), **options: object) -
     Further `options` go to pandas.read_csv. Raises PnlocError, naming the file, where it is
     missing, cannot be parsed, or lacks a column (the message lists the columns that it has).
     """
-    with _readable(path, "a table"):
+    with readable(path, "a table"):
         table = pd.read_csv(path, **options)
     return require(path, table, columns)
 
@@ -238,5 +238,5 @@ def load_tensors(path: str | Path) -> dict:
     """Torch tensors by name from a safetensors file; PnlocError where it is missing or broken."""
     from safetensors.torch import load_file
 
-    with _readable(path, "safetensors"):
+    with readable(path, "safetensors"):
         return load_file(str(path))

@@ -267,15 +267,15 @@ class Localizer:
         message = f"unlike the training images ({far}): do not rely on boxes and probabilities"
         return message if distance > known.limit else ""
 
-    def __call__(self, image: str | Path | Proposals) -> tuple[pd.DataFrame, pd.DataFrame]:
+    def __call__(self, path: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Boxes (x1, y1, x2, y2 in the image's pixels, score) and attributes (attribute,
-        probability, reason) of one image.
+        probability, reason) of an image file.
 
         A score is the probability that the box is right (pnloc.evaluation.calibration), calibrated
         from the pneumonia's times the box's share of the best score. The reason says why an
         attribute has no probability.
         """
-        return self.read([image if isinstance(image, Proposals) else self.propose(image)])[0]
+        return self.read([self.propose(path)])[0]
 
     def read(self, images: list[Proposals]) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
         """The same for several images, in one pass of the attention."""
@@ -291,14 +291,13 @@ class Localizer:
             result.append((table, known.attributes(self.names, own)))
         return result
 
-    def ground(self, image: str | Path | Proposals, phrases: list) -> pd.DataFrame:
+    def ground(self, image: Proposals, phrases: list) -> pd.DataFrame:
         """Where phrases (pnloc.reports.phrases.Phrase) lie in their image, a row each, in pixels.
 
         Only an asserted phrase, hedged or not, gets a box: the mean (pnloc.boxes.fuse) of the
         regions around the one whose group (IoU at least 0.5) has most of the phrase's gamma times
         the detector's score; `score` is the group's share of gamma, 0 to 1.
         """
-        image = image if isinstance(image, Proposals) else self.propose(image)
         regions, n = image.regions, int(image.regions.valid[0].sum())
         cells = np.array([p.cells for p in phrases], dtype=np.float32).reshape(-1, len(PLACES))
         gamma = phrase_attention(self.model, regions, cells[None])[0, :, :n]

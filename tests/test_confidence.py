@@ -85,7 +85,7 @@ def test_a_checkpoint_keeps_what_it_knows(localizer, proposals, tmp_path):
     again = Localizer.load(tmp_path)
     one = proposals(pictures(1, 4, fine=True)[0])
     assert again.unlike(one) == localizer.unlike(one) != ""
-    for table, same in zip(again(one), localizer(one), strict=True):
+    for table, same in zip(*again.read([one]), *localizer.read([one]), strict=True):
         pd.testing.assert_frame_equal(table, same)
 
 
@@ -99,7 +99,7 @@ def test_an_older_checkpoint_says_that_its_training_images_are_not_known(
     (tmp_path / "looks.safetensors").unlink()
     old, one = Localizer.load(tmp_path), proposals(pictures(1, 5)[0])
     assert "does not say what it was trained on" in old.unlike(one)
-    assert old(one)[1]["probability"].between(0, 1).all()
+    assert old.read([one])[0][1]["probability"].between(0, 1).all()
 
 
 def test_the_looks_of_few_or_alike_images_are_finite():
@@ -171,8 +171,8 @@ def test_calibrated_scores_give_the_same_localization_table():
 
 def test_the_boxes_of_an_image_have_calibrated_scores_in_the_same_places(localizer, proposals):
     one = proposals(pictures(1, 6)[0])
-    boxes, _ = localizer(one)
-    raw, _ = replace(localizer, experience=Experience())(one)
+    boxes, _ = localizer.read([one])[0]
+    raw, _ = replace(localizer, experience=Experience()).read([one])[0]
     assert len(boxes) and boxes[metrics.CORNERS].equals(raw[metrics.CORNERS])
     expected = expit(0.5 * logit(raw["score"].to_numpy(float)) - 1)
     assert boxes["score"].to_numpy() == pytest.approx(expected)
@@ -214,7 +214,7 @@ def test_an_attribute_is_left_out_unless_its_interval_is_above_chance(gap, given
 
 
 def test_an_attribute_that_is_left_out_has_a_reason_and_no_number(localizer, proposals):
-    _, attributes = localizer(proposals(pictures(1, 7)[0]))
+    _, attributes = localizer.read([proposals(pictures(1, 7)[0])])[0]
     assert list(attributes["attribute"]) == list(NAMES)
     omitted = attributes[attributes["reason"] != ""]
     assert list(omitted["attribute"]) == [NAMES[3]] and omitted["probability"].isna().all()

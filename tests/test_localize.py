@@ -251,17 +251,15 @@ def test_a_name_that_is_no_text_and_one_with_a_line_break_are_rows(localize, ima
 def test_a_warning_is_a_line_a_column_and_a_note_on_the_overlay(
     localize, images, tmp_path, monkeypatch, capsys
 ):
-    def warned(localizer, picture, proposals):
-        return ["odd", "very odd"] if picture.image == images[1] else []
-
-    notes = {}
+    notes, odd = {}, {images[1]: ["odd", "very odd"]}
     real = overlays.draw
 
     def draw(picture, width, height, boxes, path, notes_, sides):
         notes[path.name] = " ".join(notes_)
         real(picture, width, height, boxes, path, notes_, sides)
 
-    monkeypatch.setattr(batch, "_warnings", warned)
+    monkeypatch.setattr(batch, "oddities", lambda image, gray: odd.get(image, []))
+    monkeypatch.setattr(Localizer, "unlike", lambda self, proposals: "")
     monkeypatch.setattr(overlays, "draw", draw)
     assert localize(*images[:3]) == 0
     assert capsys.readouterr().err == f"pnloc: {images[1]}: odd; very odd\n"

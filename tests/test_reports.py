@@ -155,8 +155,8 @@ def test_the_command_reads_files_and_standard_input_and_names_what_it_cannot_rea
     assert "standard input" in shown.out and "negated" in shown.out
     errors = shown.err.splitlines()
     assert len(errors) == 3 and all(line.startswith("pnloc: ") for line in errors)
-    assert "broken.txt: not UTF-8 text (byte 0)" in errors[0]
-    assert "none.txt: No such file" in errors[1]
+    assert "broken.txt: not readable as text" in errors[0]
+    assert "none.txt: no such file" in errors[1]
 
 
 # Any text -----------------------------------------------------------------------------------------

@@ -19,19 +19,12 @@ from typing import NamedTuple
 import numpy as np
 from joblib import cpu_count
 from PIL import ExifTags, Image, UnidentifiedImageError
-from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from pnloc.boxes import as_boxes
 from pnloc.errors import PnlocError
 from pnloc.images import dicom, remarks
 
 MOST_PIXELS = 100_000_000  # more than any radiograph; a larger file is refused unread
-# What Pillow and pydicom raise on broken files.
-_PYTHON = (OSError, EOFError, SyntaxError, ValueError, TypeError, AttributeError, LookupError)
-_BROKEN = (
-    *(*_PYTHON, ArithmeticError, RuntimeError, struct.error),
-    *(Image.DecompressionBombError, InvalidDicomError, BytesLengthException),
-)
 _TURN = Image.Transpose
 # EXIF orientation -> what makes the picture upright.
 UPRIGHT = {2: _TURN.FLIP_LEFT_RIGHT, 3: _TURN.ROTATE_180, 4: _TURN.FLIP_TOP_BOTTOM}
@@ -109,7 +102,9 @@ def _named(path: str | Path) -> Iterator[None]:
         raise PnlocError(f"{path}: no such file") from None
     except UnidentifiedImageError:
         raise PnlocError(f"{path}: not an image (PNG, JPEG or DICOM)") from None
-    except _BROKEN as error:
+    except PnlocError:
+        raise
+    except Exception as error:  # Pillow and pydicom raise nearly anything on broken files
         reason = " ".join(str(error).split()) or type(error).__name__
         raise PnlocError(f"{path}: cannot be read as an image ({reason})") from None
 
@@ -157,7 +152,7 @@ def read_gray(path: str | Path, near: int | None = None) -> np.ndarray:
     """
     with _named(path):
         if dicom.is_dicom(path):
-            return np.asarray(Image.fromarray(_read_dicom(path)).convert("L"))
+            return np.asarray(Image.fromarray(_shades(dicom.read(path), path)).convert("L"))
         with _opened(path) as image:
             if near and image.format == "JPEG" and image.mode in ("L", "RGB"):
                 share = max(near / max(image.size), 1e-6)
@@ -178,7 +173,7 @@ def _orientation(image: Image.Image, path: str | Path) -> int:
         image.load()
     try:
         value = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
-    except _BROKEN:
+    except Exception:
         return 1
     return value if value in UPRIGHT else 1
 
@@ -218,9 +213,8 @@ def _to_bytes(values: np.ndarray) -> np.ndarray:
     return (np.where(finite, values - low, 0.0) / (high - low) * 255).round().astype(np.uint8)
 
 
-def _read_dicom(path: str | Path) -> np.ndarray:
+def _shades(data: dicom.Dataset, path: str | Path) -> np.ndarray:
     """The first frame of a DICOM file as uint8 [H, W] or [H, W, 3]; padding is black."""
-    data = dicom.read(path)
     _checked(path, int(data.Columns), int(data.Rows))
     values = dicom.pixels(data, path)
     return values if values.dtype == np.uint8 else _to_bytes(values)
@@ -262,7 +256,7 @@ def _colours(path: str | Path, data: dicom.Dataset | None) -> np.ndarray | None:
     if data is not None:
         if dicom.number(data, "SamplesPerPixel") != 3:
             return None
-        image = Image.fromarray(_read_dicom(path))
+        image = Image.fromarray(_shades(data, path))
     else:
         with _opened(path) as image:
             if image.mode in ("1", "L", "LA") or image.mode.startswith(("I", "F")):

@@ -13,11 +13,9 @@ half of one. A command that is started again in the folder skips images that are
 import csv
 import hashlib
 import json
-import operator
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -26,20 +24,20 @@ from typing import NamedTuple
 
 import numpy as np
 from filelock import FileLock, Timeout
-from pandas import DataFrame
 from PIL.Image import Image
 
 from pnloc import __version__
 from pnloc.errors import PnlocError
 from pnloc.files import append, atomic, check_path, digest, make_folder, write_table, write_text
 from pnloc.images import Letterbox, header, in_threads, oddities, read_gray
-from pnloc.localizer import Localizer, Proposals, checkpoint_folder
+from pnloc.localizer import Localizer, checkpoint_folder
 from pnloc.parallel import bar
 from pnloc.view import overlays
 
 BATCH = 16
 PAUSE = 5.0  # seconds between two writes of the tables, and at least 20 times what one takes
 CORNERS = ["x1", "y1", "x2", "y2"]
+DIGITS = {**dict.fromkeys(CORNERS, 1), "score": 4, "probability": 4}
 HEAD = ["image", "file"]  # the path as it is given, and its last part
 COLUMNS = {
     "boxes": [*HEAD, "width", "height", *CORNERS, "score", "label", "overlay", "warning"],
@@ -91,7 +89,8 @@ def localize(
         results = Results(out, _fingerprint(checkpoint), complain)
         waiting = [image for image in images if phrases is not None or not results.holds(image)]
         before, failed = len(images) - len(waiting), 0
-        names = {image: name for image, (_, name) in results.done.items() if name}
+        done = results.entries.values()
+        names = {entry["image"]: entry["overlay"] for entry in done if entry["overlay"]}
         new = [image for image in waiting if image not in names]
         names |= overlays.names(new, names.values())
         decode = partial(_decode, side=localizer.detector.config.side)
@@ -101,11 +100,11 @@ def localize(
                 bar(total=len(images), initial=before, desc="localize", unit="image") as progress,
             ):
                 while batch := list(islice(decoded, BATCH)):
-                    entries, remarks = _read(localizer, batch, names, out, phrases)
+                    entries = _read(localizer, batch, names, out, phrases)
                     results.add(entries)
                     failed += sum(picture.error != "" for picture in batch)
                     with progress.external_write_mode():
-                        for remark in remarks:
+                        for remark in filter(None, map(_remark, entries)):
                             complain(remark)
                     progress.update(len(batch))
             results.write()
@@ -167,61 +166,54 @@ def _read(
     names: dict[str, str],
     out: Path,
     phrases: list | None,
-) -> tuple[list[dict], list[str]]:
-    """Entries of a batch of images, whose overlays are drawn here, and remarks on them."""
-    whole = [picture for picture in batch if not picture.error]
-    loaded = [(picture.square, picture.letterbox) for picture in whole]
+) -> list[dict]:
+    """Entries of a batch of images, whose overlays are drawn here."""
+    loaded = [(picture.square, picture.letterbox) for picture in batch if not picture.error]
     proposals = localizer.propose_all(loaded) if loaded else []
-    readings = iter(zip(proposals, localizer.read(proposals) if loaded else [], strict=True))
-    entries, remarks, drawings = [], [], []
-    for picture in batch:
-        entry = {"image": picture.image, "stamp": picture.stamp, "overlay": ""}
-        entries.append(entry)
-        if picture.error:
-            entry["failures"] = [[picture.error]]
-            remarks.append(picture.error)
-            continue
-        proposal, reading = next(readings)
-        warnings, name = _warnings(localizer, picture, proposal), names[picture.image]
-        boxes, attributes = _rows(*reading)
-        size, remark = [picture.letterbox.width, picture.letterbox.height], "; ".join(warnings)
-        entry["boxes"] = [[*size, *row, name, remark] for row in boxes or [[""] * 6]]
-        entry |= {"overlay": name, "attributes": attributes}
-        remarks += [f"{picture.image}: {remark}"] if warnings else []
-        drawings.append(partial(_overlay, picture, boxes, warnings, out / name))
+    read = iter(zip(proposals, localizer.read(proposals) if loaded else [], strict=True))
+    results = [None if picture.error else next(read) for picture in batch]
+
+    def entry(row: int) -> dict:
+        picture, result = batch[row], results[row]
+        head = {"image": picture.image, "stamp": picture.stamp, "overlay": ""}
+        if result is None:
+            return head | {"failures": [[picture.error]]}
+        proposal, (boxes, attributes) = result
         if phrases is not None:
-            grounded = localizer.ground(proposal, phrases)
-            grounded = grounded.round({**dict.fromkeys(CORNERS, 1), "score": 4})
-            write_table(out / "phrases.csv", grounded)
-    deque(in_threads(operator.call, drawings), maxlen=0)
-    return entries, remarks
+            write_table(out / "phrases.csv", localizer.ground(proposal, phrases).round(DIGITS))
+        name, unlike = names[picture.image], localizer.unlike(proposal)
+        warnings = [*picture.oddities, *([unlike] if unlike else [])]
+        rows = boxes.round(DIGITS).to_numpy(float).tolist()
+        _overlay(picture, rows, warnings, out / name)
+        size, remark = [picture.letterbox.width, picture.letterbox.height], "; ".join(warnings)
+        labelled = [[*row, "pneumonia"] for row in rows] or [[""] * 6]
+        named = attributes.round(DIGITS).to_numpy().tolist()
+        return head | {
+            "overlay": name,
+            "boxes": [[*size, *row, name, remark] for row in labelled],
+            "attributes": [[label, "" if why else value, why] for label, value, why in named],
+        }
+
+    return list(in_threads(entry, range(len(batch))))
 
 
-def _warnings(localizer: Localizer, picture: Picture, proposals: Proposals) -> list[str]:
-    """Why the results of an image are not to be relied on, a phrase each."""
-    unlike = localizer.unlike(proposals)
-    return [*picture.oddities, *([unlike] if unlike else [])]
-
-
-def _rows(located: DataFrame, attributes: DataFrame) -> tuple[list[list], list[list]]:
-    """Rows x1, y1, x2, y2, score, label of the boxes of an image, and rows of its attributes."""
-    values = located.to_numpy(float)
-    corners, scores = values[:, :4].round(1).tolist(), values[:, 4].round(4).tolist()
-    boxes = [[*box, score, "pneumonia"] for box, score in zip(corners, scores, strict=True)]
-    columns = (attributes[name].tolist() for name in COLUMNS["attributes"][len(HEAD) :])
-    named = zip(*columns, strict=True)  # no probability, NaN, comes with a reason
-    return boxes, [[name, "" if why else round(value, 4), why] for name, value, why in named]
+def _remark(entry: dict) -> str:
+    """What is to be said of an image: why it cannot be read, or its warnings; '' for nothing."""
+    if "failures" in entry:
+        return entry["failures"][0][0]
+    warning = entry["boxes"][0][-1]
+    return f"{entry['image']}: {warning}" if warning else ""
 
 
 def _overlay(picture: Picture, boxes: list[list], warnings: list[str], path: Path) -> None:
-    """Draw an image with its boxes and notes."""
+    """Draw an image with its boxes (x1, y1, x2, y2, score) and notes."""
     size, notes = (picture.letterbox.width, picture.letterbox.height), [NOTE]
     if max(size) != overlays.LONGEST:
         drawn, whole = (f"{w} x {h}" for w, h in (picture.shown.size, size))
         notes[0] += f" Drawn at {drawn}; boxes.csv counts the {whole} pixels of the file."
     notes += [f"Warning: {warning}." for warning in warnings]
     marked = not picture.oddities  # what is odd may be which side is which
-    overlays.draw(picture.shown, *size, [row[:5] for row in boxes], path, notes, marked)
+    overlays.draw(picture.shown, *size, boxes, path, notes, marked)
 
 
 class Results:
@@ -229,10 +221,8 @@ class Results:
 
     def __init__(self, folder: Path, checkpoint: str, complain: Callable[[str], None]) -> None:
         self.folder, self.checkpoint = folder, checkpoint
-        self.path = folder / ".localize.jsonl"
-        self.lines: dict[str, str] = {}  # by image
-        self.done: dict[str, tuple[str, str]] = {}  # stamp and overlay
-        self.due = 0.0
+        self.path, self.due = folder / ".localize.jsonl", 0.0
+        self.entries: dict[str, dict] = {}  # by image
         others = set()
         for line in self.path.read_text("utf-8").splitlines() if self.path.exists() else []:
             try:
@@ -240,48 +230,37 @@ class Results:
             except ValueError:  # cut short by a kill
                 continue
             if entry["checkpoint"] == checkpoint:
-                self._keep(entry, line)
+                self.entries[entry["image"]] = entry
             else:
                 others.add(entry["image"])
         if others:
             text = "images were localized by another checkpoint; their rows are left out"
             complain(f"{folder}: {len(others)} {text}")
-        write_text(self.path, "".join(f"{line}\n" for line in self.lines.values()))
-
-    def _keep(self, entry: dict, line: str) -> None:
-        """Put an entry in the place of an earlier one of its image."""
-        self.lines[entry["image"]] = line
-        self.done[entry["image"]] = (entry["stamp"], entry["overlay"])
+        write_text(self.path, "".join(f"{json.dumps(one)}\n" for one in self.entries.values()))
 
     def holds(self, image: str) -> bool:
         """Whether an image is done, its file has not changed since, and its overlay is there."""
-        stamp, overlay = self.done.get(image, ("", ""))
-        return stamp != "" and stamp == _stamp(image) and (self.folder / overlay).exists()
+        entry = self.entries.get(image, {"stamp": ""})
+        same = entry["stamp"] != "" and entry["stamp"] == _stamp(image)
+        return same and (self.folder / entry["overlay"]).exists()
 
     def add(self, entries: list[dict]) -> None:
         """Add entries to the lines; the tables follow when it is time."""
-        for entry in entries:
-            entry["checkpoint"] = self.checkpoint
-        lines = [json.dumps(entry) for entry in entries]
-        append(self.path, lines)
-        for entry, line in zip(entries, lines, strict=True):
-            self._keep(entry, line)
+        entries = [entry | {"checkpoint": self.checkpoint} for entry in entries]
+        append(self.path, map(json.dumps, entries))
+        self.entries |= {entry["image"]: entry for entry in entries}
         if time.monotonic() >= self.due:
             self.write()
 
     def write(self) -> None:
         """Write the tables, in the order in which images were done."""
         began = time.monotonic()
-        with ExitStack() as stack:
-            writers = {}
-            for name, columns in COLUMNS.items():
-                temporary = stack.enter_context(atomic(self.folder / f"{name}.csv"))
-                stream = stack.enter_context(open(temporary, "w", **TEXT))
-                writers[name] = csv.writer(stream, lineterminator="\n")
-                writers[name].writerow(columns)
-            for image, line in self.lines.items():
-                entry, head = json.loads(line), [image, Path(image).name]
-                for name, writer in writers.items():
-                    writer.writerows([*head, *row] for row in entry.get(name, []))
+        for name, columns in COLUMNS.items():
+            with atomic(self.folder / f"{name}.csv") as path, open(path, "w", **TEXT) as stream:
+                writer = csv.writer(stream, lineterminator="\n")
+                writer.writerow(columns)
+                for image, entry in self.entries.items():
+                    rows = entry.get(name, [])
+                    writer.writerows([image, Path(image).name, *row] for row in rows)
         now = time.monotonic()
         self.due = now + max(PAUSE, 20 * (now - began))

@@ -16,11 +16,11 @@ from matplotlib.patches import Rectangle
 
 from pnloc import access
 from pnloc.run.methods import METHODS
+from pnloc.view import LOOKS, OURS
 
-LOOKS = pd.read_csv(Path(__file__).with_name("looks.csv"), index_col="method")
 COLOURS, MARKERS = LOOKS["colour"].to_dict(), LOOKS["marker"].to_dict()
 Array = np.ndarray
-TRUTH, OURS, BLUE = "#029e73", COLOURS["text-attention"], COLOURS["detector"]
+TRUTH, BLUE = "#029e73", COLOURS["detector"]
 GREY, DARK = "#777777", "#444444"
 TITLES = {method.name: method.title for method in METHODS.values()} | {
     "detector-top": "detector's best region alone",

@@ -11,15 +11,12 @@ from pathlib import Path
 from textwrap import wrap
 
 import numpy as np
-import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
 from pnloc.files import atomic, digest
+from pnloc.view import OURS
 
 LONGEST, SHORTEST = 900, 60  # pixels: the longer side, and the least of either
-OURS = pd.read_csv(Path(__file__).with_name("looks.csv"), index_col="method").at[
-    "text-attention", "colour"
-]
 _SHADES = 128  # half of the bytes: fewer shades make smaller files, and faster
 _WHITE, _COLOUR, _COLOURED_WHITE = _SHADES - 1, _SHADES, 255
 _RGB = [[0, 0, 0], [255, 255, 255]], [[int(OURS[i : i + 2], 16) for i in (1, 3, 5)], [255] * 3]

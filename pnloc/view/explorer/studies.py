@@ -142,7 +142,7 @@ class Viewer:
         Raises PnlocError, naming the file, if it cannot be read.
         """
         proposals = self.localizer.propose(path)
-        boxes, attributes = self.localizer(proposals)
+        boxes, attributes = self.localizer.read([proposals])[0]
         size = {"width": proposals.letterbox.width, "height": proposals.letterbox.height}
         sizes = pd.DataFrame([{"image": "", **size}])
         named = attributes.set_index("attribute")[["probability"]].T
