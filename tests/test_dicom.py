@@ -9,7 +9,7 @@ import pytest
 from pydicom import dcmread, dcmwrite
 from pydicom.dataset import Dataset
 from pydicom.uid import JPEG2000Lossless, RLELossless
-from test_images import INVERTED, message, save_dicom
+from test_images import DICOM, INVERTED, message, save_dicom
 
 from pnloc.images import header, oddities, read_gray
 
@@ -51,17 +51,8 @@ def shows(path: Path, padding: np.ndarray = NOTHING) -> bool:
 
 # Padding -----------------------------------------------------------------------------------------
 
-RESCALED = {"RescaleSlope": "2", "RescaleIntercept": "-1000"}
-SCALES = {
-    "plain": {},
-    "window": {"WindowCenter": "2048", "WindowWidth": "4096"},
-    "rescaled": RESCALED,
-    "window in rescaled units": {**RESCALED, "WindowCenter": "3096", "WindowWidth": "8192"},
-    "negative slope": {"RescaleSlope": "-1", "RescaleIntercept": "4095"},
-}
 
-
-@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("scale", DICOM["scales"])
 @pytest.mark.parametrize(
     ("signed", "value"), [*product([False], [0, 4095, 40_000, 65_535]), (True, -20_000), (True, 0)]
 )
@@ -69,7 +60,7 @@ SCALES = {
 def test_padding_is_black_and_out_of_the_range_of_the_picture(
     tmp_path, polarity, signed, value, scale
 ):
-    elements = {**SCALES[scale], **polarity}
+    elements = {**DICOM["scales"][scale], **polarity}
     words = stored(DENSITY, elements, signed)
     words[PADDED] = value
     path = save_dicom(tmp_path / "a.dcm", words, 16, PixelPaddingValue=value, **elements)
@@ -170,26 +161,10 @@ def test_a_contradiction_on_black_and_white_is_noted(tmp_path, colour, shape):
 
 # Empty elements and other forms of file ----------------------------------------------------------
 
-EMPTY = [
-    {"RescaleSlope": ""},
-    {"RescaleSlope": "", "RescaleIntercept": "", **SCALES["window"]},
-    {"RescaleSlope": "0", "RescaleIntercept": "0"},
-    {"RescaleIntercept": "5"},
-    {"WindowCenter": "2"},
-    {"WindowWidth": "2"},
-    {"WindowCenter": "", "WindowWidth": ""},
-    *({"WindowCenter": "100", "WindowWidth": width} for width in ("0", "-4096", "0.5")),
-    {"WindowCenter": ["0", "2048"], "WindowWidth": ["0", "4096"]},
-    {"WindowCenter": "-9999", "WindowWidth": "10"},
-    {"VOILUTSequence": []},
-    {"VOILUTSequence": [Dataset()], "ModalityLUTSequence": [Dataset()]},
-    {"VOILUTFunction": "UNHEARD OF", **SCALES["window"]},
-    {"VOILUTFunction": "LINEAR_EXACT", "WindowCenter": "2047.5", "WindowWidth": "4095"},
-    {"NumberOfFrames": ""},
-]
+EMPTY = {"VOILUTSequence": [Dataset()], "ModalityLUTSequence": [Dataset()]}
 
 
-@pytest.mark.parametrize("elements", EMPTY, ids=str)
+@pytest.mark.parametrize("elements", [*DICOM["empty"], EMPTY], ids=str)
 def test_an_empty_or_impossible_element_is_as_none(tmp_path, elements):
     path = save_dicom(tmp_path / "a.dcm", SHADES, 12, **elements)
     assert shows(path) and not oddities(path, read_gray(path))
