@@ -148,27 +148,6 @@ def test_scores_that_rank_the_wrong_way_become_the_share_of_right_ones():
     assert probability == pytest.approx(0.25, abs=0.03) and (np.diff(probability) > 0).all()
 
 
-def test_calibrated_scores_give_the_same_localization_table():
-    rng = np.random.default_rng(1)
-    images = [f"i{n}" for n in range(12)]
-
-    def boxes(count: int) -> pd.DataFrame:
-        corners = rng.uniform(0, 30, (count, 2))
-        corners = np.concatenate([corners, corners + rng.uniform(20, 40, (count, 2))], axis=1)
-        return pd.DataFrame(corners, columns=metrics.CORNERS).assign(
-            image=rng.choice(images, count)
-        )
-
-    predictions = boxes(60).assign(score=rng.random(60))
-    truth = boxes(10)
-    negatives = sorted(set(images) - set(truth["image"]))
-    truth = metrics.Truth(truth, {image: image for image in images}, negatives)
-    known = Experience(curves={BOX: (0.3, -2.0)})
-    other = predictions.assign(score=known.calibrated(BOX, predictions["score"].to_numpy()))
-    tables = [metrics.localization(table, truth, **DRAWS) for table in (predictions, other)]
-    pd.testing.assert_frame_equal(*tables)
-
-
 def test_the_boxes_of_an_image_have_calibrated_scores_in_the_same_places(localizer, proposals):
     one = proposals(pictures(1, 6)[0])
     boxes, _ = localizer.read([one])[0]

@@ -77,22 +77,6 @@ def test_a_forest_plot_has_a_point_per_row_and_a_bar_where_there_is_an_interval(
     assert bars == [[[0.4, 0], [0.7, 0]]]
 
 
-def test_failures_are_shown_by_level_for_every_method(ax):
-    levels = [("all", "all", 3), ("size", "small", 1), ("size", "large", 2)]
-    methods = (("detector", 0.5, 0.4, 0.6), ("text-attention", 0.6, 0.5, 0.7))
-    rows = [(*method, *level) for method in methods for level in levels]
-    columns = ["method", "value", "low", "high", "factor", "level", "n"]
-    figures.failures(pd.DataFrame(rows, columns=columns), ax)
-    assert [x for x, _ in points(ax)] == [0.5] * 3 + [0.6] * 3
-
-
-@pytest.mark.parametrize("validation", [[2.0, 1.0, 3.0], [NAN] * 3])
-def test_the_best_epoch_is_ringed_where_there_is_validation(ax, validation):
-    table = pd.DataFrame({"epoch": [0, 1, 2], "loss": [3.0, 2, 1], "validation": validation})
-    ring = figures.fitting(table, ax).lines[-1]
-    assert list(ring.get_xdata()) == ([2] if np.isfinite(validation).all() else [])
-
-
 def test_a_zone_is_filled_inside_its_lung_only(ax):
     outline = np.zeros((2, 4, 6))
     outline[0, :, :2] = outline[1, :, 4:] = 1

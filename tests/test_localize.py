@@ -5,7 +5,7 @@ import os
 import shutil
 import signal
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -181,19 +181,20 @@ def test_a_line_cut_short_costs_its_own_image_alone(localize, images, tmp_path, 
     assert tables(tmp_path / "out") == before
 
 
-def test_another_checkpoint_does_its_own_work(localize, images, checkpoint, tmp_path, capsys):
+def test_another_checkpoint_does_its_own_work_and_an_image_without_a_box_has_a_row(
+    localize, images, checkpoint, tmp_path, capsys
+):
     assert localize(*images[:3]) == 0
-    other = tmp_path / "other"
+    other, boxes = tmp_path / "other", tmp_path / "out" / "boxes.csv"
     shutil.copytree(checkpoint, other)
     config = read_json(other / "config.json")
-    config["choice"] |= asdict(replace(Choice(), most=1, share=0.0))
+    config["choice"]["most"] = 0
     write_json(other / "config.json", config)
-    assert (
-        main(["localize", "--checkpoint", str(other), "--out", str(tmp_path / "out"), images[0]])
-        == 0
-    )
+    assert localize("--checkpoint", other, images[0]) == 0
     assert "3 images were localized by another checkpoint" in capsys.readouterr().err
-    assert pd.read_csv(tmp_path / "out" / "boxes.csv")["image"].tolist() == [images[0]]
+    rows = pd.read_csv(boxes)
+    assert rows["image"].tolist() == [images[0]] and rows[CORNERS].isna().all(axis=None)
+    assert read_predictions(boxes).empty
 
 
 def test_a_second_run_into_the_same_folder_is_refused(localize, images, tmp_path, capsys):
@@ -224,21 +225,6 @@ def test_a_broken_image_costs_its_own_row_alone(localize, images, tmp_path, caps
     assert str(broken) not in set(pd.read_csv(tmp_path / "out" / "failures.csv")["image"])
 
 
-def test_an_image_without_a_box_has_a_row_that_predicts_nothing(
-    images, checkpoint, tmp_path, localize
-):
-    none = tmp_path / "none"
-    shutil.copytree(checkpoint, none)
-    config = read_json(none / "config.json")
-    config["choice"]["most"] = 0
-    write_json(none / "config.json", config)
-    arguments = ["--checkpoint", str(none), "--out", str(tmp_path / "out"), *images[:3]]
-    assert main(["localize", *arguments]) == 0
-    boxes = pd.read_csv(tmp_path / "out" / "boxes.csv")
-    assert boxes["image"].tolist() == images[:3] and boxes[CORNERS].isna().all(axis=None)
-    assert read_predictions(tmp_path / "out" / "boxes.csv").empty
-
-
 def test_a_name_that_is_no_text_and_one_with_a_line_break_are_rows(localize, images, tmp_path):
     names = [os.fsencode(tmp_path) + b"/\xff.png", os.fsencode(tmp_path) + b"/a\nb,c.png"]
     for name in names:
@@ -251,12 +237,12 @@ def test_a_name_that_is_no_text_and_one_with_a_line_break_are_rows(localize, ima
 def test_a_warning_is_a_line_a_column_and_a_note_on_the_overlay(
     localize, images, tmp_path, monkeypatch, capsys
 ):
-    notes, odd = {}, {images[1]: ["odd", "very odd"]}
-    real = overlays.draw
+    notes, odd, real = {}, {images[1]: ["odd", "very odd"]}, overlays.draw
 
-    def draw(picture, width, height, boxes, path, notes_, sides):
-        notes[path.name] = " ".join(notes_)
-        real(picture, width, height, boxes, path, notes_, sides)
+    def draw(*drawing):
+        *_, path, lines, _ = drawing
+        notes[path.name] = " ".join(lines)
+        real(*drawing)
 
     monkeypatch.setattr(batch, "oddities", lambda image, gray: odd.get(image, []))
     monkeypatch.setattr(Localizer, "unlike", lambda self, proposals: "")

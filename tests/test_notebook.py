@@ -1,4 +1,4 @@
-"""The first call of every notebook, how notebooks become pages, and how pages become the book."""
+"""The first call of every notebook, and how notebooks become pages."""
 
 import os
 import subprocess
@@ -9,7 +9,6 @@ import psutil
 import pytest
 from test_project import PARAMETERS_CELL
 
-from book._ext import check as site
 from book._ext import publish as publishing
 from book._ext import run as book
 from pnloc.errors import PnlocError
@@ -169,112 +168,6 @@ def test_unknown_parameters_are_refused_before_anything_runs(folders):
     with pytest.raises(PnlocError, match="02_b.ipynb: has no parameter DATA"):
         book.execute(*folders, PARAMETERS)
     assert not folders[1].exists()
-
-
-# Publishing -----------------------------------------------------------------------------------
-
-
-def page(folder, name, *outputs, source="x", metadata=None, tags=()):
-    own = nbformat.v4.new_notebook(metadata={"kernelspec": KERNEL, **(metadata or {})})
-    cell = {"outputs": list(outputs), "metadata": {"tags": list(tags)}}
-    own.cells = [nbformat.v4.new_code_cell(source, **cell)]
-    folder.mkdir(exist_ok=True)
-    nbformat.write(own, folder / f"{name}.ipynb")
-
-
-def shown(text, **data):
-    return nbformat.v4.new_output("display_data", {"text/plain": text, **data})
-
-
-def test_published_pages_hold_no_machine_path_no_bar_and_no_live_widget(tmp_path):
-    widget = {publishing.WIDGET: {"model_id": "1"}}
-    streams = {"stdout": "read /here/data/rsna\n", "stderr": "\r 10%|#   | 1/10 [00:01<00:09]"}
-    run = {"parameters": {"DATA": "/here/data"}, "input_path": "/here"}
-    page(
-        tmp_path / "pages",
-        "01_a",
-        shown("VBox(children=())", **widget),
-        *(nbformat.v4.new_output("stream", name=name, text=text) for name, text in streams.items()),
-        source='DATA = "/here/data"',
-        metadata={"papermill": run, "widgets": {"a": 1}},
-        tags=["injected-parameters"],
-    )
-    publishing.publish(tmp_path / "pages", tmp_path / "book")
-    text = (tmp_path / "book" / "01_a.ipynb").read_text()
-    assert "/here" not in text and "widget" not in text and "10%" not in text
-    (cell,) = nbformat.reads(text, as_version=4).cells
-    texts = [o.get("text", o.get("data", {}).get("text/plain")) for o in cell.outputs]
-    assert texts == [publishing.NO_KERNEL.strip("*"), "read data/rsna\n"]
-    assert cell.source == 'DATA = "data"'
-
-
-def test_a_page_shows_the_parameters_that_were_used_and_not_the_defaults_above_them(tmp_path):
-    own = nbformat.v4.new_notebook()
-    tags = ("parameters", "injected-parameters")
-    own.cells = [nbformat.v4.new_code_cell("SEED = 1", metadata={"tags": [tag]}) for tag in tags]
-    defaults, _ = publishing.clean(own).cells
-    assert "remove-cell" in defaults.metadata["tags"]
-    own.cells.pop()
-    assert publishing.clean(own).cells[0].metadata["tags"] == ["parameters"]
-
-
-def test_publishing_again_touches_nothing_and_removes_what_is_gone(tmp_path):
-    for name in ("01_a", "02_b"):
-        page(tmp_path / "pages", name)
-    publishing.publish(tmp_path / "pages", tmp_path / "book")
-    before = (tmp_path / "book" / "01_a.ipynb").stat().st_mtime_ns
-    (tmp_path / "pages" / "02_b.ipynb").unlink()
-    publishing.publish(tmp_path / "pages", tmp_path / "book")
-    (left,) = (tmp_path / "book").iterdir()
-    assert (left.name, left.stat().st_mtime_ns) == ("01_a.ipynb", before)
-
-
-MARKED = shown("a report") | {"metadata": {"pnloc": "credentialed"}}
-FAILED = nbformat.v4.new_output("error", ename="KeyError", evalue="x", traceback=[])
-
-
-@pytest.mark.parametrize(
-    ("outputs", "metadata", "message"),
-    [
-        ([MARKED], {}, "02_b.ipynb, cell 1: its output is marked as credentialed"),
-        ([], {"pnloc": {"credentialed": True}}, "02_b.ipynb: marked as credentialed"),
-        ([FAILED], {}, "02_b.ipynb, cell 1: holds a stored error"),
-    ],
-)
-def test_nothing_is_published_beside_a_credentialed_or_a_failed_page(
-    tmp_path, outputs, metadata, message
-):
-    page(tmp_path / "pages", "01_a")
-    page(tmp_path / "pages", "02_b", *map(nbformat.from_dict, outputs), metadata=metadata)
-    with pytest.raises(PnlocError, match=message):
-        publishing.publish(tmp_path / "pages", tmp_path / "book")
-    assert not (tmp_path / "book").exists()
-
-
-# Checking -------------------------------------------------------------------------------------
-
-
-def test_the_table_of_contents_is_read_in_order(tmp_path):
-    chapters = "- chapters:\n  - file: a\n    sections:\n    - file: b\n  - file: pages/c\n"
-    (tmp_path / "_toc.yml").write_text(f"root: intro\nparts:\n{chapters}")
-    assert site.toc(tmp_path / "_toc.yml") == ["intro", "a", "b", "pages/c"]
-
-
-def test_a_book_with_a_missing_an_empty_or_a_broken_page_is_refused(tmp_path):
-    contents, a = tmp_path / "_toc.yml", tmp_path / "pages" / "a.html"
-    contents.write_text("root: intro\nchapters:\n- file: pages/a\n")
-    full = "<article>" + "words " * 30 + "</article>"
-    (tmp_path / "intro.html").write_text(full)
-    a.parent.mkdir()
-    with pytest.raises(PnlocError, match="a.html: the book was built without this page"):
-        site.check(tmp_path, contents)
-    broken = f'{full}<div class="output traceback">KeyError</div>'
-    for html, message in (("<article></article>", "is empty"), (broken, "holds the trace")):
-        a.write_text(html)
-        with pytest.raises(PnlocError, match=f"a.html: the page {message}"):
-            site.check(tmp_path, contents)
-    a.write_text(full)
-    assert site.check(tmp_path, contents) == tmp_path / "intro.html"
 
 
 def test_an_error_in_a_kernel_is_shown_as_one_line():

@@ -4,6 +4,7 @@ And what made a page.
 """
 
 import json
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -14,6 +15,7 @@ from pnloc import access
 from pnloc.errors import PnlocError
 
 TEXT = "words " * 30
+EXTERNAL = Path(__file__).with_name("external.html").read_text(encoding="utf-8").splitlines()
 ALT = 'alt="A radiograph with one box."'
 
 
@@ -56,21 +58,7 @@ def test_a_page_counts_with_its_pictures(built):
         site.check(folder, contents)
 
 
-@pytest.mark.parametrize(
-    "head",
-    [
-        '<script src="https://cdn.example.org/a.js"></script>',
-        '<script src="//cdn.example.org/a.js"></script>',
-        '<link rel="stylesheet" href="https://example.org/a.css">',
-        '<link rel="preconnect" href="https://fonts.example.org">',
-        f'<img src="http://example.org/a.png" {ALT}>',
-        f'<img src="_images/a.png" srcset="https://example.org/a.png 2x" {ALT}>',
-        '<script>const URL = "https://example.org/lib/index.js"</script>',
-        '<script type="module">import("https://example.org/lib/index.mjs")</script>',
-        "<style>@import 'https://example.org/a.css';</style>",
-        '<p style="background: url(https://example.org/a.png)"></p>',
-    ],
-)
+@pytest.mark.parametrize("head", EXTERNAL)
 def test_external_resources_are_refused(built, head):
     with pytest.raises(PnlocError, match=r"intro.html: loads .*example.org.*needs no network"):
         site.check(*built(head=head))
@@ -84,19 +72,51 @@ def test_a_style_sheet_that_loads_an_external_font_is_refused(built):
         site.check(folder, contents)
 
 
-def notebook(path, **output):
-    cells = [nbformat.v4.new_markdown_cell("# One"), nbformat.v4.new_code_cell("x")]
-    cells[1].outputs = [nbformat.v4.new_output("display_data", **output)]
+def test_the_table_of_contents_is_read_in_order(tmp_path):
+    chapters = "- chapters:\n  - file: a\n    sections:\n    - file: b\n  - file: pages/c\n"
+    (tmp_path / "_toc.yml").write_text(f"root: intro\nparts:\n{chapters}")
+    assert site.toc(tmp_path / "_toc.yml") == ["intro", "a", "b", "pages/c"]
+
+
+@pytest.mark.parametrize(
+    ("html", "message"),
+    [
+        (None, "the book was built without this page"),
+        ("<article></article>", "the page is empty"),
+        (f'<article>{TEXT}</article><div class="output traceback">', "the page holds the trace"),
+    ],
+)
+def test_a_missing_an_empty_or_a_broken_page_is_refused(built, html, message):
+    folder, contents = built()
+    contents.write_text("root: intro\nchapters:\n- file: a\n")
+    if html is not None:
+        (folder / "a.html").write_text(html)
+    with pytest.raises(PnlocError, match=f"a.html: {message}"):
+        site.check(folder, contents)
+
+
+def notebook(path, *outputs, source="x", tags=(), **metadata):
+    """Write a notebook of a title and a cell of code with outputs."""
+    code = {"outputs": list(outputs), "metadata": {"tags": list(tags)}}
+    cells = [nbformat.v4.new_markdown_cell("# One"), nbformat.v4.new_code_cell(source, **code)]
     path.parent.mkdir(parents=True, exist_ok=True)
-    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), path)
+
+
+def shown(text, **data):
+    return nbformat.v4.new_output("display_data", {"text/plain": text, **data})
+
+
+MARKED = nbformat.from_dict(shown("a report") | {"metadata": {"pnloc": "credentialed"}})
+FAILED = nbformat.v4.new_output("error", ename="KeyError", evalue="x", traceback=[])
 
 
 @pytest.mark.parametrize("place", ["_sources/pages/01_a.ipynb", "_downloads/0f/01_a.ipynb"])
 def test_sources_and_downloads_of_a_built_book_are_checked_too(built, place):
     folder, _ = built()
-    notebook(folder / place, data={"text/plain": "1"})
+    notebook(folder / place, shown("1"))
     site.check_access(folder)
-    notebook(folder / place, data={"text/plain": "1"}, metadata={"pnloc": "credentialed"})
+    notebook(folder / place, MARKED)
     with pytest.raises(PnlocError, match=f"{place}, cell 2: its output is marked as credentialed"):
         site.check_access(folder)
 
@@ -127,6 +147,70 @@ def test_a_browser_that_prints_nothing_is_an_error_with_its_last_words(tmp_path,
         site.pdf(tmp_path / "index.html", tmp_path / "book.pdf")
 
 
+# Publishing --------------------------------------------------------------------------------------
+
+
+def test_published_pages_hold_no_machine_path_no_bar_and_no_live_widget(tmp_path):
+    widget = shown("VBox(children=())", **{publishing.WIDGET: {"model_id": "1"}})
+    streams = {"stdout": "read /here/data/rsna\n", "stderr": "\r 10%|#   | 1/10 [00:01<00:09]"}
+    run = {"parameters": {"DATA": "/here/data"}, "input_path": "/here"}
+    notebook(
+        tmp_path / "pages" / "01_a.ipynb",
+        widget,
+        *(nbformat.v4.new_output("stream", name=name, text=text) for name, text in streams.items()),
+        source='DATA = "/here/data"',
+        tags=["injected-parameters"],
+        papermill=run,
+        widgets={"a": 1},
+    )
+    publishing.publish(tmp_path / "pages", tmp_path / "book")
+    text = (tmp_path / "book" / "01_a.ipynb").read_text()
+    assert "/here" not in text and "widget" not in text and "10%" not in text
+    cell = nbformat.reads(text, as_version=4).cells[1]
+    texts = [o.get("text", o.get("data", {}).get("text/plain")) for o in cell.outputs]
+    assert texts == [publishing.NO_KERNEL.strip("*"), "read data/rsna\n"]
+    assert cell.source == 'DATA = "data"'
+
+
+def test_a_page_shows_the_parameters_that_were_used_and_not_the_defaults_above_them():
+    own = nbformat.v4.new_notebook()
+    tags = ("parameters", "injected-parameters")
+    own.cells = [nbformat.v4.new_code_cell("SEED = 1", metadata={"tags": [tag]}) for tag in tags]
+    defaults, _ = publishing.clean(own).cells
+    assert "remove-cell" in defaults.metadata["tags"]
+    own.cells.pop()
+    assert publishing.clean(own).cells[0].metadata["tags"] == ["parameters"]
+
+
+def test_publishing_again_touches_nothing_and_removes_what_is_gone(tmp_path):
+    for name in ("01_a", "02_b"):
+        notebook(tmp_path / "pages" / f"{name}.ipynb")
+    publishing.publish(tmp_path / "pages", tmp_path / "book")
+    before = (tmp_path / "book" / "01_a.ipynb").stat().st_mtime_ns
+    (tmp_path / "pages" / "02_b.ipynb").unlink()
+    publishing.publish(tmp_path / "pages", tmp_path / "book")
+    (left,) = (tmp_path / "book").iterdir()
+    assert (left.name, left.stat().st_mtime_ns) == ("01_a.ipynb", before)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "metadata", "message"),
+    [
+        ([MARKED], {}, "02_b.ipynb, cell 2: its output is marked as credentialed"),
+        ([], {"pnloc": {"credentialed": True}}, "02_b.ipynb: marked as credentialed"),
+        ([FAILED], {}, "02_b.ipynb, cell 2: holds a stored error"),
+    ],
+)
+def test_nothing_is_published_beside_a_credentialed_or_a_failed_page(
+    tmp_path, outputs, metadata, message
+):
+    notebook(tmp_path / "pages" / "01_a.ipynb")
+    notebook(tmp_path / "pages" / "02_b.ipynb", *outputs, **metadata)
+    with pytest.raises(PnlocError, match=message):
+        publishing.publish(tmp_path / "pages", tmp_path / "book")
+    assert not (tmp_path / "book").exists()
+
+
 # What made a page ---------------------------------------------------------------------------------
 
 VERSIONS = {"torch": "2.6.0", "scipy": "1"}
@@ -140,12 +224,9 @@ def page(tmp_path, monkeypatch):
 
     def publish(made=None):
         path, target = tmp_path / "run" / "pages" / "01_a.ipynb", tmp_path / "book" / "pages"
-        link = "[6: What text adds](06_b.ipynb#What-text-adds)"
-        notebook(path, data={"text/markdown": link})
-        own = nbformat.read(path, as_version=4)
-        own.metadata.papermill = {"duration": 7.4, "parameters": {"PRESET": "smoke", "SEED": 3}}
-        own.metadata.pnloc = {"made": made} if made else {}
-        nbformat.write(own, path)
+        link = shown("", **{"text/markdown": "[6: What text adds](06_b.ipynb#What-text-adds)"})
+        run = {"duration": 7.4, "parameters": {"PRESET": "smoke", "SEED": 3}}
+        notebook(path, link, papermill=run, pnloc={"made": made} if made else {})
         (tmp_path / "notebooks").mkdir(exist_ok=True)
         (tmp_path / "notebooks" / "01_a.ipynb").write_text("{}")
         publishing.publish(path.parent, target, tmp_path / "notebooks")
