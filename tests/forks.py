@@ -1,25 +1,13 @@
-"""Random regions, and processes forked from a server that has imported torch and the package."""
+"""Processes for tests, forked from a server that has imported torch and the package."""
 
 import os
 from collections.abc import Callable
-from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
 CONTEXT = get_context("forkserver")
 PRELOAD = ["pytest", "accelerate", "pnloc.detector_training", "pnloc.training", "pnloc.run.run"]
 CONTEXT.set_forkserver_preload([*PRELOAD, "pnloc.baselines.classifier"])
-
-
-def random_regions(count: int, seed: int = 0):
-    """Four regions of 12 features in each of `count` images, some of them padding."""
-    import torch
-
-    from pnloc.regions import Regions
-
-    draw = partial(torch.rand, generator=torch.Generator().manual_seed(seed))
-    parts = draw(count, 4, 4), draw(count, 4), draw(count, 4) < 0.8, draw(count, 4, 12).half()
-    return Regions(*parts, draw(count, 3, 3).half(), draw(count))
 
 
 def start(work: Callable, *arguments: object):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from forks import random_regions
+from fakes import random_regions
 
 from pnloc.config import DetectorConfig, RegionConfig
 from pnloc.detector import Detector

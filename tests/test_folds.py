@@ -1,16 +1,15 @@
 """Folds: patients whole, choices made elsewhere, blind boxes by hand, the tables of a small run."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from fakes import FakeRun
 
 from pnloc.config import preset
 from pnloc.detector import Output
-from pnloc.images import Letterbox
 from pnloc.regions import GEOMETRY, Regions, both_ways
 from pnloc.run import folds
 from pnloc.run.severity import readouts
@@ -20,35 +19,20 @@ SIDE, COUNT, NONE = 64, 30, np.zeros((0, 4))
 BOX, WRONG = np.array([[8.0, 8, 24, 40]]), np.array([[40.0, 40, 60, 60]])
 
 
-class Hashable(SimpleNamespace):
-    __hash__ = object.__hash__
-
-
-def run_of(number: int = 3) -> Hashable:
+def run_of(number: int = 3) -> FakeRun:
     """A run as far as folds read it: two images per patient, a box in every third; six held out."""
     names = [f"i{n:02d}" for n in range(COUNT)]
     patients = [f"p{n // 2}" for n in range(COUNT)]
     images = pd.DataFrame({"image": names, "patient": patients, "width": SIDE, "height": SIDE})
     images["split"] = ["train"] * (COUNT - 6) + ["validate"] * 6
-    truth = [BOX + 2 * (n % 5) if n % 3 == 0 else NONE for n in range(COUNT)]
-    boxes = pd.DataFrame(np.concatenate(truth), columns=["x1", "y1", "x2", "y2"])
-    boxes = boxes.assign(image=names[::3])
-    config = replace(preset("public"), folds=number, resamples=20)
-    return Hashable(
-        preset=replace(config, detector=replace(config.detector, side=SIDE)),
-        seed=0,
-        title=lambda role: role,
-        sets=SimpleNamespace(
-            records=lambda _: SimpleNamespace(images=images, boxes=boxes),
-            true_boxes=lambda *_: truth,
-            letterboxes=lambda rows: [Letterbox(SIDE, SIDE, SIDE)] * len(rows),
-            rows=lambda _, *splits: np.flatnonzero(images["split"].isin(splits)),
-            pixels=lambda _: np.zeros((COUNT, 1, 1)),
-        ),
-    )
+    corners = np.concatenate([BOX + 2 * (n % 5) for n in range(0, COUNT, 3)])
+    boxes = pd.DataFrame(corners, columns=["x1", "y1", "x2", "y2"]).assign(image=names[::3])
+    detector = replace(preset("public").detector, side=SIDE)
+    small = {"folds": number, "resamples": 20, "detector": detector}
+    return FakeRun(replace(preset("public"), **small), images, boxes)
 
 
-def regions_of(run: SimpleNamespace) -> Regions:
+def regions_of(run: FakeRun) -> Regions:
     """Of a detector that finds each box exactly, beside a weaker wrong one; the mask covers it."""
     truth = run.sets.true_boxes("rsna")
     boxes = torch.tensor(np.stack([[t[0] if len(t) else WRONG[0], WRONG[0]] for t in truth]))
@@ -62,7 +46,7 @@ def regions_of(run: SimpleNamespace) -> Regions:
 
 
 @pytest.fixture
-def run(monkeypatch) -> Hashable:
+def run(monkeypatch) -> FakeRun:
     monkeypatch.setattr(folds, "unseen_regions", regions_of)
     return run_of()
 
@@ -102,10 +86,12 @@ def test_a_training_image_is_scored_by_detectors_that_have_not_seen_it(monkeypat
 
 
 def test_no_box_of_a_fold_moves_its_own_predictions(run, monkeypatch):
-    regions, truth, own = regions_of(run), run.sets.true_boxes("rsna"), folds.folds(run) == 1
+    regions, own = regions_of(run), folds.folds(run) == 1
     monkeypatch.setattr(folds, "unseen_regions", lambda _: regions)
     before = folds.predictions(run)
-    truth[:] = [WRONG if here and len(t) else t for here, t in zip(own, truth, strict=True)]
+    truth = run.sets.true_boxes("rsna")
+    truth = [WRONG if here and len(t) else t for here, t in zip(own, truth, strict=True)]
+    run.sets.true_boxes = lambda *_: truth
     for method, found in folds.predictions(run).items():
         for row in np.flatnonzero(own):
             assert np.array_equal(found[row][0], before[method][row][0]), method

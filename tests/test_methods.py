@@ -1,34 +1,26 @@
 """The registry of methods, forms of evidence, and what the stage of a baseline depends on."""
 
 from dataclasses import replace
-from functools import cached_property
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from fakes import FakeRun
 
 from pnloc.baselines.heatmaps import HeatChoice
 from pnloc.boxes import as_boxes
 from pnloc.config import BASELINES, FROM_BOXES, DetectorConfig, preset
 from pnloc.detector import Detector
 from pnloc.errors import PnlocError
-from pnloc.images import Letterbox
 from pnloc.localizer import Choice
 from pnloc.regions import Regions
 from pnloc.run import cache, methods, predictions
 from pnloc.run.evidence import Detections, Fixed, Heat, Images, Ranking
 from pnloc.run.methods import CLASSIFIER, METHODS, Method
-from pnloc.run.run import Run
 
 TRUTH = [as_boxes([[0, 0, 8, 8]]), as_boxes([])]
-
-
-class FakeRun(SimpleNamespace):
-    @cached_property
-    def detector(self) -> Detector:
-        return Detector(DetectorConfig(side=64, width=8, pyramid=16))
 
 
 @pytest.fixture
@@ -37,27 +29,14 @@ def run():
     columns = {"image": ["a", "b"], "patient": ["p", "q"], "label": [1.0, 0.0]}
     images = pd.DataFrame(columns).assign(split="train", width=32, height=16)
     boxes = pd.DataFrame([("a", 0, 0, 16, 8)], columns=["image", "x1", "y1", "x2", "y2"])
-    sets = SimpleNamespace(
-        records=lambda name: SimpleNamespace(images=images, boxes=boxes),
-        letterboxes=lambda table: [Letterbox(32, 16, 16)] * len(table),
-        rows=lambda name, split: np.arange(2),
-        true_boxes=lambda name, labels: [Letterbox(32, 16, 16).boxes([[0, 0, 16, 8]]), TRUTH[1]],
-        decoded=lambda name: (None, name),
-        words_stage=(None, "words"),
-        vectors=None,
-        pairs="demo-mimic",
-        training=["demo-mimic"],
-    )
-    small = replace(preset("smoke").detector, side=16)
-    return FakeRun(
-        sets=sets,
-        preset=replace(preset("smoke"), detector=small),
-        seed=0,
-        title=lambda role: f"demo-{role}",
-        detector_stage=SimpleNamespace(key="detector"),
-        regions_stage=lambda name: (None, name),
-        cache=SimpleNamespace(trained=lambda name, *inputs, **options: options),
-    )
+    small = replace(preset("smoke"), detector=replace(preset("smoke").detector, side=16))
+    run = FakeRun(small, images, boxes.assign(label="Pneumonia"))
+    run.sets.decoded = run.regions_stage = lambda name: (None, name)
+    run.sets.words_stage, run.sets.vectors = (None, "words"), None
+    tiny = DetectorConfig(side=64, width=8, pyramid=16)
+    run.detector_stage = SimpleNamespace(key="detector", load=lambda: Detector(tiny))
+    run.cache = SimpleNamespace(trained=lambda name, *inputs, **options: options)
+    return run
 
 
 # The registry ---------------------------------------------------------------------------------
@@ -110,7 +89,7 @@ def test_supervised_detectors_need_boxes_of_the_target_and_none_is_trained_twice
 )
 def test_an_edit_retrains_what_depends_on_it_and_nothing_else(run, module, retrained):
     stages = {m.name: m.stage(run) for m in (CLASSIFIER, *map(METHODS.get, BASELINES))}
-    stages["attention"] = Run.localizer_stage(run, True)
+    stages["attention"] = run.localizer_stage(True)
     for name, stage in stages.items():
         sources = frozenset().union(*(cache.imports(f.__module__) for f in stage["code"]))
         assert (f"pnloc.{module}" in sources) == (name in retrained), name
@@ -174,7 +153,7 @@ def test_predictions_come_back_to_the_pixels_of_their_image_and_truth_names_nega
     inside = [(as_boxes([[0, 4, 8, 8]]), np.array([0.5])), (as_boxes([]), np.zeros(0))]
     table = predictions.boxes_table(run, "demo-rsna", np.arange(2), inside)
     assert table.to_numpy().tolist() == [["a", 0, 0, 16, 8, 0.5]]
-    truth = predictions.truth_file(predictions.truth(run, "demo-rsna"))
+    truth = predictions.truth_file(predictions.truth(run, "demo-rsna", "train"))
     assert truth["patient"].tolist() == ["p", "q"] and truth["x2"].isna().tolist() == [False, True]
 
 

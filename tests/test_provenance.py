@@ -70,10 +70,10 @@ def test_run_json_names_the_environment_of_each_stage(tmp_path, monkeypatch):
     again.stage("data", 1, make=make)
     again.stage("model", 2, make=make)
     run = read_json(tmp_path / "run.json")
-    stages, environments = run["stages"], run["environments"]
+    stages, used = run["stages"], run["environments"]
     assert run["preset"] == "smoke" and run["seed"] == 3
     assert stages["data"]["fingerprint"] == key and stages["data"]["data"] == "abc"
-    pythons = {name: environments[s["environment"]]["python"] for name, s in stages.items()}
+    pythons = {name: used[stage["environment"]]["python"] for name, stage in stages.items()}
     assert pythons == {"data": platform.python_version(), "model": "3.99"}
     again.stage("data", 2, make=make)
     assert len(read_json(tmp_path / "run.json")["environments"]) == 1, "unused ones go"

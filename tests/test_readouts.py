@@ -1,14 +1,16 @@
 """Read-outs: the ensemble's means, inputs, the combination, and patients who are one."""
 
-from types import SimpleNamespace
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from fakes import FakeRun
 from PIL import Image
 from scipy.special import logit
 
+from pnloc.config import preset
 from pnloc.images import Letterbox
 from pnloc.localizer import Choice
 from pnloc.regions import Regions
@@ -73,10 +75,10 @@ def test_patients_who_share_a_radiograph_by_content_count_as_one():
     pictures = [np.asarray(image.resize((64, 64))) for image in small]
     pixels = np.stack([*pictures, np.maximum(pictures[0] // 2, 1), pictures[1]])
     images = pd.DataFrame({"patient": ["p", "q", "r", "s", "s"], "width": 64, "height": 64})
-    sets = SimpleNamespace(records=lambda _: SimpleNamespace(images=images))
-    sets.pixels = lambda _: pixels
-    sets.letterboxes = lambda rows: [Letterbox(64, 64, 64)] * len(rows)
+    own = preset("public")
+    run = FakeRun(replace(own, detector=replace(own.detector, side=64)), images, None)
+    run.sets.pixels = lambda _: pixels
     # The fourth is the first at half the exposure, the fifth the second: p, q and s are one person.
-    person = readouts.persons(SimpleNamespace(sets=sets), "covid19").tolist()
+    person = readouts.persons(run, "covid19").tolist()
     assert person[0] == person[1] == person[3] == person[4] != person[2]
     assert images["patient"].tolist() == ["p", "q", "r", "s", "s"]

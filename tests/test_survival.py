@@ -10,7 +10,8 @@ from itertools import cycle
 import numpy as np
 import pytest
 import torch
-from forks import CONTEXT, random_regions, start
+from fakes import random_regions
+from forks import CONTEXT, start
 from safetensors import safe_open
 
 from pnloc import cli, files, train
