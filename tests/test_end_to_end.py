@@ -113,16 +113,6 @@ def test_the_command_remakes_the_table_of_a_method_from_saved_files(
     pd.testing.assert_frame_equal(again, first[again.columns])
 
 
-def test_p_values_are_of_the_same_comparisons_and_corrected_upwards(run, table):
-    rows, compared = table("significance"), table("differences")
-    shared = ["dataset", "method", "against", "metric", "value", "n"]
-    pd.testing.assert_frame_equal(rows[shared], compared[shared])
-    assert (rows["p_holm"] >= rows["p"]).all() and rows["p_holm"].max() <= 1
-    per_metric = rows.groupby(["dataset", "metric"]).size()
-    others = sum(method.group != "ungrouped" for method in methods.available(run))
-    assert per_metric.max() == others, "all others, and report given minus detector"
-
-
 # The run -------------------------------------------------------------------------------------
 
 

@@ -196,15 +196,6 @@ def test_the_tables_have_the_columns_of_the_published_results(finished):
         assert rows["n"].nunique() == 1, "every method is measured on the same images"
 
 
-def test_a_difference_is_that_of_the_two_lines(finished):
-    table = pd.read_csv(finished / "out" / "localization.csv").query("metric == 'miou'")
-    lines = table.set_index(["dataset", "method"])["value"]
-    differences = pd.read_csv(finished / "out" / "differences.csv").query("metric == 'miou'")
-    for row in differences[~differences["dataset"].str.contains("/")].itertuples():
-        difference = lines[row.dataset, row.method] - lines[row.dataset, row.against]
-        assert row.value == pytest.approx(difference)
-
-
 def test_the_provenance_of_the_tables_is_stored_beside_them(finished):
     facts = read_json(finished / "out" / "experiment.json")
     expected = read_json(ROOT / "book" / "results" / "experiment.json")
