@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from bench import COLUMNS
+from phantoms import wording
+from phantoms.case import Case, Finding
+from phantoms.rates import RATES
 from pnloc import train
 from pnloc.config import preset
-from pnloc.data.demo import wording
-from pnloc.data.demo.case import Case, Finding
-from pnloc.data.demo.rates import RATES
 from pnloc.detector import Detector
 from pnloc.detector_training import augment
 from pnloc.localizer import Choice, image_attention, pick

@@ -157,13 +157,13 @@ def executed(tmp_path_factory):
     """
     from test_project import PARAMETERS_CELL
 
+    import phantoms
     from book._ext import run as book
-    from pnloc.data import demo
 
     root = tmp_path_factory.mktemp("credentialed")
     data, run = root / "data", root / "artifacts" / "mimic"
-    size = demo.DemoSize(variants=3, rsna=12, mimic=12, chestxray8=6, covid=6)
-    demo.generate(data, size, seed=0)
+    size = phantoms.PhantomSize(variants=3, rsna=12, mimic=12, chestxray8=6, covid=6)
+    phantoms.generate(data, size, seed=0)
     (data / "rates.json").unlink()
     assert datasets.mimic_cxr.read(data / datasets.FOLDERS["mimic"]).access == "credentialed"
     spec = {"name": "python3", "display_name": "Python 3", "language": "python"}

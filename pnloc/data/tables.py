@@ -232,7 +232,7 @@ class Source:
     """A data set while it is read: its folder, quarantine, and notes for whoever uses it."""
 
     def __init__(self, name: str, folder: Path, where: str, access: str = "open") -> None:
-        """where: how to get the set. A folder beside a `rates.json` is one of pnloc.data.demo."""
+        """where: how to get the set. A folder beside a `rates.json` is one of `phantoms`."""
         self.name, self.folder, self.where = name, Path(folder), where
         generated = (self.folder.parent / "rates.json").exists()
         self.access = "generated" if generated else access

@@ -27,7 +27,7 @@ from pnloc import files, parallel
 from pnloc.files import digest
 from pnloc.run.provenance import ROOT, environment
 
-PACKAGES = ("pnloc", "experiments")
+PACKAGES = ("pnloc", "phantoms", "experiments")
 PLUMBING = frozenset(f"pnloc.{m}" for m in ("errors", "files", "access", "parallel", "config"))
 STAGES = frozenset(f"pnloc.run.{m}" for m in ("cache", "provenance", "run", "sets"))
 TIMING = ["stage", "seconds", "peak_mib"]
@@ -41,7 +41,7 @@ Fit = Callable[..., tuple[nn.Module, pd.DataFrame]]  # of folder, fingerprint an
 
 @cache
 def imports(module: str) -> frozenset[str]:
-    """`module` and the modules of this package that it imports, directly or not.
+    """`module` and the modules of PACKAGES that it imports, directly or not.
 
     Imports count anywhere in a file. PLUMBING is left out, because it decides no number, and so are
     STAGES other than `module` itself, because their results enter through their own fingerprints.
@@ -69,11 +69,11 @@ def _imported(path: Path) -> list[str]:
 
 
 def _source(module: str) -> Path | None:
-    """The file of a module of this package; None for any other name."""
-    top, *parts = module.split(".")
-    if top not in PACKAGES or not parts:
+    """The file of a module of these packages; None for any other name, and for `pnloc` itself."""
+    parts = module.split(".")
+    if parts[0] not in PACKAGES or module == "pnloc":
         return None
-    path = ROOT.joinpath(top, *parts)
+    path = ROOT.joinpath(*parts)
     return next((p for p in (path.with_suffix(".py"), path / "__init__.py") if p.exists()), None)
 
 

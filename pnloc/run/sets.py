@@ -63,14 +63,14 @@ class Sets:
             return self.data
 
         def make(folder: Path, _: str) -> None:
-            from pnloc.data import demo
+            from phantoms import PhantomSize, generate
 
             shutil.rmtree(folder / "data", ignore_errors=True)
-            size = demo.DemoSize(variants=self.preset.variants, **dict(self.preset.sizes))
-            demo.generate(folder / "data", size, self.seed)
+            size = PhantomSize(variants=self.preset.variants, **dict(self.preset.sizes))
+            generate(folder / "data", size, self.seed)
 
         inputs = (self.preset.variants, self.preset.sizes, self.seed)
-        stage = self.cache.stage("generate", *inputs, make=make, code=("pnloc.data.demo",))
+        stage = self.cache.stage("generate", *inputs, make=make, code=("phantoms",))
         return stage[0] / "data"
 
     # Images, boxes and texts -------------------------------------------------------------------

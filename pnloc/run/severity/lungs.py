@@ -1,6 +1,6 @@
 """The lung finder: a small network of our own for the two lungs and their zones in a radiograph.
 
-It is trained on generated radiographs only (pnloc.data.demo), whose lung masks come from the CT and
+It is trained on generated radiographs only (`phantoms`), whose lung masks come from the CT and
 are exact. Strong augmentation of place, contrast and density makes up for the variety that one CT
 lacks. The patient's right lung, on the left of the picture, comes first.
 """
@@ -73,9 +73,9 @@ def generated(anatomies: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     Their opacities are those of the COVID-like set, so that the network learns from lungs that are
     partly white. Raises PnlocError if the chest CT is not installed.
     """
-    from pnloc.data.demo.anatomy import project, read_chest
-    from pnloc.data.demo.film import develop
-    from pnloc.data.demo.generator import make_case
+    from phantoms.anatomy import project, read_chest
+    from phantoms.film import develop
+    from phantoms.generator import make_case
 
     chest, images, masks = read_chest(), [], []
     for number in bar(range(anatomies), desc="generate lungs", unit="anatomy"):

@@ -18,8 +18,8 @@ from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.uid import SecondaryCaptureImageStorage
 
-from pnloc.data.demo.case import Case
-from pnloc.data.demo.rates import table
+from phantoms.case import Case
+from phantoms.rates import table
 from pnloc.files import write_text
 
 RSNA, COVID = "rsna-pneumonia-detection-challenge", "covid-chestxray-dataset"

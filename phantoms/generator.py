@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 from numpy.random import Generator
 
-from pnloc.data.demo import anatomy, film, layouts, wording
-from pnloc.data.demo.anatomy import LOBE_NAMES, LOBES, Variant
-from pnloc.data.demo.case import Case, degree_grade
-from pnloc.data.demo.findings import add_opacity, add_other, merge
-from pnloc.data.demo.layouts import Shot
-from pnloc.data.demo.rates import RATES
+from phantoms import anatomy, film, layouts, wording
+from phantoms.anatomy import LOBE_NAMES, LOBES, Variant
+from phantoms.case import Case, degree_grade
+from phantoms.findings import add_opacity, add_other, merge
+from phantoms.layouts import Shot
+from phantoms.rates import RATES
 from pnloc.errors import PnlocError
 from pnloc.files import write_json, write_table
 from pnloc.parallel import bar
@@ -31,7 +31,7 @@ Task = tuple[str, int, int, str]  # set, number in the set, variant, pool
 
 
 @dataclass(frozen=True)
-class DemoSize:
+class PhantomSize:
     """How many anatomical variants, how many images of each set, and their side in pixels."""
 
     variants: int
@@ -54,7 +54,7 @@ def pools(variants: int) -> dict[str, np.ndarray]:
     return dict(zip(POOLS, parts, strict=True))
 
 
-def plan(size: DemoSize, seed: int) -> list[Task]:
+def plan(size: PhantomSize, seed: int) -> list[Task]:
     """Every image to make: set, number in the set, variant, pool."""
     by_pool, planned = pools(size.variants), []
     for place, (name, shares) in enumerate(SHARES.items()):
@@ -136,7 +136,7 @@ def _write(tasks: list[Task], seed: int, side: int, folder: Path) -> list[Shot]:
     return shots
 
 
-def generate(folder: Path, size: DemoSize, seed: int, workers: int = 2) -> None:
+def generate(folder: Path, size: PhantomSize, seed: int, workers: int = 2) -> None:
     """Write all sets under `folder`, which must not exist yet; it appears whole or not at all.
 
     The same seed gives the same files, whatever the number of workers. Beside the sets lie
@@ -149,7 +149,7 @@ def generate(folder: Path, size: DemoSize, seed: int, workers: int = 2) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     tasks = plan(size, seed)
     by_variant = [[t for t in tasks if t[2] == n] for n in sorted({t[2] for t in tasks})]
-    with TemporaryDirectory(prefix=".demo-", dir=folder.parent) as scratch:
+    with TemporaryDirectory(prefix=".phantoms-", dir=folder.parent) as scratch:
         home = Path(scratch, "data")
         write = partial(_write, seed=seed, side=size.side, folder=home)
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:

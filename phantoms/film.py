@@ -5,7 +5,7 @@ from numpy.random import Generator
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from pnloc.data.demo.anatomy import Variant
+from phantoms.anatomy import Variant
 
 WATER = 0.0185  # attenuation of water per millimetre at the tube's effective energy
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pnloc.data.demo.anatomy import Variant
+from phantoms.anatomy import Variant
 
 SEEN = 5.0  # millimetres of water that a finding must add to count as seen
 

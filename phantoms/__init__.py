@@ -7,6 +7,6 @@ One variant counts as one patient, but all are the same CT: results on them say 
 generalisation over patients.
 """
 
-from pnloc.data.demo.generator import DemoSize, generate
+from phantoms.generator import PhantomSize, generate
 
-__all__ = ["DemoSize", "generate"]
+__all__ = ["PhantomSize", "generate"]

@@ -10,9 +10,9 @@ from numpy.random import Generator
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from pnloc.data.demo.anatomy import LEFT, LUNG, Variant, picture
-from pnloc.data.demo.case import SEEN, Added, Finding
-from pnloc.data.demo.rates import RATES, table
+from phantoms.anatomy import LEFT, LUNG, Variant, picture
+from phantoms.case import SEEN, Added, Finding
+from phantoms.rates import RATES, table
 
 THINNEST = 0.05  # least width and height of an opacity, as a share of the picture
 SHAPES, BANDS = table("findings").values()

@@ -6,8 +6,8 @@ report with sections as a hospital has them, `note` the free clinical note of a 
 
 from numpy.random import Generator
 
-from pnloc.data.demo.case import Case, Finding
-from pnloc.data.demo.rates import RATES, table
+from phantoms.case import Case, Finding
+from phantoms.rates import RATES, table
 
 WORDS = table("wording")
 OPPOSITE = {"left": "right", "right": "left"}
