@@ -228,7 +228,8 @@ class Arms:
         if not report:
             return ranking
         places = self.run.sets.phrases(self.run.sets.pairs)[rows]
-        return replace(ranking, scores=rank_with_report(model, regions, places, grouped))
+        scores, _ = rank_with_report(model, regions, places, beta, grouped)
+        return replace(ranking, scores=scores)
 
     def choice(self, arm: Arm, seed: int, report: bool, grouped: bool) -> tuple[Choice, float]:
         """The best choice of boxes on validation images, and its mean union IoU there."""

@@ -1,8 +1,8 @@
 """Save, load and run a trained localizer on one image file.
 
 Image file -> square input -> detector -> regions -> attention over the regions -> boxes. Nothing on
-that way reads a report; what does says so: `phrase_attention`, `report_attention`,
-`rank_with_report` and `Localizer.ground`, which take phrases as places (pnloc.model.PLACES).
+that way reads a report; what does says so: `phrase_attention`, `rank_with_report` and
+`Localizer.ground`, which take phrases as places (pnloc.model.PLACES).
 """
 
 from collections.abc import Sequence
@@ -76,12 +76,6 @@ def phrase_attention(model: CrossAttention, regions: Regions, phrases: np.ndarra
     return model.phrase_attention(make_batch(regions, phrases=phrases))[0].cpu().numpy()
 
 
-def report_attention(model: CrossAttention, regions: Regions, phrases: np.ndarray) -> np.ndarray:
-    """The greatest gamma of a report's phrases [N, P, K]: [N, R]; beta where it has no phrase."""
-    gamma, some = phrase_attention(model, regions, phrases), phrases.any((1, 2))
-    return np.where(some[:, None], gamma.max(1, initial=0.0), image_attention(model, regions)[0])
-
-
 def normalized_scores(regions: Regions) -> np.ndarray:
     """The detector's scores [N, R], normalised to sum to 1 per image."""
     scores = regions.scores.numpy()
@@ -106,21 +100,22 @@ def rank_regions(regions: Regions, attention: np.ndarray, grouped: bool) -> np.n
 
 
 def rank_with_report(
-    model: CrossAttention, regions: Regions, phrases: np.ndarray, grouped: bool
-) -> np.ndarray:
-    """Scores [N, R] to rank regions by, from the phrases [N, P, K] of each image's report.
+    model: CrossAttention, regions: Regions, phrases: np.ndarray, beta: np.ndarray, grouped: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scores to rank regions by, and attention over them [N, R], from the phrases [N, P, K] of each
+    image's report.
 
     Each phrase ranks the regions by its gamma, the best one scoring 1; a region gets the greatest
-    score that any phrase gives it, so that a report of two places gets a box for each. Without a
-    phrase the image alone decides.
+    score that any phrase gives it, so that a report of two places gets a box for each, and the
+    greatest gamma. Without a phrase the image alone, its beta [N, R], decides.
     """
-    gamma = phrase_attention(model, regions, phrases)
-    alone = rank_regions(regions, image_attention(model, regions)[0], grouped)
-    scores = np.zeros_like(alone)
+    gamma, some = phrase_attention(model, regions, phrases), phrases.any((1, 2))[:, None]
+    scores = np.zeros(beta.shape)
     for number in range(phrases.shape[1]):
         own = rank_regions(regions, gamma[:, number], grouped)
         scores = np.maximum(scores, own / own.max(1, keepdims=True).clip(1e-12))
-    return np.where(phrases.any((1, 2))[:, None], scores, alone)
+    scores = np.where(some, scores, rank_regions(regions, beta, grouped))
+    return scores, np.where(some, gamma.max(1, initial=0.0), beta)
 
 
 def boxes_of(regions: Regions, scores: np.ndarray, choice: Choice) -> Boxes:

@@ -3,7 +3,6 @@
 import re
 from html import unescape
 
-from pnloc.reports.findings import ASSERTIONS
 from pnloc.view import markup
 
 FINDINGS = "Patchy opacity in the right base, 5 < 6 & <b>. No consolidation on the left."
@@ -24,8 +23,3 @@ def test_findings_carry_their_assertion_as_a_word_and_attributes_their_colour():
     assert re.findall(r"<sub[^>]*>(\w+)</sub>", html) == ["hypothetical", "affirmed", "negated"]
     attributes = re.findall(r'pnloc-attribute"[^>]*>([^<]*)<', html)
     assert attributes == ["Patchy", "right", "base"]  # 'left' belongs to what is denied
-
-
-def test_the_legend_names_every_assertion():
-    legend = re.sub("<style>.*</style>", "", markup.legend(), flags=re.S)
-    assert plain(legend).split() == [*ASSERTIONS, "attribute"]

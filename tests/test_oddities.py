@@ -90,16 +90,14 @@ def test_exif_data_behind_the_pixels_of_a_png_count_too(tmp_path):
     assert header(path)[:2] == (320, 384) and (read_gray(path) == UPRIGHT).all()
 
 
-@pytest.mark.parametrize("value", [0, 9, 999])
-def test_an_orientation_that_does_not_exist_is_none(tmp_path, value):
+DAMAGED = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01"
+
+
+@pytest.mark.parametrize("value", [0, 9, 999, DAMAGED])
+def test_an_orientation_that_does_not_exist_or_is_damaged_is_none(tmp_path, value):
     exif = Image.Exif()
     exif[274] = value
-    Image.fromarray(UPRIGHT).save(tmp_path / "a.png", exif=exif)
-    assert (read_gray(tmp_path / "a.png") == UPRIGHT).all()
-
-
-def test_damaged_exif_data_leave_the_picture_as_it_is(tmp_path):
-    Image.fromarray(UPRIGHT).save(tmp_path / "a.png", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01")
+    Image.fromarray(UPRIGHT).save(tmp_path / "a.png", exif=value if value == DAMAGED else exif)
     assert (read_gray(tmp_path / "a.png") == UPRIGHT).all()
 
 

@@ -5,7 +5,6 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from pnloc import cli, files
 from pnloc.cli import main
@@ -136,8 +135,3 @@ def test_control_c_promises_no_more_than_is_so(here, monkeypatch, capsys):
     assert main(["train"]) == 130 and "goes on" in capsys.readouterr().err
     assert main(["evaluate", "file.csv", "file.csv"]) == 130
     assert capsys.readouterr().err == "pnloc: stopped\n"
-
-
-def test_an_image_may_not_be_written_over(here, capsys):
-    Image.new("L", (60, 60)).save("a.png")
-    complaint(["localize", "a.png", "--checkpoint", "folder", "--out", "a.png"], capsys)

@@ -123,12 +123,9 @@ def report_given(images: Images, *, grouped: bool = True) -> Ranking:
     if not images.has_reports:
         return alone
     model, phrases = images.run.localizer(True)[0], images.phrases
-    return replace(
-        alone,
-        scores=localizer.rank_with_report(model, alone.regions, phrases, grouped),
-        attention=localizer.report_attention(model, alone.regions, phrases),
-        probability=(alone.probability + phrases.any((1, 2))) / 2,
-    )
+    ranked = localizer.rank_with_report(model, alone.regions, phrases, alone.attention, grouped)
+    probability = (alone.probability + phrases.any((1, 2))) / 2
+    return replace(alone, scores=ranked[0], attention=ranked[1], probability=probability)
 
 
 def grounded(images: Images, model: ContrastiveGrounding) -> Ranking:

@@ -111,15 +111,3 @@ def test_the_description_of_the_picture_follows_the_selection(page):
     word(page, 2).click()
     assert f"“{data(page)['studies'][0]['words'][2]['label']}”" in status.inner_text()
     assert status.inner_text() in picture.get_attribute("aria-label")
-
-
-def test_reports_are_legible_in_dark_and_light_mode(site, opened):
-    for dark in (False, True):
-        page = opened(f"file://{site}/pages/08_explorer.html", dark=dark).page
-        page.wait_for_selector(".pnloc-panel")
-        colour, ground = page.evaluate(
-            "[getComputedStyle(document.querySelector('.pnloc-report')).color, "
-            "getComputedStyle(document.body).backgroundColor]"
-            ".map(c => c.match(/[0-9.]+/g).slice(0, 3).map(Number).reduce((a, b) => a + b) / 3)"
-        )
-        assert abs(colour - ground) > 120, (dark, colour, ground)
