@@ -1,6 +1,7 @@
 """What a checkpoint knows of itself: unlike images, calibrated scores, attributes left out."""
 
 from dataclasses import asdict, replace
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -38,8 +39,8 @@ def pictures(count: int, seed: int, fine: bool = False) -> np.ndarray:
     return ((noise if fine else smooth) * 30 + 120).clip(1, 255).astype(np.uint8)
 
 
-@pytest.fixture(scope="module")
-def localizer() -> Localizer:
+@cache
+def untrained() -> Localizer:
     """Untrained networks that have looked at smooth pictures."""
     torch.manual_seed(0)
     detector = Detector(TINY).eval()
@@ -54,6 +55,11 @@ def localizer() -> Localizer:
     known = replace(known, limit=float(limit), reasons={NAMES[3]: "never seen in training"})
     known = replace(known, curves={BOX: (0.5, -1.0), PNEUMONIA: (2.0, 0.5)})
     return Localizer(detector, model, NAMES, Choice(), REGIONS, known)
+
+
+@pytest.fixture
+def localizer() -> Localizer:
+    return untrained()
 
 
 @pytest.fixture

@@ -11,20 +11,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from filelock import FileLock
 from forks import start
 from PIL import Image
+from test_confidence import MODEL, untrained
 
 from pnloc.cli import main
-from pnloc.config import DetectorConfig, ModelConfig, RegionConfig
-from pnloc.detector import Detector
 from pnloc.evaluation.files import read_predictions
 from pnloc.files import read_json, write_json
-from pnloc.localizer import Choice, Localizer
-from pnloc.regions import feature_size
-from pnloc.reports.words import WordVectors
-from pnloc.training import new_attention
+from pnloc.localizer import Localizer
 from pnloc.view import batch, overlays
 
 CORNERS = ["x1", "y1", "x2", "y2"]
@@ -33,17 +28,8 @@ TABLES = ("boxes", "attributes", "failures")
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory) -> Path:
-    """A small localizer with random weights."""
-    torch.manual_seed(0)
-    config, names = ModelConfig(width=8), ("pneumonia", "side:left")
-    sizes = {"side": 64, "width": 8, "pyramid": 8, "anchor_sizes": ((12.0,), (20.0,))}
-    vectors = np.random.default_rng(0).normal(size=(3, 6)).astype(np.float32)
-    words = WordVectors(["", "left", "pneumonia"], vectors)
-    detector = Detector(DetectorConfig(**sizes))
-    model = new_attention(feature_size(8), words, names, config)
     folder = tmp_path_factory.mktemp("checkpoint")
-    made = Localizer(detector, model, names, Choice(most=3), RegionConfig(count=6))
-    made.save(folder, model=asdict(config))
+    untrained().save(folder, model=asdict(MODEL))
     return folder
 
 
