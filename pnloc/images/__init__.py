@@ -5,7 +5,6 @@ EXIF orientation says. DICOM files (pnloc.images.dicom) keep the grid that they 
 `oddities` says what is unusual for a frontal radiograph of a chest.
 """
 
-import struct
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -24,6 +23,7 @@ from pnloc.boxes import as_boxes
 from pnloc.errors import PnlocError
 from pnloc.images import dicom, remarks
 
+TAIL = 2**16  # bytes at the end of a file, which hold all that follows its pixels
 MOST_PIXELS = 100_000_000  # more than any radiograph; a larger file is refused unread
 _TURN = Image.Transpose
 # EXIF orientation -> what makes the picture upright.
@@ -179,17 +179,11 @@ def _orientation(image: Image.Image, path: str | Path) -> int:
 
 
 def _ends_with_metadata(path: str | Path) -> bool:
-    """Whether a PNG has EXIF data or text behind its pixels, where Pillow looks at loading only."""
-    pixels = False
+    """Whether a PNG may have EXIF data or text at its end, where Pillow looks at loading only."""
     with open(path, "rb") as stream:
-        stream.seek(8)
-        while len(head := stream.read(8)) == 8:
-            length, kind = struct.unpack(">I4s", head)
-            if pixels and kind in (b"eXIf", b"iTXt", b"zTXt", b"tEXt"):
-                return True
-            pixels |= kind == b"IDAT"
-            stream.seek(length + 4, 1)
-    return False
+        stream.seek(max(0, stream.seek(0, 2) - TAIL))
+        tail = stream.read().rpartition(b"IDAT")[2]
+    return any(kind in tail for kind in (b"eXIf", b"iTXt", b"zTXt", b"tEXt"))
 
 
 def _gray(image: Image.Image) -> np.ndarray:
