@@ -64,13 +64,10 @@ def test_a_file_that_is_no_image_is_named_and_changes_nothing(explorer, name, co
     assert "Loaded good.png" in explorer.message.value
 
 
-def test_html_that_needs_no_kernel_stands_beside_the_widget(explorer):
+def test_html_without_a_kernel_stands_beside_the_widget_unless_no_page_may_show_a_study(explorer):
     data, metadata = explorer._repr_mimebundle_()
     shown = embedded(data["text/html"])["studies"]
     assert WIDGET in data and len(shown) == 2 and "pnloc" not in metadata
-
-
-def test_what_no_page_may_show_is_marked_and_never_stands_beside_the_widget(explorer):
     explorer.load("mine.png", png())
     for one in (explorer, widget.Explorer([study(shown=False)], STARTS)):
         data, metadata = one._repr_mimebundle_()
