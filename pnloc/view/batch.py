@@ -14,8 +14,8 @@ import csv
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from filelock import FileLock, Timeout
+from filelock import AcquireReturnProxy, FileLock, Timeout
 from PIL.Image import Image
 
 from pnloc import __version__
@@ -116,16 +116,13 @@ def localize(
     return Outcome(len(images), before, failed)
 
 
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Inside the block no other process localizes into the folder; freed if this one dies."""
+def _locked(folder: Path) -> AcquireReturnProxy:
+    """Inside `with` no other process localizes into the folder; freed if this one dies."""
     try:
-        lock = FileLock(folder / ".localize.lock").acquire(timeout=0)
+        return FileLock(folder / ".localize.lock").acquire(timeout=0)
     except Timeout:
         advice = "wait for it, or choose another folder"
         raise PnlocError(f"{folder}: another localize writes to this folder; {advice}") from None
-    with lock:
-        yield
 
 
 def _fingerprint(checkpoint: str | Path) -> str:
