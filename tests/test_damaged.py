@@ -8,6 +8,7 @@ and compares the result with that of the sound tree. Where the file itself does 
 import gzip
 import json
 import shutil
+import tomllib
 import zlib
 from collections.abc import Callable
 from functools import partial
@@ -20,7 +21,7 @@ import trees
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydicom import dcmread
-from trees import COVID, MS_CXR, NIH, OPENI, RSNA, RSNA_LABELS, SOUND, draw, noise, write
+from trees import COVID, NIH, OPENI, RSNA, RSNA_LABELS, SOUND, draw, noise, write
 
 from pnloc.data import openi, readers, rsna
 from pnloc.data.audit import Audit, audit
@@ -32,6 +33,7 @@ from pnloc.images import load
 # pydicom warns of what is broken on purpose.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 RSNA_IMAGES = f"{RSNA}/stage_2_train_images"
+TEXTS = tomllib.loads(Path(__file__).with_name("damaged.toml").read_text(encoding="utf-8"))
 MIMIC_JPG = f"mimic-cxr-jpg/{trees.D1}"
 
 
@@ -210,19 +212,7 @@ def test_an_image_of_other_proportions_than_its_table_says_is_quarantined(judge)
 
 # Tables, JSON, XML and reports ------------------------------------------------------------------
 
-TABLES = {
-    "rsna labels": ("rsna", f"{RSNA}/{RSNA_LABELS}"),
-    "rsna mapping": ("rsna", f"{RSNA}/nih-of-rsna.csv"),
-    "nih entries": ("chestxray8", f"{NIH}/{trees.NIH_ENTRIES}"),
-    "nih boxes": ("chestxray8", f"{NIH}/{trees.NIH_BOXES}"),
-    "covid metadata": ("covid19", f"{COVID}/metadata.csv"),
-    "severity": ("covid19", f"{COVID}/{trees.SEVERITY}"),
-    "brixia": ("covid19", "brixia-cohen/public-annotations.csv"),
-    "mimic metadata": ("mimic", "mimic-cxr-jpg/mimic-cxr-2.0.0-metadata.csv.gz"),
-    "mimic splits": ("mimic", "mimic-cxr-jpg/mimic-cxr-2.0.0-split.csv.gz"),
-    "chexpert": ("mimic", "mimic-cxr-jpg/mimic-cxr-2.0.0-chexpert.csv.gz"),
-    "ms-cxr": ("mimic", MS_CXR),
-}
+TABLES = TEXTS["tables"]
 FATAL = {
     "empty": lambda b: b"",
     "zero bytes": lambda b: bytes(len(b)),
@@ -286,16 +276,7 @@ def test_a_table_cut_between_two_rows_is_noticed_by_the_files_without_a_row(judg
     assert any("named by no row" in remark for remark in result.remarks())
 
 
-BAD_JSON = {
-    "empty": "",
-    "cut short": '[{"img_id": "00000001_000.png", "subset_',
-    "a number": "7",
-    "null": "null",
-    "a list of numbers": "[1, 2]",
-    "an object of nulls": '{"images": null, "categories": null, "annotations": null}',
-    "deep": "[" * 100_000,
-    "latin-1": '["Röntgen"]',
-}
+BAD_JSON = TEXTS["json"] | {"deep": "[" * 100_000}
 
 
 @pytest.mark.parametrize("damage", BAD_JSON)
@@ -382,30 +363,7 @@ def set_cell(table: str, column: int, value: str) -> Callable[[Path], int]:
     return change(table, damage)
 
 
-NAMES = ["rsna labels", "nih entries", "mimic metadata", "severity", "brixia"]
-CLIMBING = ["../../secret.png", "..", "/etc/passwd", "..\\secret.png", "images/a.png", "a\x01b"]
-NUMBERS = ["wide", "-7", "nan", "inf", "-inf", "1e400", "", "0", "12,5", "0x10", "None"]
-CELLS = [
-    *((table, 0, CLIMBING[number]) for number, table in enumerate(NAMES)),
-    *(("covid metadata", 10, value) for value in CLIMBING),
-    *(("ms-cxr", 6, f'"{value}"') for value in NUMBERS),
-    *(("nih boxes", 5, f'"{value}"') for value in NUMBERS),
-    *(("rsna labels", 5, value) for value in ("2", "yes", "")),
-    ("rsna labels", 1, "12"),
-    ("rsna mapping", 1, "x.png"),
-    *(("nih entries", 3, value) for value in ("two", "-2", "2.5")),
-    ("nih entries", 1, ""),
-    ("covid metadata", 0, ""),
-    *(("severity", *cell) for cell in ((1, "9"), (2, "-1"), (2, "nan"))),
-    *(("brixia", *cell) for cell in ((7, "19"), (14, ""))),
-    *(("mimic metadata", n, value) for n, value in ((1, "p1"), (2, ""), (5, "tall"), (6, "0"))),
-    *(("mimic splits", 3, value) for value in ("train ", "")),
-    *(("chexpert", column, value) for column, value in ((3, "2.0"), (5, "yes"))),
-    *(("ms-cxr", column, value) for column, value in ((0, ""), (3, "files/other.jpg"))),
-]
-
-
-@pytest.mark.parametrize(("table", "column", "value"), CELLS)
+@pytest.mark.parametrize(("table", "column", "value"), TEXTS["cells"])
 def test_a_cell_out_of_its_range_is_quarantined_and_no_path_is_followed(
     judge, table, column, value
 ):

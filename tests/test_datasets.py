@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import tomllib
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from pnloc.detector import FINDINGS
 from pnloc.errors import PnlocError
 from pnloc.images import load
 from pnloc.reports.layout import parts
+
+TABLES = tomllib.loads(Path(__file__).with_name("datasets.toml").read_text(encoding="utf-8"))
 
 
 def counts(records: Records, kind: str = "images") -> list[int]:
@@ -149,17 +152,7 @@ def test_rsna_counts_missing_unreadable_and_contradictory_images(tmp_path):
     assert lines["empty.png"] == [0] and set(lines[trees.RSNA_LABELS]) == {4, 5, 7, 8, 9, 10}
 
 
-@pytest.mark.parametrize(
-    ("box", "reason"),
-    [
-        ("left,100,50,50", "coordinates are not numbers"),
-        (",,,", "coordinates are not numbers"),
-        ("100,100,50,-5", "no area"),
-        ("2000,100,50,50", "outside of its image"),
-        ("-20,100,50,50", "reaches out of its image"),
-        ("100,1000,50,50", "reaches out of its image"),
-    ],
-)
+@pytest.mark.parametrize(("box", "reason"), TABLES["boxes"])
 def test_rsna_an_image_with_a_malformed_box_is_quarantined_and_not_called_healthy(
     tmp_path, box, reason
 ):
@@ -239,7 +232,7 @@ def test_nih_patients_with_a_boxed_or_listed_image_are_test_patients(tmp_path):
     assert set(records.images["split"]) == {"train", "validate", "test"}
 
 
-AGES = {"65": 65, "065Y": 65, "006M": 0.5, "365D": 1, "414": np.nan, "old": np.nan, "": np.nan}
+AGES = TABLES["ages"]
 
 
 def test_ages_in_any_unit_become_years_and_impossible_ones_are_unknown(tmp_path):
@@ -353,9 +346,7 @@ def origins(folder: Path, *rows: str, header: str = SOURCES) -> pd.DataFrame:
 
 
 def test_only_plainly_free_licences_let_an_image_be_drawn(tmp_path):
-    free = ["CC0", "CC BY", "CC BY 4.0", "cc by-sa", "CC BY-NC-SA", "CC-BY-NC-SA 4.0"]
-    other = ["", "CC BY-NC-ND", "CC BY-NC-ND 4.0", "CC BY-ND", "Apache 2.0", "all rights reserved"]
-    other += ["listed as authorized for everyone", "CC BY or what the publisher says"]
+    free, other = TABLES["free"], TABLES["not_free"]
     rows = [f"1,x,PA,X-ray,,{n}.png,,http://x,{text}" for n, text in enumerate(free + other)]
     shown = origins(tmp_path, *rows)["shown"]
     assert shown.tolist() == [True] * len(free) + [False] * len(other)
@@ -426,16 +417,7 @@ def test_mimic_joins_metadata_labels_splits_and_reports(tmp_path):
     assert note.startswith("no boxes: ms-cxr/ holds none of")
 
 
-LABELS = {
-    "1.0,,,": 0,  # no finding
-    ",1.0,,": 1,
-    ",,1.0,": 1,
-    ",0.0,1.0,-1.0": 1,
-    ",0.0,0.0,0.0": 0,
-    ",,,-1.0": np.nan,
-    ",,,0.0": np.nan,  # no pneumonia, of the others nothing is said
-    ",,,": np.nan,
-}
+LABELS = TABLES["labels"]
 
 
 def test_mimic_labels_have_three_values_and_malformed_or_repeated_ones_are_quarantined(tmp_path):
@@ -561,43 +543,14 @@ def test_openi_comes_with_the_installed_package():
 
 # All sets ---------------------------------------------------------------------------------------
 
-MIMIC_TABLES = [f"mimic-cxr-2.0.0-{name}.csv" for name in trees.MIMIC_HEADERS]
-# The message about what is missing next, and a file with its content that supplies it.
-LACKING = {
-    rsna.read: [
-        ("no such folder; get the RSNA", "", ""),
-        (f"holds no {trees.RSNA_LABELS}", trees.RSNA_LABELS, "patientId,x,y,width,height\na,,,,\n"),
-        ("lacks the column(s) Target", trees.RSNA_LABELS, f"{trees.RSNA_HEADER}\na,,,,,0\n"),
-        ("holds no stage_2_train_images", "stage_2_train_images/a", ""),
-    ],
-    chestxray8.read: [
-        ("no such folder; get ChestX", "", ""),
-        (f"holds no {trees.NIH_ENTRIES}", trees.NIH_ENTRIES, "Image Index,Patient ID\n"),
-        ("lacks the column(s) Finding Labels; it has", trees.NIH_ENTRIES, trees.NIH_HEADER),
-        ("holds no images", "images/a", ""),
-        (f"holds no {trees.NIH_BOXES}", trees.NIH_BOXES, "Image Index,Finding Label,x,y,w,h\n"),
-        ("lacks the column(s) Bbox [x, h]", "", ""),
-    ],
-    covid19.read: [
-        ("no such folder; get the COVID", "", ""),
-        ("holds no metadata.csv", "metadata.csv", "patientid,finding,view,filename\n"),
-        ("lacks the column(s) modality; it has patientid", "metadata.csv", trees.COVID_HEADER),
-        ("holds no images", "images/a", ""),
-    ],
-    mimic_cxr.read: [
-        ("no such folder; get MIMIC", "", ""),
-        *((f"holds no {name}.gz", name, "x\n") for name in MIMIC_TABLES),
-        ("lacks the column(s) dicom_id, subject_id", "", ""),
-    ],
-    openi.read: [("holds no XML reports; install torchxrayvision", "", "")],
-}
+MODULES = (rsna, chestxray8, covid19, mimic_cxr, openi)
 
 
-@pytest.mark.parametrize("read", LACKING, ids=lambda read: read.__module__.rpartition(".")[2])
-def test_missing_files_and_columns_are_named(tmp_path, read):
+@pytest.mark.parametrize("reader", MODULES, ids=lambda reader: reader.__name__)
+def test_missing_files_and_columns_are_named(tmp_path, reader):
     home = tmp_path / "set"
-    for message, name, content in LACKING[read]:
-        text = refused(read, home)
+    for message, name, content in TABLES["lacking"][reader.__name__.rpartition(".")[2]]:
+        text = refused(reader.read, home)
         assert text.startswith(str(home)) and message in text
         if name:
             write(home / name, content)

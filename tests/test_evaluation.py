@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import tomllib
 from pathlib import Path
 
 import pandas as pd
@@ -13,20 +14,10 @@ from pnloc.errors import PnlocError
 from pnloc.evaluation import localization as metrics
 from pnloc.evaluation.files import evaluate, read_predictions, read_truth
 
-HEAD = "image,x1,y1,x2,y2,score\n"
-TRUTH = """image,patient,x1,y1,x2,y2
-a,p,0,0,10,10
-a,p,20,20,30,30
-b,p,0,0,10,10
-c,q,0,0,4,4
-n,r,,,,
-"""
-PREDICTED = f"""{HEAD}a,0,0,10,5,0.5
-a,0,0,10,10,0.9
-b,6,0,16,10,0.8
-n,1,1,5,5,0.4
-z,0,0,9,9,1
-"""
+FILES = tomllib.loads(Path(__file__).with_name("evaluation.toml").read_text(encoding="utf-8"))
+TRUTH, PREDICTED = FILES["truth"], FILES["predicted"]
+HEAD = PREDICTED.partition("\n")[0] + "\n"
+BAD = FILES["bad"] + [[TRUTH + line, reason] for line, reason in FILES["added"]]
 
 
 @pytest.fixture
@@ -100,37 +91,7 @@ def test_an_image_without_corners_predicts_nothing_and_none_at_all_misses_everyt
     assert (table.loc[table["metric"] != "afp", "value"] == 0).all()
 
 
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("image,x1,y1,x2,y2\na,0,0,1,1\n", r"f.csv: lacks the column\(s\) score"),
-        (HEAD + "a,0,0,1,1,1\nb,0,0,1,wide,1\n", r"f.csv: row 3: y2 is 'wide', not a finite"),
-        (HEAD + "a,0,0,1,1,1\n\nb,0,0,1,inf,1\n", r"f.csv: row 4: y2 is 'inf', not a finite"),
-        (HEAD + "a,0,0,1,1,nan\n", r"f.csv: row 2: score is 'nan', not a finite number"),
-        (HEAD + "a,0,0,1,1,\n", r"f.csv: row 2: a box without a score"),
-        (HEAD + "a,0,0,,1,1\n", r"f.csv: row 2: x2 is empty"),
-        (HEAD + ",0,0,1,1,1\n", r"f.csv: row 2: names no image"),
-        (HEAD + "a,5,0,1,1,1\n", r"f.csv: row 2: x2 is less than x1"),
-        (HEAD + "k,0,0,1,1,1\n", r"f.csv: no image of it is named in .*t.csv"),
-        (HEAD + "a,0,0,1,1,1,7,8\n", r"f.csv: row 2 has more fields than the header names"),
-        (HEAD + "a,0,0,1,1,1\na,0,0,1,1,1,7\n", r"f.csv: not readable as a table .*line 3"),
-        ("", r"f.csv: not readable as a table"),
-        ('{"a": 1}', r"f.csv: neither results nor annotations of COCO"),
-        ("[1, 2]", r"f.csv: neither results nor annotations of COCO"),
-        ('[{"image_id": 1, "bbox": [1, 2, 3], "score": 1}]', r"f.csv: neither results nor"),
-        ('[{"image_id": 1, "bbox": [1, 2, -3, 4], "score": 1}]', r"f.csv: entry 1: .* negative"),
-        ('[{"image_id": 1, "bbox": [1, 2, 3, 4]}]', r"f.csv: entry 1: a box without a score"),
-        ("[{", r"f.csv: not readable"),
-        ("patientId,PredictionString\na,0.5 1 2 3\n", r"f.csv: row 2: PredictionString is not"),
-        ("patientId,PredictionString\na,x 1 2 3 4\n", r"f.csv: row 2: score is 'x', not a finite"),
-        ("image,x1,y1,x2\na,0,0,1\n", r"t.csv: lacks the column\(s\) y2"),
-        ("image,x1,y1,x2,y2\nn,,,,\n", r"t.csv: there is no true box"),
-        (TRUTH + "a,p,,,,\n", r"t.csv: row 7: image 'a' has no corners here and a box in another"),
-        (TRUTH + "a,q,0,0,1,1\n", r"t.csv: row 7: image 'a' has two patients, 'p' and 'q'"),
-        (TRUTH + "e,,0,0,1,1\n", r"t.csv: row 7: image 'e' has no patient"),
-        (TRUTH + "e,s,0,,1,1\n", r"t.csv: row 7: y1 is empty"),
-    ],
-)
+@pytest.mark.parametrize(("text", "reason"), BAD)
 def test_a_bad_file_is_named_in_one_line(run, capsys, text, reason):
     assert run(*([text] if reason.startswith("f.csv") else [PREDICTED, text])) == 2
     printed = capsys.readouterr().err.strip()
