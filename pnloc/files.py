@@ -103,6 +103,15 @@ def readable(path: str | Path, kind: str) -> Iterator[None]:
 
 
 @contextmanager
+def form(path: str | Path, problem: str) -> Iterator[None]:
+    """Turn errors of a block that reads nested content into one PnlocError: `problem`."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        raise PnlocError(f"{path}: {problem} ({type(error).__name__}: {error})") from None
+
+
+@contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
     """A temporary path beside `path`, moved into place if the block succeeds, else removed.
 

@@ -69,7 +69,7 @@ def test_without_patients_each_image_is_one_and_a_line_says_so(run, capsys):
 def test_patients_may_come_from_a_file_of_their_own(write):
     truth = write("t.csv", TRUTH)
     owners = write("p.csv", "image,patient\na,same\nb,same\nc,same\nn,other\n")
-    known, _ = read_truth(truth, owners)
+    known, _, _ = read_truth(truth, owners)
     assert known.patients == {"a": "same", "b": "same", "c": "same", "n": "other"}
     assert [*known.negatives] == ["n"]
     with pytest.raises(PnlocError, match=r"t.csv: row 5: image 'c' has no patient in .*p.csv"):

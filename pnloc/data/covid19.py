@@ -6,8 +6,8 @@ from pathlib import Path
 import pandas as pd
 
 from pnloc.data.records import Records, assign_splits
-from pnloc.data.tables import Ledger, Source, column, form, numbers, read_rows, years
-from pnloc.files import read_json, require
+from pnloc.data.tables import Ledger, Source, column, numbers, read_rows, years
+from pnloc.files import form, read_json, require
 
 WHERE = "get the COVID-19 image data collection of Cohen et al. (ieee8023/covid-chestxray-dataset)"
 FRONTAL = ("PA", "AP", "AP Supine", "AP Erect", "AP semi erect")
@@ -97,7 +97,7 @@ def lung_boxes(folder: Path) -> pd.DataFrame:
     several boxes gets the box around them.
     """
     path, rows = Path(folder) / "annotations" / "lung-boxes.json", []
-    with form(path, "a COCO file of lung boxes"):
+    with form(path, "not a COCO file of lung boxes"):
         coco = read_json(path) if path.exists() else NO_LUNGS
         images = {image["id"]: image for image in coco["images"]}
         sides = {c["id"]: LUNGS.get(str(c["name"]).lower(), "") for c in coco["categories"]}

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 
 from pnloc.data.records import BOX_COLUMNS, REPORT_COLUMNS, SPLITS, Records
-from pnloc.data.tables import PATH, XYWH, Ledger, Source, clean_boxes, column, form, numbers, walk
-from pnloc.files import read_json
+from pnloc.data.tables import PATH, XYWH, Ledger, Source, clean_boxes, column, numbers, walk
+from pnloc.files import form, read_json
 
 WHERE = "get MIMIC-CXR-JPG from PhysioNet (credentialed)"
 METADATA = ["dicom_id", "subject_id", "study_id", "ViewPosition", "Rows", "Columns"]
@@ -177,7 +177,7 @@ def read_tam(source: Source, path: Path) -> Ledger:
     annotation become empty values, for which `clean_boxes` quarantines the box.
     """
     rows, content = [], read_json(path)
-    with form(path, "COCO JSON with images, categories and annotations"):
+    with form(path, "not COCO JSON with images, categories and annotations"):
         pictures = {image["id"]: image for image in content["images"]}
         kinds = {c["id"]: str(c["name"]).strip().capitalize() for c in content["categories"]}
         for annotation in content["annotations"]:

@@ -9,7 +9,7 @@ import pandas as pd
 from pnloc.data import tables
 from pnloc.data.records import SPLITS, Records, assign_splits
 from pnloc.data.tables import XYWH, Ledger, Source, clean_boxes, numbers, read_rows
-from pnloc.files import read_json
+from pnloc.files import form, read_json
 
 WHERE = "get the RSNA Pneumonia Detection Challenge (stage 2) from Kaggle"
 MAPPING = "pneumonia-challenge-dataset-mappings_2018.json"
@@ -118,7 +118,7 @@ def mapping(source: Source) -> pd.DataFrame:
         ledger = source.ledger(path, columns)
     else:
         path, rows = source.folder / MAPPING, []
-        with tables.form(path, "the official mapping"):
+        with form(path, "not the official mapping"):
             entries = read_json(path) if path.exists() else []
             rows = [(str(e["subset_img_id"]), str(e["img_id"])) for e in entries]
         table = pd.DataFrame(rows, columns=columns, dtype=object)

@@ -5,8 +5,7 @@ A reader reads each table of a `Source` into a `Ledger` and marks the rows that 
 
 import os
 import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -73,15 +72,6 @@ def packaged(package: str, name: str, why: str) -> Path:
     if path is None or not path.exists():
         raise PnlocError(f"{name} is not there; install {package}: {why}")
     return path
-
-
-@contextmanager
-def form(path: Path, what: str) -> Iterator[None]:
-    """Turn errors of a block that reads nested content into one PnlocError: not `what`."""
-    try:
-        yield
-    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
-        raise PnlocError(f"{path}: not {what} ({type(error).__name__}: {error})") from None
 
 
 # Rows -------------------------------------------------------------------------------------------

@@ -13,8 +13,7 @@ Corners are pixels, the same in both files. Further columns are ignored. COCO's 
 `file_name`; a file that names them by `id` is understood, too.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,7 @@ import pandas as pd
 
 from pnloc.errors import PnlocError
 from pnloc.evaluation.localization import CORNERS, Truth, localization
-from pnloc.files import read_csv, read_json, require
+from pnloc.files import form, read_csv, read_json, require
 
 WHERE = "where"  # the column that says which row or entry of its file a row comes from
 SIZES = ["x", "y", "width", "height"]
@@ -34,19 +33,22 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
 
     Raises PnlocError with file, row and reason.
     """
-    table = _read(path, [*CORNERS, "score"])
+    table, _ = _read(path, [*CORNERS, "score"])
     boxes = table[_has_corners(path, table)]
     _refuse(path, boxes, boxes["score"] == "", "a box without a score")
     return _numbers(path, boxes, [*CORNERS, "score"])
 
 
-def read_truth(path: str | Path, patients: str | Path | None = None) -> tuple[Truth, list[str]]:
-    """True boxes, negatives and patients of a file, and remarks on what it lacks, a line each.
+def read_truth(
+    path: str | Path, patients: str | Path | None = None
+) -> tuple[Truth, dict[str, str], list[str]]:
+    """True boxes, negatives and patients of a file; names by id; remarks on what it lacks.
 
     Patients are those of a second file, or of the column `patient`; without either each image
-    counts as a patient of its own. Raises PnlocError with file, row and reason.
+    counts as a patient of its own. Only a file of COCO has names by id. Raises PnlocError with
+    file, row and reason.
     """
-    table, remarks = _read(path, CORNERS), []
+    (table, names), remarks = _read(path, CORNERS), []
     boxed = _has_corners(path, table)
     boxes, negatives = _numbers(path, table[boxed], CORNERS), table[~boxed]
     if boxes.empty:
@@ -55,7 +57,7 @@ def read_truth(path: str | Path, patients: str | Path | None = None) -> tuple[Tr
     _refuse(path, negatives, negatives["image"].isin(boxes["image"]), both)
     source, owners = path, table
     if patients is not None:
-        source, owners = patients, _read(patients, ["patient"])
+        source, owners = patients, _read(patients, ["patient"])[0]
     elif "patient" not in table:
         owners = table.assign(patient=table["image"])
         remarks.append(
@@ -71,7 +73,7 @@ def read_truth(path: str | Path, patients: str | Path | None = None) -> tuple[Tr
     unknown = ~table["image"].isin(owners.keys())
     _refuse(path, named, unknown, "image '{image}' has no patient in {file}")
     owners = {image: owners[image] for image in table["image"]}
-    return Truth(boxes, owners, negatives["image"].unique()), remarks
+    return Truth(boxes, owners, negatives["image"].unique()), names, remarks
 
 
 def evaluate(
@@ -82,8 +84,8 @@ def evaluate(
     seed: int = 0,
 ) -> tuple[pd.DataFrame, list[str]]:
     """The table of pnloc.evaluation.localization.localization from files, and remarks."""
-    table, (target, remarks) = read_predictions(predictions), read_truth(truth, patients)
-    names = _names(truth, read_json(truth)) if _is_json(truth) else {}
+    table = read_predictions(predictions)
+    target, names, remarks = read_truth(truth, patients)
     known = table["image"].isin(names.values()) & ~_is_json(predictions)
     table["image"] = table["image"].where(known, table["image"].replace(names))
     inside = table["image"].isin(target.patients.keys())
@@ -122,11 +124,15 @@ def _refuse_relative(
             )
 
 
-def _read(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
-    """A file as text: image, `columns`, where (its row there), and what else it has."""
+def _read(path: str | Path, columns: Sequence[str]) -> tuple[pd.DataFrame, dict[str, str]]:
+    """A file as text: image, `columns`, where (its row there), and what else it has.
+
+    With it the names of images by id, where the file is one of COCO.
+    """
     if _is_json(path):
-        table = _coco(path, columns)
+        table, names = _coco(path, columns)
     else:
+        names = {}
         table = read_csv(path, **TEXT).fillna("")
         if not isinstance(table.index, pd.RangeIndex):  # what pandas makes of unnamed fields
             raise PnlocError(f"{path}: row 2 has more fields than the header names")
@@ -136,7 +142,7 @@ def _read(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
         table = _rsna(path, table)
     require(path, table.drop(columns=WHERE), ["image", *columns])
     _refuse(path, table, table["image"] == "", "names no image")
-    return table.reset_index(drop=True)
+    return table.reset_index(drop=True), names
 
 
 def _is_json(path: str | Path) -> bool:
@@ -148,22 +154,20 @@ def _is_json(path: str | Path) -> bool:
     return start.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"{", b"[")
 
 
-def _names(path: str | Path, content: object) -> dict[str, str]:
-    """COCO's images: id -> name, the `file_name` or, where images lack one or share it, the id."""
-    images = content.get("images", []) if isinstance(content, dict) else []
-    with _shaped(path):
-        names = {str(image["id"]): str(image.get("file_name") or "") for image in images}
-    whole = all(names.values()) and len(set(names.values())) == len(names)
-    return names if whole else {image: image for image in names}
+def _coco(path: str | Path, columns: Sequence[str]) -> tuple[pd.DataFrame, dict[str, str]]:
+    """COCO's results (a list) or annotations, and the names of its images by id.
 
-
-def _coco(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
-    """COCO's results (a list) or annotations; all categories count as one, crowds not at all."""
+    A name is the `file_name` or, where images lack one or share it, the id. All categories count as
+    one, crowds not at all.
+    """
     content, rows = read_json(path), []
-    names = _names(path, content)
-    with _shaped(path):
-        entries = content if isinstance(content, list) else content["annotations"]
-        for number, entry in enumerate(entries, start=1):
+    with form(path, "neither results nor annotations of COCO"):
+        whole = isinstance(content, dict)
+        images = content.get("images", []) if whole else []
+        names = {str(image["id"]): str(image.get("file_name") or "") for image in images}
+        if not all(names.values()) or len(set(names.values())) < len(names):
+            names = {image: image for image in names}
+        for number, entry in enumerate(content["annotations"] if whole else content, start=1):
             where = f"entry {number}"
             if not entry.get("iscrowd"):
                 x, y, width, height = map(float, entry["bbox"])
@@ -174,22 +178,11 @@ def _coco(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
                 rows.append((names.get(image, image), *corners, entry.get("score", ""), where))
         boxed = {row[0] for row in rows}
         rows += [(name, *[""] * 5, "images") for name in names.values() if name not in boxed]
-        table = pd.DataFrame(rows, columns=["image", *CORNERS, "score", WHERE]).astype(str)
-        images = content.get("images", []) if isinstance(content, dict) else []
         owners = {names[str(i["id"])]: str(i["patient"]) for i in images if "patient" in i}
+    table = pd.DataFrame(rows, columns=["image", *CORNERS, "score", WHERE]).astype(str)
     if owners or "patient" in columns:
         table["patient"] = table["image"].map(owners).fillna("")
-    return table
-
-
-@contextmanager
-def _shaped(path: str | Path) -> Iterator[None]:
-    """Turn what JSON of another shape raises inside the block into PnlocError with its name."""
-    try:
-        yield
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        reason = f"no {error}" if isinstance(error, KeyError) else str(error)
-        raise PnlocError(f"{path}: neither results nor annotations of COCO ({reason})") from None
+    return table, names
 
 
 def _rsna(path: str | Path, table: pd.DataFrame) -> pd.DataFrame:
@@ -212,8 +205,8 @@ def _rsna(path: str | Path, table: pd.DataFrame) -> pd.DataFrame:
     _refuse(path, table, (numbers[["width", "height"]] < 0).any(axis=1), "a box of negative size")
     numbers["width"] += numbers["x"]
     numbers["height"] += numbers["y"]
-    corners = numbers.astype(object).where(numbers.notna(), "")
-    return table.assign(**dict(zip(CORNERS, corners.T.to_numpy(), strict=True)))
+    table[CORNERS] = numbers.astype(object).where(numbers.notna(), "")
+    return table
 
 
 def _has_corners(path: str | Path, table: pd.DataFrame) -> pd.Series:
