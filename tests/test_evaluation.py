@@ -1,6 +1,5 @@
 """`python -m pnloc evaluate`: the table from files alone, and errors of files in one line."""
 
-import io
 import json
 import re
 import tomllib
@@ -98,63 +97,18 @@ def test_a_bad_file_is_named_in_one_line(run, capsys, text, reason):
     assert "\n" not in printed and re.search(reason, printed), printed
 
 
-def coco(names: bool) -> tuple[list, dict]:
-    """PREDICTED and TRUTH as COCO has them; z, which TRUTH lacks, is left out."""
-    ids = {name: number for number, name in enumerate("abcn", start=7)}
-    predicted = pd.read_csv(io.StringIO(PREDICTED))
-    results = [
-        {"image_id": ids[r.image], "category_id": 1, "score": r.score, "bbox": xywh(r)}
-        for r in predicted.itertuples()
-        if r.image in ids
-    ]
-    true = pd.read_csv(io.StringIO(TRUTH))
-    images = [
-        {"id": ids[r.image], "patient": r.patient} | ({"file_name": r.image} if names else {})
-        for r in true.drop_duplicates("image").itertuples()
-    ]
-    boxes = [
-        {"id": n, "image_id": ids[r.image], "category_id": 1, "bbox": xywh(r)}
-        for n, r in enumerate(true.dropna().itertuples())
-    ]
-    crowd = {"id": 99, "image_id": ids["c"], "iscrowd": 1, "bbox": [0, 0, 99, 99]}
-    return results, {"images": images, "annotations": [*boxes, crowd]}
-
-
-def xywh(row) -> list[float]:
-    return [row.x1, row.y1, row.x2 - row.x1, row.y2 - row.y1]
-
-
-def submission() -> tuple[str, str]:
-    """The same as RSNA has them, in a submission and in its labels; no patients."""
-    boxes = pd.read_csv(io.StringIO(PREDICTED))
-    texts = {
-        image: " ".join(f"{r.score} {' '.join(map(str, xywh(r)))}" for r in rows.itertuples())
-        for image, rows in boxes.groupby("image")
-    } | {"c": ""}
-    rows = [f"{image},{text}" for image, text in texts.items()]
-    labels = [
-        f"{r.image},{','.join(map(str, xywh(r)))},1" if r.x1 == r.x1 else f"{r.image},,,,,0"
-        for r in pd.read_csv(io.StringIO(TRUTH)).itertuples()
-    ]
-    head = "patientId,x,y,width,height,Target"
-    return "\n".join(["patientId,PredictionString", *rows]), "\n".join([head, *labels])
-
-
 def test_files_of_coco_and_rsna_give_the_table_of_the_same_boxes(write):
     ours = write("f.csv", PREDICTED), write("t.csv", TRUTH)
-    expected, _ = evaluate(*ours, resamples=20)
-    for names in (True, False):
-        results, truth = map(json.dumps, coco(names))
-        files = write("results.json", results), write("truth.json", truth)
-        pd.testing.assert_frame_equal(evaluate(*files, resamples=20)[0], expected)
-    named = json.dumps(coco(True)[1])
-    pd.testing.assert_frame_equal(
-        evaluate(ours[0], write("truth.json", named), resamples=20)[0], expected
-    )
-    predicted, labels = submission()
-    files = write("submission.csv", predicted), write("labels.csv", labels)
+    results, truth = write("results.json", FILES["coco_results"]), json.loads(FILES["coco_truth"])
+    named = write("named.json", json.dumps(truth))
+    for image in truth["images"]:
+        del image["file_name"]
+    numbered = write("numbered.json", json.dumps(truth))
+    rsna = [write(f"{name}.csv", FILES[name]) for name in ("submission", "labels")]
     patients = write("p.csv", "image,patient\na,p\nb,p\nc,q\nn,r\n")
-    pd.testing.assert_frame_equal(evaluate(*files, patients, resamples=20)[0], expected)
+    expected, _ = evaluate(*ours, resamples=20)
+    for files in ((results, named), (results, numbered), (ours[0], named), (*rsna, patients)):
+        pd.testing.assert_frame_equal(evaluate(*files, resamples=20)[0], expected)
 
 
 @pytest.mark.parametrize("swapped", [False, True])

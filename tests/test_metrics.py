@@ -95,12 +95,6 @@ def test_a_metric_by_hand(metric, threshold, value, n):
     assert row["value"] == pytest.approx(value) and row["n"] == n
 
 
-def test_the_best_box_decides_where_a_method_points():
-    worse = measured([("a", 40, 40, 50, 50, 0.95), *PREDICTED])
-    assert row_of(worse, "pointing")["value"] == 0
-    assert row_of(worse, "acc", 0.7)["value"] == pytest.approx(1 / 4)
-
-
 def test_the_table_has_a_row_per_metric_and_threshold():
     table = measured()
     assert list(table.columns) == ["metric", "threshold", "value", "low", "high", "n"]
