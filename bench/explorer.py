@@ -22,6 +22,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from bench import COLUMNS
+from explorer import wordview
+from explorer.studies import SOURCES, Item, Study, Viewer
 from pnloc.baselines.classifier import Classifier
 from pnloc.boxes import group, select
 from pnloc.config import preset
@@ -33,8 +35,6 @@ from pnloc.reports.words import WordVectors
 from pnloc.run.sets import NAMES
 from pnloc.training import name_vectors
 from pnloc.view import figures
-from pnloc.view.explorer import wordview
-from pnloc.view.explorer.studies import SOURCES, Item, Study, Viewer
 
 BAR, REPEATS, REGIONS, WORDS = 150.0, 15, 20, 48
 STARTS = {source: (0.5, 2) for source in SOURCES}

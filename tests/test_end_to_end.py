@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from explorer import studies, widget, wordview
 from pnloc import localizer
 from pnloc.cli import main
 from pnloc.errors import PnlocError
@@ -24,7 +25,6 @@ from pnloc.run.experience import CALIBRATED
 from pnloc.run.run import Run, open_run
 from pnloc.run.severity import readouts
 from pnloc.run.severity import tables as severity_tables
-from pnloc.view.explorer import studies, widget, wordview
 
 CORNERS = ["x1", "y1", "x2", "y2"]
 

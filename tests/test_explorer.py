@@ -9,15 +9,15 @@ import pytest
 from PIL import Image
 from test_wordview import STARTS, embedded, study
 
+from explorer import widget
 from pnloc.errors import PnlocError
 from pnloc.images import load
-from pnloc.view.explorer import widget
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def read(path):
-    """A study as pnloc.view.explorer.studies.Viewer.read makes it, of a file that is decoded."""
+    """A study as explorer.studies.Viewer.read makes it, of a file that is decoded."""
     _, letterbox = load(path, 64)
     sizes = {"width": letterbox.width, "height": letterbox.height}
     reading = {**sizes, "grade": 1.5, "share": 0.05, "boxes": [[1.0, 2, 11, 22, 0.8]]}

@@ -18,14 +18,14 @@ from pnloc.run import cache
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "pnloc"
-PHANTOMS = ROOT / "phantoms"
+PHANTOMS, EXPLORER = ROOT / "phantoms", ROOT / "explorer"
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PARAMETERS_CELL = """PRESET = "demo"  # smoke, demo, public or mimic
 DATA = ""  # folder that holds the real data sets; public and mimic need it
 SEED = 0
 ARTIFACTS = ""  # where results go; empty: artifacts/ of the repository"""
 # A room imports from itself and from those before it; reports, data and evaluation share a floor.
-FLOORS = ("core images", "reports data evaluation", "baselines", "run", "view", "cli")
+FLOORS = ("core images", "reports data evaluation", "baselines", "run", "view", "explorer", "cli")
 # The generator beside the package imports these alone of it, and the room run alone imports it.
 OF_PHANTOMS = {f"pnloc.{m}" for m in ("errors", "files", "parallel", "data", "data.tables")}
 SUFFIXES = ".dcm .jpg .jpeg .png .nii .gz .safetensors .pt .pkl .parquet .npy"
@@ -46,15 +46,15 @@ def tracked() -> list[Path]:
 
 
 def room(module: str) -> str:
-    """The room of a module: a folder of the package, phantoms, or core; the cli is above all."""
-    if module.partition(".")[0] == "phantoms":
-        return "phantoms"
+    """The room of a module: a folder of the package or beside it, or core; the cli is above all."""
+    if module.partition(".")[0] != "pnloc":
+        return module.partition(".")[0]
     name = module.split(".")[1]
     return name if (PACKAGE / name).is_dir() else "cli" if name in ("cli", "__main__") else "core"
 
 
 def test_a_room_imports_from_the_rooms_below_it_alone_and_there_is_no_circle():
-    paths = [*PACKAGE.rglob("*.py"), *PHANTOMS.rglob("*.py")]
+    paths = [p for home in (PACKAGE, PHANTOMS, EXPLORER) for p in home.rglob("*.py")]
     names = {".".join(p.relative_to(ROOT).with_suffix("").parts): p for p in paths}
     names = {n.removesuffix(".__init__"): p for n, p in names.items() if n != "pnloc.__init__"}
     graph = {}
@@ -177,7 +177,9 @@ def test_every_notebook_is_a_page_and_every_page_exists():
 @pytest.mark.parametrize("page", sorted((ROOT / "book").glob("*.md")), ids=lambda p: p.stem)
 def test_what_a_page_names_exists(page):
     words = page.read_text(encoding="utf-8")
-    for name in set(re.findall(r"`((?:pnloc|phantoms|experiments|book\._ext)\.[\w.]+\w)`", words)):
+    for name in set(
+        re.findall(r"`((?:pnloc|phantoms|explorer|experiments|book\._ext)\.[\w.]+\w)`", words)
+    ):
         try:
             resolve_name(name)
         except (ImportError, AttributeError) as error:

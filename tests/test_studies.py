@@ -5,10 +5,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from explorer import studies
 from pnloc.reports.findings import asserting_words
 from pnloc.reports.phrases import Phrase
 from pnloc.run import evidence
-from pnloc.view.explorer import studies
 
 REPORT = """
  FINAL REPORT

@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from explorer import wordview
+from explorer.studies import SOURCES, Item, Study
 from pnloc.baselines.heatmaps import HeatChoice, boxes_of
 from pnloc.boxes import fuse, group, select
 from pnloc.errors import PnlocError
 from pnloc.run.sets import NAMES
-from pnloc.view.explorer import wordview
-from pnloc.view.explorer.studies import SOURCES, Item, Study
 
 STARTS = {source: (0.5, 2) for source in SOURCES}
 TEXT = "FINDINGS: Right lower opacity.\nA < B & C </script>"

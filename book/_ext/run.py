@@ -96,7 +96,7 @@ def check_parameters(sources: list[Path], parameters: dict[str, object]) -> None
 
 def package_digest() -> str:
     """Digest of the packages, of the kept tables and of the versions of what computes."""
-    folders = (ROOT / "pnloc", ROOT / "phantoms")
+    folders = (ROOT / "pnloc", ROOT / "phantoms", ROOT / "explorer")
     files = [p for folder in folders for p in folder.rglob("*.*") if p.suffix in SOURCES]
     files = [p for p in files if p.name not in ("cli.py", "__main__.py")]
     files += (ROOT / "book" / "results").rglob("*.*")

@@ -1,4 +1,4 @@
-"""What a reader sees: figures, tables and the explorer, with one colour for each method."""
+"""What a reader sees: figures, tables and overlays, with one colour for each method."""
 
 from pathlib import Path
 

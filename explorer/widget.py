@@ -9,11 +9,11 @@ from collections.abc import Callable
 from html import escape
 from pathlib import Path
 
+from explorer import studies, wordview
+from explorer.studies import Starts, Study
 from pnloc import access
 from pnloc.errors import PnlocError
 from pnloc.run.run import Run
-from pnloc.view.explorer import studies, wordview
-from pnloc.view.explorer.studies import Starts, Study
 
 try:
     import anywidget

@@ -16,11 +16,11 @@ import numpy as np
 from matplotlib import colormaps
 from PIL import Image
 
+from explorer.studies import Item, Starts, Study
 from pnloc.baselines.heatmaps import HeatChoice, boxes_of
 from pnloc.boxes import fuse, group, suppress
 from pnloc.errors import PnlocError
 from pnloc.files import digest
-from pnloc.view.explorer.studies import Item, Starts, Study
 
 STATIC = Path(__file__).parent / "static"
 MOST = 5  # boxes that the control goes up to
