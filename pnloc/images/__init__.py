@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 from joblib import cpu_count
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from pnloc.boxes import as_boxes
 from pnloc.errors import PnlocError
@@ -69,6 +69,11 @@ class Letterbox:
     def offset(self) -> tuple[float, float]:
         """Left and upper bar, in pixels of the square."""
         return (self.side - self.width * self.scale) / 2, (self.side - self.height * self.scale) / 2
+
+    @property
+    def share(self) -> float:
+        """The share of the square that the image covers."""
+        return self.width * self.height * (self.scale / self.side) ** 2
 
     def boxes(self, boxes: np.ndarray) -> np.ndarray:
         """xyxy [N, 4] in pixels of the image -> pixels of the square."""
@@ -267,6 +272,13 @@ def load(path: str | Path, side: int) -> tuple[np.ndarray, Letterbox]:
     """An image file as uint8 [side, side], and the transform of its boxes; PnlocError names it."""
     letterbox = Letterbox(*header(path)[:2], side)
     return letterbox.image(read_gray(path, near=side)), letterbox
+
+
+def centre_crop(path: str | Path, side: int) -> np.ndarray:
+    """The largest central square of an image file, uint8 [side, side]."""
+    picture = Image.fromarray(read_gray(path, near=2 * side))
+    square = ImageOps.fit(picture, (min(picture.size),) * 2)
+    return np.asarray(square.resize((side, side), Image.Resampling.BOX))
 
 
 def load_all(paths: Iterable[str], side: int, workers: int = 0) -> Iterator[Loaded]:

@@ -21,14 +21,13 @@ from torchvision.ops import Conv2dNormActivation
 from pnloc.baselines.classifier import in_batches
 from pnloc.boxes import as_boxes
 from pnloc.detector import coordinates, normalize
-from pnloc.parallel import autocast, bar, device
+from pnloc.parallel import autocast, device
 from pnloc.regions import mask_mean
 from pnloc.train import Losses, Schedule, fit, generator
 
 SIDES = ("right", "left")
 INPUT = 96  # pixels of the network's square input; its masks have half of them
 LEAST = 0.01  # least share of the picture that a lung covers
-VIEWS = 8  # generated radiographs per projected anatomy
 ZONES = "ABCDEF"  # Brixia: right upper, middle, lower; left upper, middle, lower
 CELLS = 64  # per side of the grid on which covered areas are measured
 
@@ -65,27 +64,6 @@ def _block(before: int, after: int, stride: int = 1) -> nn.Sequential:
     norm = partial(nn.GroupNorm, 8)
     first = Conv2dNormActivation(before, after, stride=stride, norm_layer=norm)
     return nn.Sequential(first, Conv2dNormActivation(after, after, norm_layer=norm))
-
-
-def generated(anatomies: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Radiographs uint8 [N, 96, 96] of anatomies, PA and AP in turn, and lungs [N, 2, 96, 96].
-
-    Their opacities are those of the COVID-like set, so that the network learns from lungs that are
-    partly white. Raises PnlocError if the chest CT is not installed.
-    """
-    from phantoms.anatomy import project, read_chest
-    from phantoms.film import develop
-    from phantoms.generator import make_case
-
-    chest, images, masks = read_chest(), [], []
-    for number in bar(range(anatomies), desc="generate lungs", unit="anatomy"):
-        rng = generator(seed, 201, number)
-        variant = project(chest, rng, INPUT, portable=bool(number % 2))
-        for _ in range(VIEWS):
-            _, added = make_case(variant, rng, "covid")
-            images.append(develop(variant, added, rng))
-        masks += [np.stack([variant.sides[side] for side in SIDES])] * VIEWS
-    return np.stack(images), np.stack(masks)
 
 
 def _per_image(values: np.ndarray) -> Tensor:

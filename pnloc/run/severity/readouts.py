@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageOps
 from scipy.special import logit
 from sklearn.metrics import roc_auc_score
 
@@ -22,7 +21,7 @@ from pnloc.baselines import heatmaps, priors
 from pnloc.data import duplicates
 from pnloc.detector import Detector
 from pnloc.evaluation import severity
-from pnloc.images import Letterbox, read_gray
+from pnloc.images import centre_crop
 from pnloc.localizer import Choice, image_attention, normalized_scores, pick
 from pnloc.regions import Regions, extract
 from pnloc.run import folds
@@ -79,7 +78,9 @@ def lungs_stage(run: Run) -> Trained:
     config = run.preset.severity
 
     def fit(seed: int, **place: object) -> tuple[lungs.LungNet, pd.DataFrame]:
-        shown = lungs.generated(config.anatomies, seed)
+        from phantoms.lungs import generate_lungs
+
+        shown = generate_lungs(config.anatomies, lungs.INPUT, seed)
         return lungs.train_lungs(*shown, epochs=config.epochs, seed=seed, **place)
 
     functions = {"build": lungs.LungNet, "fit": fit, "code": (lungs.train_lungs,)}
@@ -129,11 +130,6 @@ def masks_of(run: Run, pixels: np.ndarray) -> np.ndarray:
     return means(*views(run, detectors(run), pixels, Choice()))[1]
 
 
-def shares(boxes: list[Letterbox]) -> np.ndarray:
-    """The share [N] of its padded square that each picture has."""
-    return np.array([box.width * box.height * (box.scale / box.side) ** 2 for box in boxes])
-
-
 def detected_area(regions: Regions, choice: Choice, side: int) -> np.ndarray:
     """Area [N] of the detector's boxes by a choice, times the best region's score.
 
@@ -142,13 +138,6 @@ def detected_area(regions: Regions, choice: Choice, side: int) -> np.ndarray:
     picked = pick(regions, normalized_scores(regions), choice)
     areas = [np.prod(boxes[:, 2:] - boxes[:, :2], axis=1).sum() / side**2 for boxes, _ in picked]
     return np.array(areas) * regions.scores.numpy().max(1, initial=0.0)
-
-
-def centre_crops(paths: list[str], side: int) -> np.ndarray:
-    """The largest central square of each image file, uint8 [N, side, side]."""
-    pictures = [Image.fromarray(read_gray(path, near=2 * side)) for path in paths]
-    squares = [ImageOps.fit(picture, (min(picture.size),) * 2) for picture in pictures]
-    return np.stack([square.resize((side, side), Image.Resampling.BOX) for square in squares])
 
 
 # Values -------------------------------------------------------------------------------------------
@@ -167,7 +156,7 @@ def values(run: Run, name: str, rows: np.ndarray) -> pd.DataFrame:
     the attention (`attention_readouts`); and 'lungs found'.
     """
     pixels, images = run.sets.pixels(name)[rows], run.sets.records(name).images.iloc[rows]
-    picture = shares(run.sets.letterboxes(images))
+    picture = np.array([box.share for box in run.sets.letterboxes(images)])
     here, shown, side = lungs_of(run, pixels), Images(run, name, rows), pixels.shape[-1]
     seen = views(run, unseeing(run, name), pixels, choices(run)["detector"])
     pairs = [pair / side for pair in shown.place(priors.fixed_pair(shown.training_boxes))]
@@ -230,7 +219,8 @@ def by_input(run: Run, name: str, rows: np.ndarray) -> dict[str, pd.DataFrame]:
     """The read-outs `of_views` of rows of a set, by the run's own detector, padded and cropped."""
     images, pixels = run.sets.records(name).images.iloc[rows], run.sets.pixels(name)[rows]
     side = pixels.shape[-1]
-    padded, crops = shares(run.sets.letterboxes(images)), centre_crops(images["path"], side)
+    padded = np.array([box.share for box in run.sets.letterboxes(images)])
+    crops = np.stack([centre_crop(path, side) for path in images["path"]])
     choice, tables = choices(run)["detector"], {}
     for way, shown, picture in ((PADDED, pixels, padded), (CROPPED, crops, np.ones(len(rows)))):
         seen = views(run, [run.detector], shown, choice, mirrored=False)
