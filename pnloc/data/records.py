@@ -31,8 +31,7 @@ import pandas as pd
 from pnloc import access
 from pnloc.errors import PnlocError
 
-IMAGE_COLUMNS = ["image", "path", "patient", "study", "view", "sex", "age"]
-IMAGE_COLUMNS += ["width", "height", "label", "split"]
+IMAGE_COLUMNS = "image path patient study view sex age width height label split".split()
 BOX_COLUMNS = ["image", "x1", "y1", "x2", "y2", "label", "text"]
 REPORT_COLUMNS = ["study", "text"]
 SPLITS = ("train", "validate", "test")

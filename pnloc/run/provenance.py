@@ -15,8 +15,7 @@ import torch
 from pnloc import __version__, parallel
 from pnloc.files import digest
 
-PACKAGES = ("torch", "torchvision", "accelerate", "safetensors", "numpy", "pandas", "scipy")
-PACKAGES += ("gensim", "nltk")
+PACKAGES = "torch torchvision accelerate safetensors numpy pandas scipy gensim nltk".split()
 ROOT = Path(__file__).parents[2]
 
 

@@ -26,18 +26,13 @@ GAIN = ["text", "labels", "value", "low", "high", "n"]
 MEAN = "mean"  # in the column `seed`: all of them
 
 
-def tables(run: Run) -> dict[str, pd.DataFrame]:
-    """Every table of results, by name; the checkpoint is written, too."""
-    compared = localization.compared(run)
-    results = {
-        "localization": compared["localization"],
-        "differences": compared["differences"],
-        "severity": severity.severity_table(run),
-        "recall": localization.recall(run),
-        "attributes": localization.attributes(run),
-    }
+def tables(run: Run) -> None:
+    """Write every table of results, and the checkpoint."""
+    localization.compared(run)
+    severity.severity_table(run)
+    localization.recall(run)
+    localization.attributes(run)
     checkpoint(run)
-    return results
 
 
 def checkpoint(run: Run) -> Localizer:
