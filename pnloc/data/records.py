@@ -31,14 +31,13 @@ import pandas as pd
 from pnloc import access
 from pnloc.errors import PnlocError
 
-IMAGE_COLUMNS = "image path patient study view sex age width height label split".split()
+IMAGE_COLUMNS = ["image", "path", "patient", "study", "view", "sex", "age"]
+IMAGE_COLUMNS += ["width", "height", "label", "split"]
 BOX_COLUMNS = ["image", "x1", "y1", "x2", "y2", "label", "text"]
 REPORT_COLUMNS = ["study", "text"]
 SPLITS = ("train", "validate", "test")
 FATES = ("used", "missing", "excluded", "quarantined")  # of a row: exactly one
 COUNTED = ["rows", *FATES]
-CHECKED = ["set", "split", "used", "patients", "positive", "with report", "studies with report"]
-CHECKED += ["with boxes", "boxes"]
 # Kind in `tally` -> a column that its rows fill, and the table of Records that has it.
 _KINDS = {"boxes": ("image", "boxes"), "severity scores": ("opacity", "scores")}
 _KINDS["brixia scores"] = ("brixia", "scores")
@@ -136,10 +135,11 @@ def ledger(records: Records) -> pd.DataFrame:
 
 
 def check(records: Records) -> pd.DataFrame:
-    """Counts in all and per split: CHECKED, where `with report` and `with boxes` are images.
+    """Counts in all and per split; `with report` and `with boxes` are numbers of images.
 
     Reports of a set without images count in the row `all`.
     """
+    columns = "set,split,used,patients,positive,with report,studies with report,with boxes,boxes"
     reported = set(records.reports.loc[records.reports["text"].str.strip() != "", "study"])
     rows = []
     for split in ("all", *SPLITS):
@@ -149,4 +149,4 @@ def check(records: Records) -> pd.DataFrame:
         positive, read = (images["label"] == 1).sum(), images["study"].isin(reported).sum()
         counts = (len(images), images["patient"].nunique(), positive, read, len(studies))
         rows.append((records.name, split, *counts, boxes["image"].nunique(), len(boxes)))
-    return pd.DataFrame(rows, columns=CHECKED)
+    return pd.DataFrame(rows, columns=columns.split(","))

@@ -15,7 +15,8 @@ import torch
 from pnloc import __version__, parallel
 from pnloc.files import digest
 
-PACKAGES = "torch torchvision accelerate safetensors numpy pandas scipy gensim nltk".split()
+PACKAGES = ("torch", "torchvision", "accelerate", "safetensors", "numpy", "pandas", "scipy")
+PACKAGES += ("gensim", "nltk")
 ROOT = Path(__file__).parents[2]
 
 
