@@ -51,7 +51,7 @@ def untrained() -> Localizer:
     ]
     known = Experience({"demo-x": {"images": 80, "generated": True}})
     known = replace(known, looks=experience.fit_looks(seen[0]))
-    limit = experience.MARGIN * np.quantile(known.distances(seen[1]), experience.QUANTILE)
+    limit = np.quantile(known.distances(seen[1]), experience.QUANTILE)
     known = replace(known, limit=float(limit), reasons={NAMES[3]: "never seen in training"})
     known = replace(known, curves={BOX: (0.5, -1.0), PNEUMONIA: (2.0, 0.5)})
     return Localizer(detector, model, NAMES, Choice(), REGIONS, known)

@@ -30,9 +30,7 @@ METHOD = "text-attention"  # the one that a checkpoint holds
 CALIBRATED = f"{METHOD}-calibrated"  # its boxes with calibrated scores, in tables
 COMPONENTS = 16  # of the pooled features
 MOST = 1000  # images of a set and split that are looked at
-# The limit: this quantile of the validation images' distances, and a tenth more, because they
-# come from few patients.
-QUANTILE, MARGIN = 0.99, 1.1
+QUANTILE = 0.99  # of the validation images' distances: the limit
 RARE = 10  # training reports with an attribute, below which it is not given
 
 
@@ -67,7 +65,7 @@ def _experience(run: Run, names: list[str], measured: str) -> Experience:
     return replace(
         known,
         sets={n: {"images": counts[n], "generated": run.preset.generated} for n in names},
-        limit=float(MARGIN * np.quantile(distances, QUANTILE)),
+        limit=float(np.quantile(distances, QUANTILE)),
         curves=curves,
         reasons=reasons,
     )
