@@ -58,7 +58,8 @@ def run() -> pd.DataFrame:
         quality.append(_quality("medspaCy", development, reader, cases, asserted.__getitem__))
         other = quality[1].set_index("measure")["value"]
         other["normal"] = _normal(development, reader)
-    write_table(HERE / "report_readers.csv", pd.concat(quality, ignore_index=True))
+    kept = pd.concat(quality, ignore_index=True)[["reader", "texts", "measure", "reports", "value"]]
+    write_table(HERE / "report_readers.csv", kept.round(4))
     name = "OpenI reports, findings and attributes (other: medspaCy)"
     rows = [
         (name, ours, theirs, "reports/s", ours / theirs, BAR, ours >= BAR),
