@@ -516,12 +516,6 @@ def test_differences_by_hand():
     assert values == {"miou": (1 / 4, 3), "pointing": (1 / 3, 3), "acc@0.3": (1 / 4, 4)}
 
 
-def test_identical_predictions_differ_by_exactly_nothing():
-    table, truth = half_good(10, 2)
-    same = metrics.differences(table, table.sample(frac=1, random_state=0), truth, 100)
-    assert (same[["value", "low", "high"]] == 0).all(axis=None) and (same["p"] == 1).all()
-
-
 def test_differences_are_paired():
     shares = np.random.default_rng(0).uniform(0.1, 0.9, 40)
     draws = Patients(range(40), 300, 0)

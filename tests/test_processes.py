@@ -85,17 +85,6 @@ def test_a_loss_that_is_not_finite_in_one_process_ends_them_all(tmp_path):
     together(spoiled, tmp_path)
 
 
-def parts(folder):
-    letters = list("abcdefg")
-    assert parallel.part((torch.arange(7), letters))[1] == letters[parallel.index() :: 3]
-    assert len(parallel.part((torch.arange(2),))[0]) == 2, "too few for a row each"
-    assert parallel.agree(f"from {parallel.index()}") == "from 0"
-
-
-def test_parts_cover_a_batch(tmp_path):
-    together(parts, tmp_path, count=3)
-
-
 def stages(folder):
     """Stages of both kinds, and a note of who made what."""
     cache = Cache(folder / "run", preset="none", seed=0)

@@ -137,16 +137,6 @@ def test_a_pdf_without_a_browser_says_what_to_install(tmp_path, monkeypatch):
         site.browser()
 
 
-def test_a_browser_that_prints_nothing_is_an_error_with_its_last_words(tmp_path, monkeypatch):
-    fake = tmp_path / "chromium"
-    fake.write_text("#!/bin/sh\necho out of paper >&2\n")
-    fake.chmod(0o755)
-    monkeypatch.setenv("CHROMIUM", str(fake))
-    (tmp_path / "index.html").write_text("x")
-    with pytest.raises(PnlocError, match=r"made no PDF \(out of paper\)"):
-        site.pdf(tmp_path / "index.html", tmp_path / "book.pdf")
-
-
 # Publishing --------------------------------------------------------------------------------------
 
 
@@ -243,22 +233,3 @@ def test_a_page_names_its_run_and_versions_and_links_to_pages(page):
     assert "`source notebook <../../notebooks/01_a.ipynb>`" in facts
     link = "".join(code["outputs"][0]["data"]["text/markdown"])
     assert link == "[6: What text adds](06_b.html#what-text-adds)"
-
-
-def test_an_older_page_takes_versions_from_its_run(tmp_path, page):
-    (tmp_path / "run").mkdir()
-    record = {"preset": "demo", "seed": 0, "environments": {"x": MADE}}
-    (tmp_path / "run" / "run.json").write_text(json.dumps(record))
-    source = "".join(page()[0]["source"])
-    assert all(value in source for value in ("0123456789+", "smoke", "torch 2.6.0"))
-
-
-def test_a_public_repository_gives_links_to_binder_and_colab(monkeypatch):
-    monkeypatch.setenv("GITHUB_REPOSITORY", "someone/pnloc")
-    source, binder, colab = publishing.hosted("01_a.ipynb")
-    assert "(https://github.com/someone/pnloc/blob/main/notebooks/01_a.ipynb)" in source
-    assert "mybinder.org/v2/gh/someone/pnloc/main?urlpath=lab/tree/notebooks/01_a.ipynb" in binder
-    assert "colab.research.google.com/github/someone/pnloc/blob/main/notebooks/01_a.ipynb" in colab
-    monkeypatch.delenv("GITHUB_REPOSITORY")
-    monkeypatch.setattr(publishing, "repository", lambda: "")
-    assert publishing.hosted("01_a.ipynb") == []

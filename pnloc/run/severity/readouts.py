@@ -64,6 +64,14 @@ def detectors(run: Run) -> list[Detector]:
     return [run.detector, *(folds.member_stage(run, number).load() for number in others)]
 
 
+def unseeing(run: Run, name: str) -> list[Detector]:
+    """The detectors of the run that have not seen the images of a set that are read out.
+
+    In the detectors' own set others than the run's own may have been trained on these images.
+    """
+    return [run.detector] if run.preset.folds and name == folds.home(run) else detectors(run)
+
+
 def lungs_stage(run: Run) -> Trained:
     """The training of the lung finder on generated radiographs."""
     config = run.preset.severity
@@ -149,10 +157,7 @@ def values(run: Run, name: str, rows: np.ndarray) -> pd.DataFrame:
     pixels, images = run.sets.pixels(name)[rows], run.sets.records(name).images.iloc[rows]
     picture = np.array([box.share for box in run.sets.letterboxes(images)])
     here, shown, side = lungs_of(run, pixels), Images(run, name, rows), pixels.shape[-1]
-    # In the detectors' own set others than the run's own may have been trained on these images.
-    own = run.preset.folds and name == folds.home(run)
-    ensemble = [run.detector] if own else detectors(run)
-    seen = views(run, ensemble, pixels, choices(run)["detector"])
+    seen = views(run, unseeing(run, name), pixels, choices(run)["detector"])
     pairs = [pair / side for pair in shown.place(priors.fixed_pair(shown.training_boxes))]
     equalized = np.stack([severity.equalized(p) for p in pixels])
     masks = np.stack([severity.box_mask(pair, side) for pair in pairs])
