@@ -137,7 +137,7 @@ def _train(args: argparse.Namespace) -> None:
     run.train()
     methods.train(run)
     if parallel.leave():  # the main process goes on by itself
-        _show(tables(run)["localization"].query("metric == 'miou'"))
+        _show(tables(run).query("metric == 'miou'"))
         print(f"checkpoint: {run.root / 'checkpoint'}; tables: {run.root / 'tables'}")
 
 

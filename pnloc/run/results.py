@@ -26,13 +26,12 @@ GAIN = ["text", "labels", "value", "low", "high", "n"]
 MEAN = "mean"  # in the column `seed`: all of them
 
 
-def tables(run: Run) -> None:
-    """Write every table of results, and the checkpoint."""
-    localization.compared(run)
-    severity.severity_table(run)
-    localization.recall(run)
-    localization.attributes(run)
-    checkpoint(run)
+def tables(run: Run) -> pd.DataFrame:
+    """Write every table of results, and the checkpoint; returns the table of localization."""
+    compared = localization.compared(run)
+    for make in (severity.severity_table, localization.recall, localization.attributes, checkpoint):
+        make(run)
+    return compared["localization"]
 
 
 def checkpoint(run: Run) -> Localizer:
