@@ -1,6 +1,7 @@
 """Processes for tests, forked from a server that has imported torch and the package."""
 
 import os
+import signal
 from collections.abc import Callable
 from multiprocessing import get_context
 from pathlib import Path
@@ -45,3 +46,16 @@ def _ranked(rank: int, environment: dict[str, object], work: Callable, *argument
     from pnloc import parallel
 
     parallel.wait()  # who ends first would cut the connection of those who are still making it
+
+
+def commanded(arguments: list[str], spoken: Path) -> None:
+    """Be the command line: its exit status becomes this process's, its complaints a file.
+
+    SIGINT is as in a terminal; a shell's background jobs ignore it.
+    """
+    from pnloc.cli import main
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with open(spoken, "w") as file:
+        os.dup2(file.fileno(), 2)
+        os._exit(main(arguments))

@@ -9,7 +9,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 from scipy import ndimage
 from scipy.special import expit, logit
 from test_trained import TINY
@@ -20,7 +19,8 @@ from pnloc.evaluation import localization as metrics
 from pnloc.evaluation.bootstrap import Patients
 from pnloc.evaluation.calibration import LEAST, calibration, platt
 from pnloc.files import read_json, write_json
-from pnloc.localizer import BOX, Choice, Experience, Localizer
+from pnloc.images import Letterbox
+from pnloc.localizer import BOX, Choice, Experience, Localizer, Proposals
 from pnloc.model import PNEUMONIA, CrossAttention
 from pnloc.regions import appearance, extract, feature_size
 from pnloc.run import experience
@@ -57,53 +57,33 @@ def untrained() -> Localizer:
     return Localizer(detector, model, NAMES, Choice(), REGIONS, known)
 
 
-@pytest.fixture
-def localizer() -> Localizer:
-    return untrained()
-
-
-@pytest.fixture
-def proposals(localizer, tmp_path):
-    """What the localizer proposes on a picture."""
-
-    def propose(picture: np.ndarray):
-        Image.fromarray(picture).save(tmp_path / "one.png")
-        return localizer.propose(tmp_path / "one.png")
-
-    return propose
+def proposals(images: np.ndarray) -> list[Proposals]:
+    """What the localizer proposes on such pictures."""
+    return untrained().propose_all([(image, Letterbox(64, 64, 64)) for image in images])
 
 
 # Images unlike those of training -------------------------------------------------------------
 
 
-def test_images_of_another_kind_are_warned_of_and_further_ones_of_the_same_kind_are_not(
-    localizer, proposals
-):
-    same = [localizer.unlike(proposals(picture)) for picture in pictures(30, 2)]
-    other = [localizer.unlike(proposals(picture)) for picture in pictures(30, 3, fine=True)]
-    flat = localizer.unlike(proposals(np.full((64, 64), 90, dtype=np.uint8)))
+def test_images_of_another_kind_are_warned_of_and_further_ones_of_the_same_kind_are_not():
+    same = [untrained().unlike(one) for one in proposals(pictures(30, 2))]
+    other = [untrained().unlike(one) for one in proposals(pictures(30, 3, fine=True))]
+    flat = untrained().unlike(proposals(np.full((1, 64, 64), 90, np.uint8))[0])
     assert sum(map(bool, same)) <= 2 and all(other) and flat
     assert "80 generated of demo-x" in flat and "\n" not in flat
 
 
-def test_a_checkpoint_keeps_what_it_knows(localizer, proposals, tmp_path):
-    localizer.save(tmp_path, model=asdict(MODEL))
-    again = Localizer.load(tmp_path)
-    one = proposals(pictures(1, 4, fine=True)[0])
-    assert again.unlike(one) == localizer.unlike(one) != ""
-    for table, same in zip(*again.read([one]), *localizer.read([one]), strict=True):
+def test_a_checkpoint_keeps_what_it_knows_and_an_older_one_says_that_it_does_not_know(tmp_path):
+    untrained().save(tmp_path, model=asdict(MODEL))
+    again, (one,) = Localizer.load(tmp_path), proposals(pictures(1, 4, fine=True))
+    assert again.unlike(one) == untrained().unlike(one) != ""
+    for table, same in zip(*again.read([one]), *untrained().read([one]), strict=True):
         pd.testing.assert_frame_equal(table, same)
-
-
-def test_an_older_checkpoint_says_that_its_training_images_are_not_known(
-    localizer, proposals, tmp_path
-):
-    localizer.save(tmp_path, model=asdict(MODEL))
     config = read_json(tmp_path / "config.json")
     del config["experience"]
     write_json(tmp_path / "config.json", config)
     (tmp_path / "looks.safetensors").unlink()
-    old, one = Localizer.load(tmp_path), proposals(pictures(1, 5)[0])
+    old = Localizer.load(tmp_path)
     assert "does not say what it was trained on" in old.unlike(one)
     assert old.read([one])[0][1]["probability"].between(0, 1).all()
 
@@ -154,10 +134,9 @@ def test_scores_that_rank_the_wrong_way_become_the_share_of_right_ones():
     assert probability == pytest.approx(0.25, abs=0.03) and (np.diff(probability) > 0).all()
 
 
-def test_the_boxes_of_an_image_have_calibrated_scores_in_the_same_places(localizer, proposals):
-    one = proposals(pictures(1, 6)[0])
-    boxes, _ = localizer.read([one])[0]
-    raw, _ = replace(localizer, experience=Experience()).read([one])[0]
+def test_the_boxes_of_an_image_have_calibrated_scores_in_the_same_places():
+    boxes, _ = untrained().read(proposals(pictures(1, 6)))[0]
+    raw, _ = replace(untrained(), experience=Experience()).read(proposals(pictures(1, 6)))[0]
     assert len(boxes) and boxes[metrics.CORNERS].equals(raw[metrics.CORNERS])
     expected = expit(0.5 * logit(raw["score"].to_numpy(float)) - 1)
     assert boxes["score"].to_numpy() == pytest.approx(expected)
@@ -198,8 +177,8 @@ def test_an_attribute_is_left_out_unless_its_interval_is_above_chance(gap, given
     assert (reason == "") == given and given == ("chance" not in reason)
 
 
-def test_an_attribute_that_is_left_out_has_a_reason_and_no_number(localizer, proposals):
-    _, attributes = localizer.read([proposals(pictures(1, 7)[0])])[0]
+def test_an_attribute_that_is_left_out_has_a_reason_and_no_number():
+    _, attributes = untrained().read(proposals(pictures(1, 7)))[0]
     assert list(attributes["attribute"]) == list(NAMES)
     omitted = attributes[attributes["reason"] != ""]
     assert list(omitted["attribute"]) == [NAMES[3]] and omitted["probability"].isna().all()

@@ -9,7 +9,7 @@ import pytest
 from pydicom import dcmread, dcmwrite
 from pydicom.dataset import Dataset
 from pydicom.uid import JPEG2000Lossless, RLELossless
-from test_images import DICOM, INVERTED, message, save_dicom
+from test_images import INVERTED, TABLES, message, save_dicom
 
 from pnloc.images import header, oddities, read_gray
 
@@ -52,7 +52,7 @@ def shows(path: Path, padding: np.ndarray = NOTHING) -> bool:
 # Padding -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("scale", DICOM["scales"])
+@pytest.mark.parametrize("scale", TABLES["scales"])
 @pytest.mark.parametrize(
     ("signed", "value"), [*product([False], [0, 4095, 40_000, 65_535]), (True, -20_000), (True, 0)]
 )
@@ -60,7 +60,7 @@ def shows(path: Path, padding: np.ndarray = NOTHING) -> bool:
 def test_padding_is_black_and_out_of_the_range_of_the_picture(
     tmp_path, polarity, signed, value, scale
 ):
-    elements = {**DICOM["scales"][scale], **polarity}
+    elements = {**TABLES["scales"][scale], **polarity}
     words = stored(DENSITY, elements, signed)
     words[PADDED] = value
     path = save_dicom(tmp_path / "a.dcm", words, 16, PixelPaddingValue=value, **elements)
@@ -82,16 +82,14 @@ def test_a_range_of_padding_may_be_given_in_any_order_and_without_its_sign(tmp_p
 
 
 def test_padding_may_be_wider_than_the_stored_bits(tmp_path):
-    words = SHADES.copy()
-    words[PADDED] = 65_535
     path = save_dicom(tmp_path / "a.dcm", SHADES, 12, PixelPaddingValue=65_535)
-    assert shows(rewrite(path, words), PADDED) and not oddities(path, read_gray(path))
+    assert shows(rewrite(path, np.where(PADDED, 65_535, SHADES)), PADDED)
+    assert not oddities(path, read_gray(path))
 
 
 @pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless])
 def test_padding_of_a_compressed_picture(tmp_path, syntax):
-    words = SHADES.copy()
-    words[PADDED] = 4094
+    words = np.where(PADDED, 4094, SHADES)
     path = save_dicom(tmp_path / "a.dcm", words, 12, compress=syntax, PixelPaddingValue=4094)
     assert shows(path, PADDED)
 
@@ -99,23 +97,16 @@ def test_padding_of_a_compressed_picture(tmp_path, syntax):
 @pytest.mark.parametrize("polarity", [{}, INVERTED], ids=["MONOCHROME2", "MONOCHROME1"])
 def test_shades_of_8_bits_stay_as_they_are_beside_padding(tmp_path, polarity):
     shades = np.round(DENSITY * 200).astype(np.uint8)
-    words = 255 - shades if polarity else shades.copy()
-    words[PADDED] = 255
+    words = np.where(PADDED, 255, 255 - shades if polarity else shades)
     path = save_dicom(tmp_path / "a.dcm", words, PixelPaddingValue=255, **polarity)
     assert (read_gray(path) == np.where(PADDED, 0, shades)).all()
 
 
 @pytest.mark.parametrize("padding", [{}, {"PixelPaddingValue": None}])
 def test_what_is_not_declared_is_no_padding(tmp_path, padding):
-    words = SHADES.copy()
-    words[PADDED] = 4095
+    words = np.where(PADDED, 4095, SHADES)
     gray = read_gray(save_dicom(tmp_path / "a.dcm", words, 12, **padding))
     assert (gray[PADDED] == 255).all()
-
-
-def test_padding_that_would_be_the_whole_picture_is_none(tmp_path):
-    every = {"PixelPaddingValue": 0, "PixelPaddingRangeLimit": 65_535}
-    assert shows(save_dicom(tmp_path / "a.dcm", SHADES, 12, **every))
 
 
 @pytest.mark.parametrize("name", ["65535", "neg", "mono1"])
@@ -152,11 +143,10 @@ def test_an_overlay_in_spare_bits_is_left_out_and_noted_where_it_is_not_declared
 @pytest.mark.parametrize("colour", ["MONOCHROME1", "MONOCHROME2"])
 def test_a_contradiction_on_black_and_white_is_noted(tmp_path, colour, shape):
     white = {"PhotometricInterpretation": colour, "PresentationLUTShape": shape}
-    straight = (colour, shape) == ("MONOCHROME2", "IDENTITY")
-    words = SHADES if straight else 4095 - SHADES
+    inverted, inverse = colour == "MONOCHROME1", shape == "INVERSE"
+    words = 4095 - SHADES if inverted or inverse else SHADES
     path = save_dicom(tmp_path / "a.dcm", words, 12, **white)
-    contradictory = (colour, shape) not in (("MONOCHROME1", "INVERSE"), ("MONOCHROME2", "IDENTITY"))
-    assert shows(path) and bool(header(path).odd) == contradictory
+    assert shows(path) and bool(header(path).odd) == (inverted != inverse)
 
 
 # Empty elements and other forms of file ----------------------------------------------------------
@@ -164,7 +154,7 @@ def test_a_contradiction_on_black_and_white_is_noted(tmp_path, colour, shape):
 EMPTY = {"VOILUTSequence": [Dataset()], "ModalityLUTSequence": [Dataset()]}
 
 
-@pytest.mark.parametrize("elements", [*DICOM["empty"], EMPTY], ids=str)
+@pytest.mark.parametrize("elements", [*TABLES["empty"], EMPTY], ids=str)
 def test_an_empty_or_impossible_element_is_as_none(tmp_path, elements):
     path = save_dicom(tmp_path / "a.dcm", SHADES, 12, **elements)
     assert shows(path) and not oddities(path, read_gray(path))
@@ -209,25 +199,15 @@ def test_a_file_without_preamble_is_read_whatever_its_name(tmp_path, meta, impli
     assert header(path).dicom and shows(path)
 
 
-FOREIGN = [b"%PDF-1.4 ", bytes(200), b"\x08\0\x05\0" + b"not an element", b"PK\x03\x04"]
-
-
-@pytest.mark.parametrize("start", FOREIGN, ids=range(len(FOREIGN)))
+@pytest.mark.parametrize("start", [b"%PDF-1.4 ", bytes(200), b"\x08\0\x05\0an element", b"PK\3\4"])
 def test_a_foreign_file_named_dcm_is_no_image(tmp_path, start):
     (tmp_path / "a.dcm").write_bytes(start + np.random.default_rng(1).bytes(4000))
     for read in (header, read_gray):
         assert message(tmp_path / "a.dcm", read) == "not an image (PNG, JPEG or DICOM)"
 
 
-REPORTED = [
-    ("dicom_empty_values", ["rescale_empty", "window_zero", "window_negwidth"]),
-    ("dicom_no_preamble", ["nopreamble"]),
-]
-
-
-@pytest.mark.parametrize(("folder", "names"), REPORTED)
-def test_the_incomplete_files_of_a_report_are_read_like_the_complete_one(folder, names):
-    whole = read_gray(CASES / folder / "plain12.dcm")
-    for name in names:
-        path = CASES / folder / f"{name}.dcm"
-        assert (read_gray(path) == whole).all() and header(path)[:2] == (80, 96)
+@pytest.mark.parametrize("folder", ["dicom_empty_values", "dicom_no_preamble"])
+def test_the_incomplete_files_of_a_report_are_read_like_the_complete_one(folder):
+    whole, files = read_gray(CASES / folder / "plain12.dcm"), [*(CASES / folder).glob("*.dcm")]
+    assert len(files) > 1 and all(header(path)[:2] == (80, 96) for path in files)
+    assert all((read_gray(path) == whole).all() for path in files)

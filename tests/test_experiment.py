@@ -110,8 +110,7 @@ def test_differences_are_paired():
 # Choices ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("grouped", [True, False])
-def test_the_best_choice_is_that_of_trying_them_all(grouped):
+def test_the_best_choice_is_that_of_trying_them_all():
     rng = np.random.default_rng(0)
     corners = rng.uniform(0, 60, (6, 8, 2))
     corners = np.concatenate([corners, corners + rng.uniform(10, 50, (6, 8, 2))], axis=2)
@@ -120,11 +119,10 @@ def test_the_best_choice_is_that_of_trying_them_all(grouped):
     regions = Regions(boxes, ones, ones > 0, *empty)
     truth, scores = [b[:2].numpy().astype(float) for b in boxes], rng.uniform(size=(6, 8))
     detections = [(b[: n + 1], -np.sort(-rng.random(8))[: n + 1]) for n, b in enumerate(corners)]
-    ranking = evidence.Ranking(regions, scores, np.ones(6), grouped, scores)
-    for seen in (ranking, evidence.Detections(detections)):
-        tried = [Choice(*pair) for pair in product(evidence.SHARES, evidence.MOST)]
-        if seen is ranking:
-            tried = [replace(choice, grouped=grouped) for choice in tried]
+    ranking = evidence.Ranking(regions, scores, np.ones(6), True, scores)
+    for seen in (ranking, replace(ranking, grouped=False), evidence.Detections(detections)):
+        pairs, grouped = product(evidence.SHARES, evidence.MOST), getattr(seen, "grouped", True)
+        tried = [Choice(*pair, grouped=grouped) for pair in pairs]
         values = [evidence.unions(seen.predictions(c), truth).mean() for c in tried]
         choice, value = seen.choose(truth)
         assert choice == tried[int(np.argmax(values))]
@@ -134,9 +132,9 @@ def test_the_best_choice_is_that_of_trying_them_all(grouped):
 # The whole ----------------------------------------------------------------------------------------
 
 
-def command(folder) -> list[str]:
+def run(folder) -> int:
     given = ["--plan", "smoke", "--artifacts", str(folder), "--out", str(folder / "out")]
-    return ["experiment", *given]
+    return main(["experiment", *given])
 
 
 @pytest.fixture(scope="module")
@@ -146,11 +144,11 @@ def finished(shared):
     folder.mkdir(exist_ok=True)
     with FileLock(folder / "lock"):
         if not (folder / "out" / "experiment.json").exists():
-            assert main(command(folder)) == 0
+            assert run(folder) == 0
     return folder
 
 
-def test_the_tables_have_the_columns_of_the_published_results(finished):
+def test_the_tables_and_their_provenance_have_the_form_of_the_published_results(finished):
     for path in (finished / "out").glob("*.csv"):
         table, kept = pd.read_csv(path), pd.read_csv(ROOT / "book" / "results" / path.name)
         assert list(table) == list(kept), path.name
@@ -163,18 +161,14 @@ def test_the_tables_have_the_columns_of_the_published_results(finished):
     for _, rows in table.groupby("dataset"):
         assert methods | {"text-attention-raw"} <= set(rows["method"])
         assert rows["n"].nunique() == 1, "every method is measured on the same images"
-
-
-def test_the_provenance_of_the_tables_is_stored_beside_them(finished):
     facts = read_json(finished / "out" / "experiment.json")
-    expected = read_json(ROOT / "book" / "results" / "experiment.json")
-    assert set(facts) == set(expected)
+    assert set(facts) == set(read_json(ROOT / "book" / "results" / "experiment.json"))
     assert facts["plan"]["replicates"] == [1, 2] and "arm" in facts["seconds"]
 
 
 def test_a_second_call_makes_no_stage_and_the_same_tables(finished):
     before = {p.name: p.read_bytes() for p in (finished / "out").glob("*.csv")}
     times = {p: p.stat().st_mtime_ns for p in finished.rglob("done.json")}
-    assert main(command(finished)) == 0
+    assert run(finished) == 0
     assert {p.name: p.read_bytes() for p in (finished / "out").glob("*.csv")} == before
     assert {p: p.stat().st_mtime_ns for p in finished.rglob("done.json")} == times

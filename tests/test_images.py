@@ -19,7 +19,7 @@ from pnloc.images import MOST_PIXELS, header, load, read_gray
 from pnloc.images.dicom import is_dicom
 
 RAMP = np.arange(0, 240, 5, dtype=np.uint8).reshape(6, 8)  # 0, 5, ..., 235: row after row
-DICOM = tomllib.loads(Path(__file__).with_name("dicom.toml").read_text(encoding="utf-8"))
+TABLES = tomllib.loads(Path(__file__).with_name("images.toml").read_text(encoding="utf-8"))
 NO_IMAGE = "not an image (PNG, JPEG or DICOM)"
 INVERTED = {"PhotometricInterpretation": "MONOCHROME1"}
 
@@ -62,34 +62,13 @@ def message(path: Path, read=read_gray) -> str:
     return text.removeprefix(f"{path}: ")
 
 
-def palette() -> Image.Image:
-    image = Image.fromarray(np.array([[0, 1, 2]], dtype=np.uint8), "P")
-    image.putpalette([10, 10, 10, 200, 200, 200, 255, 0, 0])
-    return image
-
-
-# Luminance weighs red .299, green .587, blue .114; transparency lies on black.
-COLOURS = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255], [90, 90, 90]]], dtype=np.uint8)
-ALPHA = np.array([[[200] * 3 + [255], [200] * 3 + [0], [200] * 3 + [128]]], dtype=np.uint8)
-WORDS = np.array([[1000, 2000], [3000, 5000]], dtype=np.uint16)
-GREY_ALPHA = np.array([[[180, 255], [180, 0]]], dtype=np.uint8)
-PNG = {
-    "8 bits": (Image.fromarray(RAMP), RAMP.tolist(), {}),
-    "1 bit": (Image.fromarray(np.array([[True, False]])), [[255, 0]], {}),
-    "16 bits": (Image.fromarray(WORDS), [[0, 64], [128, 255]], {}),
-    "flat": (Image.fromarray(np.full((2, 3), 4000, np.uint16)), [[0] * 3] * 2, {}),
-    "colour": (Image.fromarray(COLOURS), [[76, 150, 29, 90]], {}),
-    "transparent": (Image.fromarray(ALPHA), [[200, 0, 100]], {}),
-    "grey and alpha": (Image.fromarray(GREY_ALPHA, "LA"), [[180, 0]], {}),
-    "palette": (palette(), [[10, 200, 76]], {}),
-    "transparent palette": (palette(), [[10, 0, 76]], {"transparency": 1}),
-}
-
-
-@pytest.mark.parametrize("kind", PNG)
+@pytest.mark.parametrize("kind", TABLES["png"])
 def test_a_png_of_any_mode(tmp_path, kind):
-    image, expected, options = PNG[kind]
-    image.save(tmp_path / "a.png", **options)
+    mode, of, pixels, expected = TABLES["png"][kind]
+    image = Image.fromarray(np.array(pixels, of), mode or None)
+    if mode == "P":
+        image.putpalette([10, 10, 10, 200, 200, 200, 255, 0, 0])
+    image.save(tmp_path / "a.png", transparency=1 if kind == "transparent palette" else None)
     pixels = read_gray(tmp_path / "a.png", near=1)  # a PNG is never decoded at a reduced scale
     assert pixels.dtype == np.uint8 and pixels.tolist() == expected
     assert header(tmp_path / "a.png")[:2] == image.size
@@ -117,9 +96,9 @@ TABLE.LUTDescriptor = [4, 0, 16]
 TABLE.add_new("LUTData", "US", [0, 200 * 257, 220 * 257, 255 * 257])
 
 
-@pytest.mark.parametrize("kind", DICOM["kinds"])
+@pytest.mark.parametrize("kind", TABLES["dicom"])
 def test_a_dicom_file_of_any_kind(tmp_path, kind):
-    of, bits, pixels, elements, expected = DICOM["kinds"][kind]
+    of, bits, pixels, elements, expected = TABLES["dicom"][kind]
     lut = {"VOILUTSequence": [TABLE]} if kind.startswith("VOI LUT") else {}
     path = save_dicom(tmp_path / "a.dcm", np.array(pixels, of), bits=bits, **elements, **lut)
     assert np.abs(read_gray(path).astype(int) - expected).max() <= ("window" in kind)
@@ -132,10 +111,9 @@ def test_a_palette_dicom_is_looked_up(tmp_path, bits):
     path = save_dicom(tmp_path / "a.dcm", np.array([[0, 1, 2]], np.uint8), **colours)
     data = dcmread(path)
     for place, values in enumerate(([10, 200, 255, 0], [10, 200, 0, 0], [10, 200, 0, 0])):
-        table = np.array(values, dtype="<u2") * (257 if bits == 16 else 1)
-        content = table.tobytes() if bits == 16 else table.astype(np.uint8).tobytes()
+        table = np.array(values, "<u2") * 257 if bits == 16 else np.array(values, np.uint8)
         data.add_new(0x00281101 + place, "US", [4, 0, bits])
-        data.add_new(0x00281201 + place, "OW", content)
+        data.add_new(0x00281201 + place, "OW", table.tobytes())
     data.save_as(path)
     assert read_gray(path).tolist() == [[10, 200, 76]]
 
@@ -197,7 +175,7 @@ def test_a_damaged_file_gives_an_image_or_one_line(tmp_path):
     Image.fromarray(picture()).convert("RGBA").save(tmp_path / "colour.png")
     Image.fromarray(picture()).save(tmp_path / "grey.jpg")
     save_dicom(tmp_path / "rle.dcm", picture(), compress=RLELossless)
-    window = DICOM["scales"]["window"]
+    window = TABLES["scales"]["window"]
     save_dicom(tmp_path / "window.dcm", picture().astype(np.uint16), bits=12, **window)
     rng, images, errors = np.random.default_rng(0), 0, 0
     for path in sorted(tmp_path.iterdir()):

@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from filelock import FileLock
-from forks import start
+from forks import commanded, start
 from PIL import Image
 from test_confidence import MODEL, untrained
+from trees import draw
 
 from pnloc.cli import main
 from pnloc.evaluation.files import read_predictions
@@ -36,14 +37,9 @@ def checkpoint(tmp_path_factory) -> Path:
 @pytest.fixture
 def images(tmp_path) -> list[str]:
     """40 images of several sizes and formats."""
-    rng, paths = np.random.default_rng(0), []
-    for number in range(40):
-        coarse = rng.integers(0, 255, (9, 9), dtype=np.uint8)
-        size = tuple(rng.integers(50, 300, 2).tolist())
-        path = tmp_path / f"{number:02}{'.png' if number % 3 else '.jpg'}"
-        Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).save(path)
-        paths.append(str(path))
-    return paths
+    paths = [tmp_path / f"{n:02}{'.png' if n % 3 else '.jpg'}" for n in range(40)]
+    sizes = np.random.default_rng(0).integers(50, 300, (40, 2)).tolist()
+    return [str(draw(path, *sizes[n], seed=n)) for n, path in enumerate(paths)]
 
 
 @pytest.fixture
@@ -100,13 +96,9 @@ def test_names_of_overlays_are_unlike_each_other_whatever_the_images_are_called(
     assert all(len(name.encode()) < 230 and "/" not in name for name in names.values())
 
 
-def begin(arguments: list[str], spoken: str) -> None:
-    """Run the command as a process of its own; its exit status becomes the process's."""
+def unpaused(arguments: list[str], spoken: Path) -> None:
     batch.PAUSE = 0.0
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    with open(spoken, "w") as file:
-        os.dup2(file.fileno(), 2)
-        os._exit(main(arguments))
+    commanded(arguments, spoken)
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
@@ -118,7 +110,7 @@ def test_what_was_done_before_the_end_stays_and_the_same_command_goes_on(
         many.append(str(tmp_path / f"link-{number}.png"))
         os.symlink(images[1], many[-1])
     command = ["localize", "--checkpoint", str(checkpoint), "--out", str(out), *many]
-    process = start(begin, command, str(tmp_path / "spoken.txt"))
+    process = start(unpaused, command, tmp_path / "spoken.txt")
     while not (out / "boxes.csv").exists():
         time.sleep(0.01)
         assert process.is_alive()
@@ -223,16 +215,15 @@ def test_a_name_that_is_no_text_and_one_with_a_line_break_are_rows(localize, ima
 def test_a_warning_is_a_line_a_column_and_a_note_on_the_overlay(
     localize, images, tmp_path, monkeypatch, capsys
 ):
-    notes, odd, real = {}, {images[1]: ["odd", "very odd"]}, overlays.draw
+    notes, odd = {}, {images[1]: ["odd", "very odd"]}
 
-    def draw(*drawing):
+    def noted(*drawing):
         *_, path, lines, _ = drawing
         notes[path.name] = " ".join(lines)
-        real(*drawing)
 
     monkeypatch.setattr(batch, "oddities", lambda image, gray: odd.get(image, []))
     monkeypatch.setattr(Localizer, "unlike", lambda self, proposals: "")
-    monkeypatch.setattr(overlays, "draw", draw)
+    monkeypatch.setattr(overlays, "draw", noted)
     assert localize(*images[:3]) == 0
     assert capsys.readouterr().err == f"pnloc: {images[1]}: odd; very odd\n"
     boxes = pd.read_csv(tmp_path / "out" / "boxes.csv", keep_default_na=False)

@@ -1,6 +1,8 @@
 """The registry of methods, forms of evidence, and what the stage of a baseline depends on."""
 
+import tomllib
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,7 +13,7 @@ from fakes import FakeRun
 
 from pnloc.baselines.heatmaps import HeatChoice
 from pnloc.boxes import as_boxes
-from pnloc.config import BASELINES, FROM_BOXES, DetectorConfig, preset
+from pnloc.config import BASELINES, DetectorConfig, preset
 from pnloc.detector import Detector
 from pnloc.errors import PnlocError
 from pnloc.localizer import Choice
@@ -20,6 +22,7 @@ from pnloc.run import cache, methods, predictions
 from pnloc.run.evidence import Detections, Fixed, Heat, Images, Ranking
 from pnloc.run.methods import CLASSIFIER, METHODS, Method
 
+TABLES = tomllib.loads(Path(__file__).with_name("methods.toml").read_text(encoding="utf-8"))
 TRUTH = [as_boxes([[0, 0, 8, 8]]), as_boxes([])]
 
 
@@ -42,12 +45,6 @@ def run():
 # The registry ---------------------------------------------------------------------------------
 
 
-def test_every_baseline_of_the_presets_has_one_entry_and_every_method_a_title_of_its_own():
-    assert [name for name, method in METHODS.items() if method.training] == list(BASELINES)
-    assert len({method.title for method in METHODS.values()}) == len(METHODS)
-    assert all(set(preset(p).baselines) <= set(BASELINES) for p in ("smoke", "demo", "public"))
-
-
 def test_a_new_entry_is_all_that_a_method_needs(run, monkeypatch):
     box = as_boxes([[0.25, 0.25, 0.75, 0.75]])
     centre = Method("prior", "centre", "the centre", lambda images: Fixed(images.place(box)))
@@ -63,10 +60,7 @@ def test_an_unknown_baseline_is_refused_with_those_that_there_are(run):
         methods.baselines(run)
 
 
-@pytest.mark.parametrize(
-    ("name", "boxes", "left_out"),
-    [("mimic", 1, ()), ("public", 1, ("supervised",)), ("mimic", 0, FROM_BOXES)],
-)
+@pytest.mark.parametrize(("name", "boxes", "left_out"), TABLES["left_out"])
 def test_supervised_detectors_need_boxes_of_the_target_and_none_is_trained_twice(
     monkeypatch, name, boxes, left_out
 ):
@@ -76,17 +70,7 @@ def test_supervised_detectors_need_boxes_of_the_target_and_none_is_trained_twice
     assert set(BASELINES) - set(trained) == set(left_out)
 
 
-@pytest.mark.parametrize(
-    ("module", "retrained"),
-    [
-        ("baselines.weak", {"hide-and-seek", "attention-dropout", "patch-mil"}),
-        ("baselines.grounding", {"contrastive-grounding", "align2ground"}),
-        ("baselines.supervised", {"supervised", "supervised-faster-rcnn"}),
-        # Labels and words come from reports.
-        ("reports.scope", {*BASELINES[:5], "classifier", "attention"}),
-        ("baselines.priors", set()),
-    ],
-)
+@pytest.mark.parametrize(("module", "retrained"), TABLES["retrained"].items())
 def test_an_edit_retrains_what_depends_on_it_and_nothing_else(run, module, retrained):
     stages = {m.name: m.stage(run) for m in (CLASSIFIER, *map(METHODS.get, BASELINES))}
     stages["attention"] = run.localizer_stage(True)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_images import DICOM, picture, save_dicom
+from test_images import TABLES, picture, save_dicom
 from trees import RSNA, make_rsna
 
 from pnloc.data import rsna
@@ -32,26 +32,23 @@ def odd_header(path: Path, **elements) -> str:
 # EXIF orientation --------------------------------------------------------------------------------
 
 UPRIGHT = picture(320, 384)
-# Orientation -> how a camera stores the upright picture.
-STORED = {
-    1: lambda upright: upright,
-    2: lambda upright: upright[:, ::-1],
-    3: lambda upright: upright[::-1, ::-1],
-    4: lambda upright: upright[::-1],
-    5: lambda upright: upright.T,
-    6: lambda upright: upright.T[::-1],
-    7: lambda upright: upright[::-1, ::-1].T,
-    8: lambda upright: upright.T[:, ::-1],
-}
+ORIENTATIONS = range(1, 9)
+
+
+def stored(orientation: int, upright: np.ndarray = UPRIGHT) -> np.ndarray:
+    """As a camera stores a picture: turned in one of four ways, from 5 on transposed as well."""
+    rows, columns = [(1, 1), (1, -1), (-1, -1), (-1, 1)][(orientation - 1) % 4]
+    turned = upright[::rows, ::columns]
+    return np.ascontiguousarray(turned.T if orientation > 4 else turned)
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tiff"])
-@pytest.mark.parametrize("orientation", STORED)
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
 @pytest.mark.parametrize("colour", [False, True])
 def test_a_picture_is_upright_as_its_exif_orientation_says(tmp_path, suffix, orientation, colour):
     exif, path = Image.Exif(), tmp_path / f"a.{suffix}"
     exif[274] = orientation
-    image = Image.fromarray(np.ascontiguousarray(STORED[orientation](UPRIGHT)))
+    image = Image.fromarray(stored(orientation))
     image = image.convert("RGB") if colour else image
     image.save(path, exif=exif, **({"quality": 95} if suffix == "jpg" else {}))
     gray = read_gray(path)
@@ -59,33 +56,27 @@ def test_a_picture_is_upright_as_its_exif_orientation_says(tmp_path, suffix, ori
     assert np.abs(gray.astype(int) - UPRIGHT).max() <= 3
     half = read_gray(path, near=192)
     assert half.shape == ((192, 160) if suffix == "jpg" else (384, 320))
-    assert np.abs(load(path, 192)[0][:, 16:-16].astype(int) - half_of(UPRIGHT)).max() <= 4
+    smaller = UPRIGHT.reshape(192, 2, 160, 2).mean((1, 3))
+    assert np.abs(load(path, 192)[0][:, 16:-16].astype(int) - smaller).max() <= 4
 
 
-@pytest.mark.parametrize("orientation", STORED)
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
 @pytest.mark.parametrize("white", [0, 65_535])
 def test_a_tiff_of_16_bits_is_upright_and_white_is_dense(tmp_path, orientation, white):
     words = UPRIGHT.astype(np.uint16) * 257 ^ (0 if white else 65_535)
     path, tags = tmp_path / "a.tiff", {274: orientation, 262: 1 if white else 0}
-    words = np.ascontiguousarray(STORED[orientation](words))
-    Image.fromarray(words).save(path, tiffinfo=tags)
+    Image.fromarray(stored(orientation, words)).save(path, tiffinfo=tags)
     full = (UPRIGHT.astype(float) - UPRIGHT.min()) / np.ptp(UPRIGHT) * 255
     assert np.abs(read_gray(path) - full).max() <= 1
-
-
-def half_of(gray: np.ndarray) -> np.ndarray:
-    return gray.reshape(192, 2, 160, 2).mean((1, 3))
 
 
 def test_exif_data_behind_the_pixels_of_a_png_count_too(tmp_path):
     exif, path = Image.Exif(), tmp_path / "a.png"
     exif[274] = 6
-    Image.fromarray(np.ascontiguousarray(STORED[6](UPRIGHT))).save(path, exif=exif)
+    Image.fromarray(stored(6)).save(path, exif=exif)
     content = path.read_bytes()
-    start = content.index(b"eXIf") - 4
-    end = start + 12 + int.from_bytes(content[start : start + 4], "big")
-    last = content.index(b"IEND") - 4
-    moved = content[:start] + content[end:last] + content[start:end] + content[last:]
+    start, pixels, last = (content.index(name) - 4 for name in (b"eXIf", b"IDAT", b"IEND"))
+    moved = content[:start] + content[pixels:last] + content[start:pixels] + content[last:]
     path.write_bytes(moved)
     assert header(path)[:2] == (320, 384) and (read_gray(path) == UPRIGHT).all()
 
@@ -122,44 +113,40 @@ def test_an_ordinary_picture_of_any_kind_is_not_odd(tmp_path):
     assert remarks(coloured) == []
 
 
-@pytest.mark.parametrize("name", ["flat", "white", "alpha0", "tiny"])
-def test_a_picture_without_content_is_odd(name):
-    assert remarks(CASES / f"localize_blank/{name}.png")
+ODD_FILES = [*CASES.glob("localize_blank/*.png"), *CASES.glob("localize_not_frontal/*.dcm")]
+REASONS = {"lateral": ["ViewPosition LL"], "ct_head": ["HEAD", "CT"], "mirrored": ["R\\F"]}
 
 
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [("lateral", "ViewPosition LL"), ("ct_head", "HEAD"), ("ct_head", "CT"), ("mirrored", "R\\F")],
-)
-def test_the_other_views_of_a_report_are_odd(name, reason):
-    assert reason in "; ".join(remarks(CASES / f"localize_not_frontal/{name}.dcm"))
+@pytest.mark.parametrize("path", ODD_FILES, ids=lambda path: path.stem)
+def test_pictures_without_content_and_other_views_of_a_report_are_odd(path):
+    found = "; ".join(remarks(path))
+    assert found and all(reason in found for reason in REASONS.get(path.stem, []))
 
 
-@pytest.mark.parametrize(
-    ("extreme", "share", "odd"), [(0, 0.9, True), (255, 0.9, True), (0, 0.3, False)]
-)
-def test_a_picture_mostly_of_one_extreme_is_odd(tmp_path, extreme, share, odd):
+def mostly(extreme: int, share: float) -> np.ndarray:
     gray = picture(300, 300)
     gray[: int(300 * share)] = extreme
-    Image.fromarray(gray).save(tmp_path / "a.png")
-    assert bool(remarks(tmp_path / "a.png")) == odd
+    return gray
 
 
-def test_a_negative_is_odd(tmp_path):
+def lungs() -> np.ndarray:
+    """Two dark ellipses on a bright ground."""
     y, x = np.mgrid[:300, :400] / 400
-    lungs = sum(
-        np.exp(-(((x - middle) / 0.1) ** 2 + ((y - 0.33) / 0.2) ** 2)) for middle in (0.3, 0.7)
-    )
-    gray = np.round(200 - 150 * lungs).astype(np.uint8)
-    for pixels, odd in ((gray, False), (255 - gray, True)):
-        Image.fromarray(pixels).save(tmp_path / "a.png")
-        assert bool(remarks(tmp_path / "a.png")) == odd
+    both = [((x - middle) / 0.1) ** 2 + ((y - 0.33) / 0.2) ** 2 for middle in (0.3, 0.7)]
+    return np.round(200 - 150 * np.exp(-np.array(both)).sum(0)).astype(np.uint8)
 
 
-@pytest.mark.parametrize(("width", "height"), [(900, 300), (200, 500), (40, 48)])
-def test_unusual_proportions_and_tiny_pictures_are_odd(tmp_path, width, height):
-    Image.fromarray(picture(width, height)).save(tmp_path / "a.png")
-    assert len(remarks(tmp_path / "a.png")) == 1
+@pytest.mark.parametrize(
+    ("pixels", "odd"),
+    [
+        *[(mostly(0, 0.9), True), (mostly(255, 0.9), True), (mostly(0, 0.3), False)],
+        *[(lungs(), False), (255 - lungs(), True)],
+        *[(picture(*size), True) for size in ((900, 300), (200, 500), (40, 48))],
+    ],
+)
+def test_pictures_of_one_extreme_negatives_and_unusual_sizes_are_odd(tmp_path, pixels, odd):
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    assert len(remarks(tmp_path / "a.png")) == odd
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.dcm"])
@@ -174,7 +161,7 @@ def test_a_picture_in_colour_is_odd_and_a_coloured_mark_is_not(tmp_path, name):
         assert bool(remarks(tmp_path / name)) == odd
 
 
-ODD = [(name, *pair) for name, values in DICOM["odd"].items() for pair in values.items()]
+ODD = [(name, *pair) for name, values in TABLES["odd"].items() for pair in values.items()]
 
 
 @pytest.mark.parametrize(("name", "value", "word"), ODD)

@@ -4,6 +4,7 @@ And what made a page.
 """
 
 import json
+import tomllib
 from pathlib import Path
 
 import nbformat
@@ -15,6 +16,7 @@ from pnloc import access
 from pnloc.errors import PnlocError
 
 TEXT = "words " * 30
+TABLES = tomllib.loads(Path(__file__).with_name("book.toml").read_text(encoding="utf-8"))
 EXTERNAL = Path(__file__).with_name("external.html").read_text(encoding="utf-8").splitlines()
 ALT = 'alt="A radiograph with one box."'
 
@@ -72,25 +74,12 @@ def test_a_style_sheet_that_loads_an_external_font_is_refused(built):
         site.check(folder, contents)
 
 
-def test_the_table_of_contents_is_read_in_order(tmp_path):
-    chapters = "- chapters:\n  - file: a\n    sections:\n    - file: b\n  - file: pages/c\n"
-    (tmp_path / "_toc.yml").write_text(f"root: intro\nparts:\n{chapters}")
-    assert site.toc(tmp_path / "_toc.yml") == ["intro", "a", "b", "pages/c"]
-
-
-@pytest.mark.parametrize(
-    ("html", "message"),
-    [
-        (None, "the book was built without this page"),
-        ("<article></article>", "the page is empty"),
-        (f'<article>{TEXT}</article><div class="output traceback">', "the page holds the trace"),
-    ],
-)
+@pytest.mark.parametrize(("html", "message"), TABLES["pages"].items())
 def test_a_missing_an_empty_or_a_broken_page_is_refused(built, html, message):
     folder, contents = built()
-    contents.write_text("root: intro\nchapters:\n- file: a\n")
-    if html is not None:
-        (folder / "a.html").write_text(html)
+    contents.write_text("root: intro\nparts:\n- chapters:\n  - sections:\n    - file: a\n")
+    if html:
+        (folder / "a.html").write_text(html.format(text=TEXT))
     with pytest.raises(PnlocError, match=f"a.html: {message}"):
         site.check(folder, contents)
 
@@ -126,15 +115,16 @@ def test_a_built_page_with_a_marked_element_is_refused(built):
         site.check_access(built(f"<div {access.MARK}>a report</div>")[0])
 
 
-def test_a_pdf_without_a_browser_says_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", str(tmp_path))
+@pytest.mark.parametrize(("chromium", "message"), TABLES["browsers"].items())
+def test_a_pdf_without_a_browser_that_prints_is_an_error(tmp_path, monkeypatch, chromium, message):
+    for name, value in {"PATH": str(tmp_path), "CHROMIUM": chromium}.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setattr(site, "MAC", tmp_path / "none")
-    monkeypatch.delenv("CHROMIUM", raising=False)
-    with pytest.raises(PnlocError, match="needs Chromium or Chrome; .* make pdf CHROMIUM=path"):
-        site.browser()
-    monkeypatch.setenv("CHROMIUM", "nowhere")
-    with pytest.raises(PnlocError, match="CHROMIUM=nowhere: no such program"):
-        site.browser()
+    fake = tmp_path / "fake"
+    fake.write_text("#!/bin/sh\necho out of paper >&2\n")
+    fake.chmod(0o755)
+    with pytest.raises(PnlocError, match=message):
+        site.pdf(fake, tmp_path / "book.pdf")
 
 
 # Publishing --------------------------------------------------------------------------------------
@@ -233,3 +223,10 @@ def test_a_page_names_its_run_and_versions_and_links_to_pages(page):
     assert "`source notebook <../../notebooks/01_a.ipynb>`" in facts
     link = "".join(code["outputs"][0]["data"]["text/markdown"])
     assert link == "[6: What text adds](06_b.html#what-text-adds)"
+
+
+def test_a_page_links_to_its_public_notebook_and_to_where_it_runs(page, monkeypatch):
+    monkeypatch.setattr(publishing, "repository", lambda: "https://github.com/someone/pnloc")
+    facts = "".join(page(MADE)[0]["source"])
+    for place in ("https://github.com", "mybinder.org/v2/gh", "colab.research.google.com/github"):
+        assert f"{place}/someone/pnloc" in facts

@@ -11,16 +11,15 @@ import numpy as np
 import pytest
 import torch
 from fakes import random_regions
-from forks import CONTEXT, start
+from forks import CONTEXT, commanded, start
 from safetensors import safe_open
 
-from pnloc import cli, files, train
+from pnloc import cli, files, train, training
 from pnloc.config import DetectorConfig, ModelConfig
 from pnloc.errors import PnlocError
 from pnloc.files import load_tensors, save_module
 from pnloc.reports.words import WordVectors
 from pnloc.train import STATE
-from pnloc.training import train_localizer
 
 KILLS = 20
 
@@ -47,21 +46,20 @@ def localizer(folder):
     words, names = rng.integers(-1, 3, (60, 4)), ("pneumonia", "side:left")
     said = (words, phrases, labels, np.ones_like(labels), vectors, names, config)
     place = {"folder": folder, "fingerprint": "f"}
-    return train_localizer(random_regions(60), *said, text=True, seed=2, **place)[0]
+    return training.train_localizer(random_regions(60), *said, text=True, seed=2, **place)[0]
 
 
-def run(work, folder, begun=None):
+def run(work, folder, begun):
     """Train to the end, with a checkpoint after each step, and keep the weights."""
     train.EVERY = 0.0
-    if begun is not None:
-        begun.send(True)
+    begun.send(True)
     save_module(folder / "weights.safetensors", work(folder))
 
 
-def begin(work, folder):
-    """Start `run` in a process of its own; returns it when its training begins."""
+def begin(*command):
+    """Start a command in a process of its own; returns it when its training begins."""
     here, there = CONTEXT.Pipe(duplex=False)
-    process = start(run, work, folder, there)
+    process = start(*command, there)
     there.close()
     assert here.poll(60) and here.recv()
     return process
@@ -69,7 +67,7 @@ def begin(work, folder):
 
 def finished(work, folder) -> dict[str, torch.Tensor]:
     """The weights of a run in `folder` that is let go to its end."""
-    process = begin(work, folder)
+    process = begin(run, work, folder)
     process.join(60)
     assert process.exitcode == 0
     return load_tensors(folder / "weights.safetensors")
@@ -92,7 +90,7 @@ def test_twenty_kills_at_random_moments_change_no_bit(tmp_path):
     rng = np.random.default_rng(0)
     whole, lasts = {}, {}
     for work in (detector, localizer):
-        process = begin(work, tmp_path / work.__name__)
+        process = begin(run, work, tmp_path / work.__name__)
         began = time.monotonic()
         process.join(60)
         lasts[work] = time.monotonic() - began
@@ -101,7 +99,7 @@ def test_twenty_kills_at_random_moments_change_no_bit(tmp_path):
     for number, work in enumerate(cycle(whole)):
         folder = tmp_path / f"run-{number}"
         while kills < KILLS:
-            process = begin(work, folder)
+            process = begin(run, work, folder)
             process.join(rng.uniform(0, lasts[work] / 3))
             if not process.is_alive():
                 break
@@ -145,10 +143,9 @@ def test_a_kill_while_the_checkpoint_is_written_leaves_the_old_one_or_the_new_on
     assert sorted(p.name for p in (tmp_path / "killed").iterdir()) == [STATE, "weights.safetensors"]
 
 
-def commanded(folder, begun):
-    """The command line, whose training is a small one; its exit status becomes the process's."""
+def train_command(folder, begun):
+    """The command line, whose training is a small one."""
     train.EVERY = 0.0
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 
     def small(arguments):
         begun.send(True)
@@ -156,17 +153,13 @@ def commanded(folder, begun):
         time.sleep(60)
 
     cli._train = small
-    with open(folder / "stderr.txt", "w") as file:
-        os.dup2(file.fileno(), 2)
-        os._exit(cli.main(["train"]))
+    commanded(["train"], folder / "stderr.txt")
 
 
 def test_control_c_is_one_line_and_keeps_the_state(tmp_path):
-    here, there = CONTEXT.Pipe(duplex=False)
     folder = tmp_path / "stopped"
     folder.mkdir()
-    process = start(commanded, folder, there)
-    assert here.poll(60)
+    process = begin(train_command, folder)
     while progress(folder) < (0, 3):
         time.sleep(0.005)
     os.kill(process.pid, signal.SIGINT)
@@ -221,8 +214,6 @@ def test_a_value_that_is_not_finite_ends_the_run_and_keeps_the_step_before(
             zero = model.bias.sum() * 0  # the root's slope there is infinite
             terms["spoiled"] = zero * float("nan") if what == "loss" else zero.sqrt()
         return terms
-
-    from pnloc import training
 
     real, calls = training.total, []
     monkeypatch.setattr(train, "EVERY", 0.0)
