@@ -5,8 +5,11 @@ from io import BytesIO
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
+from pnloc.data import duplicates
 from pnloc.data.duplicates import BITS, SIDE, copies, hashes, pairs, thumbnail, thumbnails
 from pnloc.images import Letterbox
 
@@ -71,6 +74,19 @@ def test_copies_are_rows_of_the_second_that_are_in_the_first():
     first, second = [picture(0), picture(1)], [picture(2), picture(1), picture(2), picture(0)]
     found = copies(*(np.stack([small(i) for i in group]) for group in (first, second)))
     assert found.tolist() == [1, 3]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(0, 40))
+def test_the_search_finds_what_comparing_all_with_all_finds(seed, most):
+    rng = np.random.default_rng(seed)
+    bits = rng.integers(0, 2, (60, 256), dtype=np.uint8)
+    for row in range(30, 60):  # half of them near another one
+        bits[row] = bits[row - 30]
+        bits[row, rng.choice(256, rng.integers(0, most + 1), replace=False)] ^= 1
+    distance = (bits[:, None] != bits[None]).sum(2)
+    expected = {(a, b) for a in range(60) for b in range(a + 1, 60) if distance[a, b] <= BITS}
+    assert set(map(tuple, duplicates.near(bits).tolist())) == expected
 
 
 def test_thumbnails_of_files_that_cannot_be_decoded_are_black_and_explained(tmp_path):

@@ -4,22 +4,25 @@ import json
 import os
 import resource
 import signal
+import subprocess
 import time
 from itertools import cycle
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
-from fakes import random_regions
-from forks import CONTEXT, commanded, start
+from forks import CONTEXT, start
 from safetensors import safe_open
 
-from pnloc import cli, files, train, training
+from pnloc import cli, files, train
 from pnloc.config import DetectorConfig, ModelConfig
 from pnloc.errors import PnlocError
 from pnloc.files import load_tensors, save_module
+from pnloc.regions import Regions
 from pnloc.reports.words import WordVectors
 from pnloc.train import STATE
+from pnloc.training import train_localizer
 
 KILLS = 20
 
@@ -39,27 +42,35 @@ def detector(folder):
 def localizer(folder):
     """The cross-attention with its dropout."""
     rng = np.random.default_rng(1)
+    regions = Regions(
+        torch.zeros(60, 4, 4),
+        torch.rand(60, 4, generator=torch.Generator().manual_seed(0)),
+        torch.ones(60, 4, dtype=torch.bool),
+        torch.from_numpy(rng.normal(size=(60, 4, 12))).half(),
+        torch.zeros(60, 2, 2).half(),
+        torch.zeros(60),
+    )
     vectors = WordVectors(["", "left", "pneumonia"], rng.normal(size=(3, 6)).astype(np.float32))
     labels = (rng.uniform(size=(60, 2)) < 0.5).astype(np.float32)
     phrases = rng.integers(0, 2, (60, 2, 6)).astype(np.float32)
     config = ModelConfig(width=8, epochs=5, batch=6)
     words, names = rng.integers(-1, 3, (60, 4)), ("pneumonia", "side:left")
-    said = (words, phrases, labels, np.ones_like(labels), vectors, names, config)
-    place = {"folder": folder, "fingerprint": "f"}
-    return training.train_localizer(random_regions(60), *said, text=True, seed=2, **place)[0]
+    data = (regions, words, phrases, labels, np.ones_like(labels), vectors, names, config)
+    return train_localizer(*data, text=True, seed=2, folder=folder, fingerprint="f")[0]
 
 
-def run(work, folder, begun):
+def run(work, folder, begun=None):
     """Train to the end, with a checkpoint after each step, and keep the weights."""
     train.EVERY = 0.0
-    begun.send(True)
+    if begun is not None:
+        begun.send(True)
     save_module(folder / "weights.safetensors", work(folder))
 
 
-def begin(*command):
-    """Start a command in a process of its own; returns it when its training begins."""
+def begin(work, folder):
+    """Start `run` in a process of its own; returns it when its training begins."""
     here, there = CONTEXT.Pipe(duplex=False)
-    process = start(*command, there)
+    process = start(run, work, folder, there)
     there.close()
     assert here.poll(60) and here.recv()
     return process
@@ -67,7 +78,7 @@ def begin(*command):
 
 def finished(work, folder) -> dict[str, torch.Tensor]:
     """The weights of a run in `folder` that is let go to its end."""
-    process = begin(run, work, folder)
+    process = begin(work, folder)
     process.join(60)
     assert process.exitcode == 0
     return load_tensors(folder / "weights.safetensors")
@@ -90,7 +101,7 @@ def test_twenty_kills_at_random_moments_change_no_bit(tmp_path):
     rng = np.random.default_rng(0)
     whole, lasts = {}, {}
     for work in (detector, localizer):
-        process = begin(run, work, tmp_path / work.__name__)
+        process = begin(work, tmp_path / work.__name__)
         began = time.monotonic()
         process.join(60)
         lasts[work] = time.monotonic() - began
@@ -99,7 +110,7 @@ def test_twenty_kills_at_random_moments_change_no_bit(tmp_path):
     for number, work in enumerate(cycle(whole)):
         folder = tmp_path / f"run-{number}"
         while kills < KILLS:
-            process = begin(run, work, folder)
+            process = begin(work, folder)
             process.join(rng.uniform(0, lasts[work] / 3))
             if not process.is_alive():
                 break
@@ -116,18 +127,35 @@ def test_twenty_kills_at_random_moments_change_no_bit(tmp_path):
 def killed_in_a_write(work, folder, moment):
     """Train, and be killed in the ninth checkpoint: half written, before it is moved, or after."""
     train.EVERY = 0.0
-    calls, replace = [], os.replace
+    calls = []
+
+    def ninth() -> bool:
+        calls.append(0)
+        return len(calls) == 9
+
+    def end():
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    save, replace = safetensors.torch.save_file, os.replace
+
+    def half(tensors, path, metadata):
+        save(tensors, path, metadata)
+        if ninth():
+            os.truncate(path, os.path.getsize(path) // 2)
+            end()
 
     def moved(source, target):
-        calls.append(0)
-        if len(calls) == 9 and moment == "half":
-            os.truncate(source, os.path.getsize(source) // 2)
-        if len(calls) < 9 or moment == "after":
-            replace(source, target)
-        if len(calls) == 9:
-            os.kill(os.getpid(), signal.SIGKILL)
+        last = ninth()
+        if last and moment == "before":
+            end()
+        replace(source, target)
+        if last:
+            end()
 
-    files.os.replace = moved
+    if moment == "half":
+        safetensors.torch.save_file = half
+    else:
+        files.os.replace = moved
     work(folder)
 
 
@@ -143,9 +171,10 @@ def test_a_kill_while_the_checkpoint_is_written_leaves_the_old_one_or_the_new_on
     assert sorted(p.name for p in (tmp_path / "killed").iterdir()) == [STATE, "weights.safetensors"]
 
 
-def train_command(folder, begun):
-    """The command line, whose training is a small one."""
+def commanded(folder, begun):
+    """The command line, whose training is a small one; its exit status becomes the process's."""
     train.EVERY = 0.0
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 
     def small(arguments):
         begun.send(True)
@@ -153,13 +182,17 @@ def train_command(folder, begun):
         time.sleep(60)
 
     cli._train = small
-    commanded(["train"], folder / "stderr.txt")
+    with open(folder / "stderr.txt", "w") as file:
+        os.dup2(file.fileno(), 2)
+        os._exit(cli.main(["train"]))
 
 
 def test_control_c_is_one_line_and_keeps_the_state(tmp_path):
+    here, there = CONTEXT.Pipe(duplex=False)
     folder = tmp_path / "stopped"
     folder.mkdir()
-    process = begin(train_command, folder)
+    process = start(commanded, folder, there)
+    assert here.poll(60)
     while progress(folder) < (0, 3):
         time.sleep(0.005)
     os.kill(process.pid, signal.SIGINT)
@@ -170,24 +203,38 @@ def test_control_c_is_one_line_and_keeps_the_state(tmp_path):
     assert same(finished(localizer, folder), finished(localizer, tmp_path / "whole"))
 
 
-def until(monkeypatch, folder) -> None:
-    """Train the localizer in this process up to the third step of the second epoch."""
-    left, step = [0] * 13, train._step
+class Stop(Exception):
+    pass
+
+
+def until(monkeypatch, step: int, work, folder) -> None:
+    """Train in this process up to a step and no further."""
+    calls, real = [], train._step
 
     def counted(*arguments):
-        left.pop()
-        return step(*arguments)
+        if len(calls) == step:
+            raise Stop
+        calls.append(0)
+        return real(*arguments)
 
     monkeypatch.setattr(train, "EVERY", 0.0)
-    with monkeypatch.context() as patch, pytest.raises(IndexError):
+    with monkeypatch.context() as patch, pytest.raises(Stop):
         patch.setattr(train, "_step", counted)
-        localizer(folder)
+        work(folder)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def test_a_file_that_may_not_grow_ends_the_run_in_one_line_and_keeps_the_state(
     tmp_path, monkeypatch
 ):
-    until(monkeypatch, tmp_path)
+    until(monkeypatch, 13, localizer, tmp_path)
     before = (tmp_path / STATE).read_bytes()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
@@ -203,6 +250,32 @@ def test_a_file_that_may_not_grow_ends_the_run_in_one_line_and_keeps_the_state(
     assert same(localizer(tmp_path).state_dict(), localizer(tmp_path / "whole").state_dict())
 
 
+def test_a_full_disk_ends_the_run_in_one_line_and_keeps_the_state(tmp_path, monkeypatch):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", disk], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("no small file system can be mounted; a file's size limit is tested instead")
+    try:
+        until(monkeypatch, 13, localizer, disk / "run")
+        room = os.statvfs(disk)
+        (disk / "filler").write_bytes(bytes(room.f_bavail * room.f_frsize - 4096))
+        with pytest.raises(PnlocError, match="cannot be written .*No space left"):
+            localizer(disk / "run")
+        advice = "table.csv: cannot be written .*No space left.*make room"
+        with pytest.raises(PnlocError, match=advice):
+            files.write_text(disk / "table.csv", "x" * 100_000)
+        assert [p.name for p in (disk / "run").iterdir()] == [STATE]
+        assert progress(disk / "run") == (1, 3)
+        (disk / "filler").unlink()
+        again = localizer(disk / "run").state_dict()
+    finally:
+        subprocess.run(["umount", disk], check=True)
+    assert same(again, localizer(tmp_path / "whole").state_dict())
+
+
 @pytest.mark.parametrize("what", ["loss", "gradient"])
 def test_a_value_that_is_not_finite_ends_the_run_and_keeps_the_step_before(
     what, tmp_path, monkeypatch
@@ -214,6 +287,8 @@ def test_a_value_that_is_not_finite_ends_the_run_and_keeps_the_step_before(
             zero = model.bias.sum() * 0  # the root's slope there is infinite
             terms["spoiled"] = zero * float("nan") if what == "loss" else zero.sqrt()
         return terms
+
+    from pnloc import training
 
     real, calls = training.total, []
     monkeypatch.setattr(train, "EVERY", 0.0)
