@@ -135,8 +135,9 @@ def predictions(run: Run) -> dict[str, Boxes]:
         own = Unseen(run, home(run), np.flatnonzero(fold == number), number)
         others = replace(own, rows=np.flatnonzero((fold != number) & boxed))
         method = methods.METHODS[name.removesuffix("-top")]
-        choice, _ = method.evidence(others).choose(others.truth)
-        choice = Choice(1.0, 1) if name == "detector-top" else choice
+        choice = Choice(1.0, 1)
+        if name != "detector-top":
+            choice, _ = method.evidence(others).choose(others.truth)
         found = method.evidence(own).predictions(choice)
         for row, (boxes, scores) in zip(own.rows, found, strict=True):
             result[name][row] = (boxes, np.ones(len(boxes)) if name in BLIND else scores)

@@ -119,7 +119,7 @@ def _patches(count: int, side: int, rng: np.random.Generator) -> np.ndarray:
 def train_lungs(
     images: np.ndarray, masks: np.ndarray, *, epochs: int, seed: int, **place: str | Path
 ) -> tuple[LungNet, pd.DataFrame]:
-    """Train on the output of `generated`; returns the network and its history.
+    """Train on the output of `phantoms.lungs.generate_lungs`; returns the network and its history.
 
     place: `folder` and `fingerprint` of pnloc.train.fit.
     """
