@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 
 from bench import COLUMNS
 from phantoms import wording
@@ -22,7 +21,7 @@ from phantoms.rates import RATES
 from pnloc import train
 from pnloc.config import preset
 from pnloc.detector import Detector
-from pnloc.detector_training import augment
+from pnloc.detector_training import augment, placed, targets_of
 from pnloc.localizer import Choice, image_attention, pick
 from pnloc.parallel import autocast, device
 from pnloc.regions import Regions, extract
@@ -136,21 +135,14 @@ def least(works: list[Callable[[], object]], repeats: int = REPEATS) -> list[flo
     return [min(found) for found in times]
 
 
-def targets(boxes: list[Tensor]) -> list[dict[str, Tensor]]:
-    return [
-        {"boxes": b.to(device()), "labels": torch.zeros(len(b), dtype=torch.int64, device=device())}
-        for b in boxes
-    ]
-
-
 def detector_step(model: Detector, images: np.ndarray, boxes: list[np.ndarray]) -> None:
     """Augmentation, forward and backward of one batch."""
-    moved, found = augment(
+    moved, found, _ = augment(
         torch.from_numpy(images[:BATCH])[:, None], boxes[:BATCH], np.random.default_rng(1)
     )
     model.train().zero_grad()
     with autocast(device()):
-        losses = model.losses(moved.to(device()), targets(found))
+        losses = model.losses(*placed((moved, targets_of(found)), device()))
     sum(losses.values()).backward()
 
 
@@ -189,12 +181,13 @@ def stock_retinanet() -> torch.nn.Module:
 
 def stock_step(model: torch.nn.Module, images: np.ndarray, boxes: list[np.ndarray]) -> None:
     """The same batch through the stock network, with the same precision and augmentation."""
-    moved, found = augment(
+    moved, found, _ = augment(
         torch.from_numpy(images[:BATCH])[:, None], boxes[:BATCH], np.random.default_rng(1)
     )
     model.train().zero_grad()
     with autocast(device()):
-        losses = model(list((moved / 255).expand(-1, 3, -1, -1).to(device())), targets(found))
+        pictures, targets = placed((moved, targets_of(found)), device())
+        losses = model(list((pictures / 255).expand(-1, 3, -1, -1)), targets)
     sum(losses.values()).float().backward()
 
 

@@ -130,8 +130,8 @@ def random_vectors(vectors: WordVectors, seed: int) -> WordVectors:
 def pairs_of(run: Run, change: Callable[[str], str] = str) -> Pairs:
     """All training pairs of a run, their reports changed by `change` before they are read."""
     sets = run.sets
-    rows, texts = sets.rows(sets.pairs, "train"), sets.texts(sets.pairs)
-    words, labels, weights = (a[rows] for a in sets.supervision(sets.pairs, change))
+    rows, texts = sets.rows(sets.pairs[0], "train"), sets.texts(sets.pairs[0])
+    words, labels, weights = (a[rows] for a in sets.supervision(sets.pairs[0], change))
     places = [phrases.asserted_places(change(texts[row]), sets.splitter) for row in rows]
     return Pairs(rows, words, phrases.padded(places), labels, weights)
 
@@ -192,7 +192,7 @@ class Arms:
     def regions(self, count: int) -> Store:
         """Regions of the set of pairs, `count` per image (0: as many as in the preset)."""
         own = count == self.run.preset.regions.count
-        return self.run.regions(self.run.sets.pairs, 0 if own else count)
+        return self.run.regions(self.run.sets.pairs[0], 0 if own else count)
 
     def _vectors(self, arm: Arm) -> WordVectors:
         vectors = self.run.sets.vectors
@@ -213,7 +213,7 @@ class Arms:
             studies = (regions, pairs.words, pairs.phrases, labels, pairs.weights[:, :width])
             return train_localizer(*studies, vectors, names, config, text=arm.text, **place)
 
-        upstream = (run.regions_stage(run.sets.pairs)[1], run.sets.words_stage[1])
+        upstream = (run.regions_stage(run.sets.pairs[0])[1], run.sets.words_stage[1])
         inputs = (*upstream, config, arm, self.prevalences)
         functions = {"seed": seed, "build": build, "fit": fit, "code": (Arms,)}
         return run.cache.trained(f"arm-{arm.name}-seed{seed}", *inputs, **functions)
@@ -227,12 +227,12 @@ class Arms:
         ranking = Ranking(regions, beta, chances[:, 0], grouped)
         if not report:
             return ranking
-        places = self.run.sets.phrases(self.run.sets.pairs)[rows]
+        places = self.run.sets.phrases(self.run.sets.pairs[0])[rows]
         scores, _ = rank_with_report(model, regions, places, beta, grouped)
         return replace(ranking, scores=scores)
 
     def choice(self, arm: Arm, seed: int, report: bool, grouped: bool) -> tuple[Choice, float]:
         """The best choice of boxes on validation images, and its mean union IoU there."""
-        name = self.run.sets.pairs
+        name = self.run.sets.pairs[0]
         images = Images(self.run, name, boxed_rows(self.run, name, "validate"))
         return self.evidence(arm, seed, images.rows, report, grouped).choose(images.truth)

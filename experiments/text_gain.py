@@ -52,7 +52,7 @@ class Replicate:
         configuration: Preset = replace(
             preset(plan.preset),
             name=f"experiment-{plan.name}",
-            roles=Roles("rsna", "mimic", "", ("mimic",), "mimic", ""),
+            roles=Roles("rsna", ("mimic",), "", ("mimic",), "mimic", ""),
             variants=plan.variants,
             sizes=plan.sizes,
         )
@@ -97,14 +97,14 @@ class Replicate:
     @cached_property
     def rows(self) -> np.ndarray:
         """Test images with a pneumonia."""
-        return boxed_rows(self.run, self.run.sets.pairs, "test")
+        return boxed_rows(self.run, self.run.sets.pairs[0], "test")
 
     def values(self, predictions: dict[str, Boxes]) -> pd.DataFrame:
         """Per test image with a pneumonia and method: image, variant, boxes, and COLUMNS.
 
         A column is a sum over the image's true boxes where PER_BOX says so.
         """
-        run, name = self.run, self.run.sets.pairs
+        run, name = self.run, self.run.sets.pairs[0]
         known = truth(run, name)
         parts = []
         for method, boxes in predictions.items():
@@ -145,7 +145,7 @@ class Replicate:
 
     def references(self) -> pd.DataFrame:
         """`values` of what has no seed: boxes without an image, detector, Grad-CAM, ceiling."""
-        run, name = self.run, self.run.sets.pairs
+        run, name = self.run, self.run.sets.pairs[0]
 
         def make() -> dict[str, Boxes]:
             images, predictions = Images(run, name, self.rows), {}

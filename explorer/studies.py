@@ -168,10 +168,10 @@ def examples(run: Run, most: int = 6) -> tuple[str, list[int]]:
 
     Of the image-report pairs only studies whose report asserts an opacity. ('', []) without any.
     """
-    for name in dict.fromkeys((run.sets.pairs, *run.sets.names)):
+    for name in dict.fromkeys((*run.sets.pairs, *run.sets.names)):
         rows = evidence.boxed_rows(run, name, "test") if run.sets.may_show(name) else []
         if len(rows):
-            paired = name == run.sets.pairs
+            paired = name in run.sets.pairs
             asserting = [row for row in rows if not paired or run.sets.phrases(name)[row].any()]
             return name, [int(row) for row in (asserting or rows)[:most]]
     return "", []

@@ -25,18 +25,28 @@ class DetectorConfig:
     """RetinaNet and its training (pnloc.detector); sizes in pixels of the model's square input."""
 
     side: int = 192
-    width: int = 32  # channels after the first convolution of the ResNet-18
+    body: str = "narrow"  # or a network of timm (pnloc.bodies)
+    start: str = "random"  # or 'packaged', 'hub': weights of ImageNet for a network of timm
+    width: int = 32  # of the narrow body: channels after its first convolution
     pyramid: int = 64  # channels of the feature pyramid
-    anchor_sizes: tuple[tuple[float, float], ...] = ((25.0, 36.0), (52.0, 74.0))  # strides 16, 32
+    # Of strides 16 and 32, for a side of 192; they grow with the side.
+    anchor_sizes: tuple[tuple[float, float], ...] = ((25.0, 36.0), (52.0, 74.0))
     aspect_ratios: tuple[float, ...] = (0.8, 1.3, 2.1)  # height / width
-    start: str = "random"  # or 'imagenet', which needs width 64 (pnloc.detector.imagenet)
     epochs: int = 24
     batch: int = 16
     rate: float = 2e-3
+    body_rate: float = 1.0  # of the body, as a share of `rate`
+    frozen_stem: bool = False  # the body keeps the first layers that it starts with, up to stride 4
+    frozen_norm: bool = False  # and all its batch statistics
     weight_decay: float = 0.05
     mask_weight: float = 1.0
     image_weight: float = 0.5
-    finding_weight: float = 0.0  # of the findings; 0: the detector has no head for them
+    # Reports (pnloc.detector.place_losses). 0: no map of places, no captioned image in the training
+    place_weight: float = 0.0
+    described: int = 16  # images with a report or an image label, beside each batch of boxed ones
+    pooled: float = 0.3  # share of a zone's cells that are its evidence
+    elsewhere: float = 0.3  # weight of the zones that no phrase names
+    outside: float = 0.5  # weight of the cells outside the lungs
 
 
 @dataclass(frozen=True)
@@ -108,8 +118,8 @@ class Roles:
     """The data set in each role, by its name in pnloc.data.readers and in the tables."""
 
     detector: str = "rsna"  # its boxes train the detector
-    pairs: str = "mimic"  # its image-report pairs train the localizer
-    labels: str = ""  # a second set whose image labels (no report) join the pairs, or ''
+    pairs: tuple[str, ...] = ("mimic",)  # their image-report pairs train the localizer
+    labels: str = ""  # a further set whose image labels (no report) join the pairs, or ''
     localization: tuple[str, ...] = ("mimic", "chestxray8")  # their test boxes measure it
     severity: str = "covid19"
     texts: str = ""  # further report texts for word2vec, or ''
@@ -124,7 +134,6 @@ class Preset:
     roles: Roles = Roles()
     variants: int = 0
     sizes: tuple[tuple[str, int], ...] = ()  # generated images per set
-    seeds: int = 1  # of the attention: the gain from text is averaged over them (pnloc.run.results)
     resamples: int = 2000  # of the bootstrap
     folds: int = 0  # of the detector's set; the run's own detector serves the first
     detector: DetectorConfig = DetectorConfig()

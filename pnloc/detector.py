@@ -3,13 +3,15 @@
 In: square grey images [B, 1, S, S], 8-bit values. Out: boxes with scores, a coarse map of where an
 opacity is, a score for the whole image, and the feature pyramid that describes regions.
 
-Ours, not the paper's: the width, detection on strides 16 and 32 only, and two more heads: a mask
-head at stride 8, trained on the union of the boxes, and an image-level head. Where more is known
-about the images (FINDINGS), a third head is trained on that; nothing reads its output.
+Boxes, image labels and reports train it in conjunction (`Detector.losses`). Ours, not the paper's:
+the sizes, detection on strides 16 and 32 only, and three more heads: a mask head at stride 8,
+trained on the union of the boxes; an image-level head; and a map of places, trained on what reports
+assert (`place_losses`). Nothing here reads a report at test.
 """
 
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,20 +19,13 @@ from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.retinanet import RetinaNet, RetinaNetHead
-from torchvision.models.resnet import BasicBlock, ResNet
 from torchvision.ops import Conv2dNormActivation, FeaturePyramidNetwork
 
+from pnloc.bodies import body
 from pnloc.config import DetectorConfig
-from pnloc.errors import PnlocError
 
-# What a detector may learn beside the boxes: RSNA's class 'Normal', and the labels of ChestX-ray14.
-FINDINGS = ("Normal", "Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Effusion")
-FINDINGS += ("Emphysema", "Fibrosis", "Hernia", "Infiltration", "Mass", "Nodule")
-FINDINGS += ("Pleural_Thickening", "Pneumonia", "Pneumothorax")
-WIDTH = 64  # the only width with published weights
-# Stages of torchvision's ResNet-18 by their names in NarrowResNet.
-_IMAGENET = {"conv1": "stem.0", "bn1": "stem.1", "layer1": "stem.4"}
-_IMAGENET |= {"layer2": "stages.8", "layer3": "stages.16", "layer4": "stages.32"}
+ANCHOR_SIDE = 192  # of the input for which the anchors of a configuration are meant
+KINDS = 6  # of zones, in the order of pnloc.model.PLACES
 
 
 @dataclass(frozen=True)
@@ -41,6 +36,7 @@ class Output:
     scores   B tensors [n], probabilities
     mask     [B, S/8, S/8], probability that an opacity covers the cell
     image    [B], probability that the image shows an opacity
+    places   [B, S/8, S/8], the same as the mask by the map of places; the mask where there is none
     pyramid  features at strides 8, 16 and 32, each [B, C, S/stride, S/stride]
     """
 
@@ -49,66 +45,60 @@ class Output:
     mask: Tensor
     image: Tensor
     pyramid: dict[str, Tensor]
+    places: Tensor
 
 
-class NarrowResNet(nn.Module):
-    """ResNet-18 for grey images with `width` instead of 64 channels; gives strides 8, 16 and 32."""
+class Heads(NamedTuple):
+    """What the heads say of B images, before a box is chosen.
 
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        net = ResNet(BasicBlock, [2, 2, 2, 2], zero_init_residual=True)
-        net.inplanes = width
-        self.stem = nn.Sequential(
-            nn.Conv2d(1, width, 7, stride=2, padding=3, bias=False),
-            nn.BatchNorm2d(width),
-            nn.ReLU(),
-            nn.MaxPool2d(3, stride=2, padding=1),
-            net._make_layer(BasicBlock, width, 2),
-        )
-        self.stages = nn.ModuleDict()
-        for level, stride in enumerate(("8", "16", "32"), 1):
-            self.stages[stride] = net._make_layer(BasicBlock, width * 2**level, 2, stride=2)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            if isinstance(module, BasicBlock):
-                nn.init.zeros_(module.bn2.weight)
+    outputs and anchors are RetinaNet's; mask and places are logits [B, S/8, S/8], image [B];
+    places is None where there is no such head.
+    """
 
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """[B, 1, S, S] -> {'8': [B, 2w, S/8, S/8], '16': [B, 4w, ...], '32': [B, 8w, ...]}."""
-        features, x = {}, self.stem(images)
-        for stride, stage in self.stages.items():
-            features[stride] = x = stage(x)
-        return features
+    pyramid: dict[str, Tensor]
+    outputs: dict[str, Tensor]
+    anchors: list[Tensor]
+    mask: Tensor
+    image: Tensor
+    places: Tensor | None
 
 
 class Detector(RetinaNet):
-    """RetinaNet for one class, with a mask head and an image-level head."""
+    """RetinaNet for one class, with a mask head, an image-level head and a map of places."""
 
     def __init__(self, config: DetectorConfig) -> None:
-        channels, sizes = config.pyramid, config.anchor_sizes
+        channels, scale = config.pyramid, config.side / ANCHOR_SIDE
+        sizes = tuple(tuple(size * scale for size in level) for level in config.anchor_sizes)
         anchors = AnchorGenerator(sizes, (config.aspect_ratios,) * len(sizes))
         per_cell = anchors.num_anchors_per_location()[0]
         head = RetinaNetHead(channels, per_cell, 1, partial(nn.GroupNorm, 8))
-        body = NarrowResNet(config.width)
-        body.out_channels = channels
+        backbone = body(config)
+        backbone.out_channels = channels
+        backbone.stem.requires_grad_(not config.frozen_stem)
         options = {"score_thresh": 0.0, "topk_candidates": 300}
-        super().__init__(body, 1, anchor_generator=anchors, head=head, **options)
+        super().__init__(backbone, 1, anchor_generator=anchors, head=head, **options)
         self.transform = nn.Identity()  # images come square, of one size, and are normalized here
         self.config = config
-        self.fpn = FeaturePyramidNetwork([config.width * 2**i for i in (1, 2, 3)], channels)
-        layer = partial(Conv2dNormActivation, norm_layer=partial(nn.GroupNorm, 8), bias=True)
-        layers = (*layer(channels + 2, channels), *layer(channels, channels))
-        self.mask_head = nn.Sequential(*layers, nn.Conv2d(channels, 1, 1))
-        pooled = 2 * config.width * 8
-        self.image_head = nn.Linear(pooled, 1)
-        self.finding_head = nn.Linear(pooled, len(FINDINGS)) if config.finding_weight else None
+        self.fpn = FeaturePyramidNetwork(list(backbone.channels), channels)
+        self.mask_head = _map_head(channels + 2, channels)
+        self.image_head = nn.Linear(2 * backbone.channels[-1], 1)
+        self.place_head = _map_head(channels, channels) if config.place_weight else None
 
-    def heads(self, images: Tensor) -> tuple:
-        """Pyramid, RetinaNet's outputs, anchors per image, and the logits of the other heads.
+    def train(self, mode: bool = True) -> "Detector":
+        """As in torch, except that what is frozen of the body keeps its batch statistics."""
+        super().train(mode)
+        if self.config.frozen_stem:
+            self.backbone.stem.eval()
+        for module in self.backbone.modules() if self.config.frozen_norm else ():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        return self
 
-        These are mask [B, S/8, S/8], image [B] and, where there is such a head, FINDINGS [B, 15],
-        else None. Image and findings come from the deepest feature, pooled by mean and maximum.
+    def heads(self, images: Tensor) -> Heads:
+        """What each head says of images [B, 1, S, S].
+
+        The image's score comes from the deepest feature, pooled by mean and maximum. The mask head
+        is told where its cells lie. The map of places is not: a place would be enough for it.
         """
         features = self.backbone(normalize(images).contiguous(memory_format=torch.channels_last))
         deepest = features["32"]
@@ -120,48 +110,130 @@ class Detector(RetinaNet):
         anchors = self.anchor_generator(ImageList(images, sizes), levels)
         fine = pyramid["8"]
         mask = self.mask_head(torch.cat([fine, coordinates(fine)], dim=1))[:, 0].float()
-        findings = None if self.finding_head is None else self.finding_head(pooled).float()
-        return pyramid, outputs, anchors, mask, self.image_head(pooled)[:, 0].float(), findings
+        places = None if self.place_head is None else self.place_head(fine)[:, 0].float()
+        return Heads(pyramid, outputs, anchors, mask, self.image_head(pooled)[:, 0].float(), places)
 
     def losses(self, images: Tensor, targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-        """Focal, box, mask (cross-entropy and Dice), image-level and finding terms.
+        """The weighted terms of images [B, 1, S, S]: boxes, mask, image label, places.
 
-        images [B, 1, S, S]; targets[i] holds 'boxes' [n, 4] (pixels of the input), 'labels' [n],
-        all 0, and, where there is a head for them, 'findings' [15], NaN where unknown.
+        Each target holds 'opacity', 1 or 0; where boxes are known also 'boxes' [n, 4] (pixels of
+        the input) and 'labels' [n], all 0; where there is a map of places also 'zones' uint8 [S, S]
+        and 'phrases' [P, 6] (`place_losses`). Boxes say more of a place than a phrase: an image
+        that has some does not count in the map.
         """
-        _, outputs, anchors, mask, image, findings = self.heads(images)
-        terms, config = self.compute_loss(targets, outputs, anchors), self.config
-        side, cells = images.shape[-1], mask.shape[-1]
-        truth = torch.stack([union_mask(t["boxes"], side, cells) for t in targets]).to(mask)
-        present = torch.tensor([float(len(t["boxes"]) > 0) for t in targets]).to(image)
+        heads, config = self.heads(images), self.config
+        boxed = [row for row, target in enumerate(targets) if "boxes" in target]
+        opacity = torch.stack([target["opacity"] for target in targets])
+        terms = self._box_losses(heads, [targets[row] for row in boxed], boxed)
+        label = F.binary_cross_entropy_with_logits(heads.image, opacity)
+        terms["image"] = config.image_weight * label
+        if heads.places is not None and all("zones" in target for target in targets):
+            zones = torch.stack([target["zones"] for target in targets])
+            phrases = torch.stack([target["phrases"] for target in targets])
+            told = opacity.clone()
+            told[boxed] = told[boxed].where(told[boxed] == 0, torch.nan)
+            named, beyond = place_losses(heads.places, zones, phrases, told, config)
+            terms["places"] = config.place_weight * named
+            terms["outside"] = config.place_weight * config.outside * beyond
+        return terms
+
+    def _box_losses(self, heads: Heads, targets: list[dict], boxed: list[int]) -> dict[str, Tensor]:
+        """Focal, box and mask terms (cross-entropy and Dice) of the images with known boxes."""
+        if not boxed:
+            return {}
+        outputs = {name: value[boxed] for name, value in heads.outputs.items()}
+        terms = self.compute_loss(targets, outputs, [heads.anchors[row] for row in boxed])
+        mask = heads.mask[boxed]
+        cells = mask.shape[-1]
+        truth = torch.stack([union_mask(t["boxes"], 8 * cells, cells) for t in targets])
+        truth, present = truth.to(mask), torch.stack([t["opacity"] for t in targets])
         share = torch.sigmoid(mask)
         overlap, total = (share * truth).sum((1, 2)), share.sum((1, 2)) + truth.sum((1, 2))
         dice = 1 - (2 * overlap + 1) / (total + 1)
-        cross_entropy = F.binary_cross_entropy_with_logits
-        losses = {
+        cross_entropy = F.binary_cross_entropy_with_logits(mask, truth)
+        return {
             "focal": terms["classification"],
             "box": terms["bbox_regression"],
-            "mask": config.mask_weight * (cross_entropy(mask, truth) + (dice * present).mean()),
-            "image": config.image_weight * cross_entropy(image, present),
+            "mask": self.config.mask_weight * (cross_entropy + (dice * present).mean()),
         }
-        if findings is not None:
-            labels = torch.stack([t["findings"] for t in targets])
-            losses["findings"] = config.finding_weight * finding_loss(findings, labels)
-        return losses
 
     def forward(self, images: Tensor, overlap: float = 0.5, most: int = 100) -> Output:
         """Detections of images [B, 1, S, S], suppressed at IoU `overlap`, at most `most` each."""
-        pyramid, outputs, anchors, mask, image, _ = self.heads(images)
-        cells = [pyramid[stride][0, 0].numel() for stride in ("16", "32")]
-        per_cell = outputs["cls_logits"].shape[1] // sum(cells)
+        heads = self.heads(images)
+        cells = [heads.pyramid[stride][0, 0].numel() for stride in ("16", "32")]
+        per_cell = heads.outputs["cls_logits"].shape[1] // sum(cells)
         sizes = [n * per_cell for n in cells]
-        levels = {name: list(value.split(sizes, dim=1)) for name, value in outputs.items()}
-        anchors = [list(a.split(sizes)) for a in anchors]
+        levels = {name: list(value.split(sizes, dim=1)) for name, value in heads.outputs.items()}
+        anchors = [list(a.split(sizes)) for a in heads.anchors]
         self.nms_thresh, self.detections_per_img = overlap, most
         shapes = [tuple(images.shape[-2:])] * len(images)
         detections = self.postprocess_detections(levels, anchors, shapes)
         boxes, scores = ([d[name] for d in detections] for name in ("boxes", "scores"))
-        return Output(boxes, scores, torch.sigmoid(mask), torch.sigmoid(image), pyramid)
+        mask, places = torch.sigmoid(heads.mask), heads.places
+        places = mask if places is None else torch.sigmoid(places)
+        return Output(boxes, scores, mask, torch.sigmoid(heads.image), heads.pyramid, places)
+
+
+def _map_head(inputs: int, channels: int) -> nn.Sequential:
+    """Two convolutions and a logit per cell."""
+    layer = partial(Conv2dNormActivation, norm_layer=partial(nn.GroupNorm, 8), bias=True)
+    return nn.Sequential(
+        *layer(inputs, channels), *layer(channels, channels), nn.Conv2d(channels, 1, 1)
+    )
+
+
+def place_losses(
+    logits: Tensor, zones: Tensor, phrases: Tensor, opacity: Tensor, config: DetectorConfig
+) -> tuple[Tensor, Tensor]:
+    """What reports ask of a map of logits z [B, h, w], and the term of its cells outside the lungs.
+
+    e_k, the evidence of zone k, is the mean of the highest share `pooled` of z in it. Each of the
+    asserted phrases P asks for an opacity in one of its places; the other zones hold none:
+
+        L = mean_p softplus(-max_{k in p} e_k) + elsewhere * mean_{k in no p} softplus(e_k)
+
+    of a report that asserts an opacity, a report without a place being a phrase of all zones, and
+    mean_k softplus(e_k) of one that asserts none. The second term is the mean of softplus(z) over
+    the cells outside the lungs.
+
+    zones uint8 [B, S, S]: 0 outside the lungs, 1 + k in zone k; phrases [B, P, 6] (1 for each place
+    that a phrase allows); opacity [B], NaN where the image does not count. An image in which no
+    lung was found does not count either.
+    """
+    evidence, there = zone_evidence(logits, zones, config.pooled)
+    unplaced = ~phrases.any(2).any(1)
+    phrases = torch.cat([phrases > 0, unplaced[:, None, None].expand(-1, 1, KINDS)], dim=1)
+    allowed = phrases & there[:, None]
+    real = allowed.any(2)
+    best = evidence[:, None].masked_fill(~allowed, -torch.inf).amax(2).masked_fill(~real, 0)
+    named = _mean(F.softplus(-best), real)
+    absent = F.softplus(evidence)
+    other = there & ~allowed.any(1)
+    asked = named + config.elsewhere * _mean(absent, other)
+    terms = torch.where(opacity > 0.5, asked, _mean(absent, there))
+    inside = F.interpolate((zones > 0).float()[:, None], logits.shape[-2:], mode="area")[:, 0]
+    beyond = (inside < 0.5) & there.any(1)[:, None, None]
+    outside = _mean(F.softplus(logits).flatten(), beyond.flatten())
+    return _mean(terms, there.any(1) & ~opacity.isnan()), outside
+
+
+def zone_evidence(logits: Tensor, zones: Tensor, pooled: float) -> tuple[Tensor, Tensor]:
+    """Evidence [B, 6] of an opacity in each zone, 0 where it has no cell; whether it has any.
+
+    logits [B, h, w]; zones uint8 [B, S, S]. A cell is of the zone that covers half of it.
+    """
+    one_hot = torch.stack([zones == 1 + kind for kind in range(KINDS)], dim=1).float()
+    members = F.interpolate(one_hot, logits.shape[-2:], mode="area").flatten(2) >= 0.5
+    count = members.sum(2)
+    values = logits.flatten(1)[:, None].expand(-1, KINDS, -1)
+    ranked = values.masked_fill(~members, -torch.inf).sort(dim=2, descending=True).values
+    most = torch.arange(ranked.shape[2], device=logits.device) < (pooled * count).ceil()[..., None]
+    return _mean(ranked.masked_fill(~most, 0), most), count > 0
+
+
+def _mean(values: Tensor, of: Tensor) -> Tensor:
+    """Mean of values over the last dimension where `of` holds; 0 where it holds nowhere."""
+    return (values.masked_fill(~of, 0)).sum(-1) / of.sum(-1).clamp_min(1)
 
 
 def normalize(images: Tensor) -> Tensor:
@@ -191,59 +263,7 @@ def union_mask(boxes: Tensor, side: int, cells: int) -> Tensor:
     return (along[:, 1, :, None] * along[:, 0, None, :]).amax(0)
 
 
-def finding_loss(logits: Tensor, truth: Tensor) -> Tensor:
-    """Cross-entropy of FINDINGS [B, 15]: of 'Normal', plus twice the mean over the others.
-
-    Unknown findings (NaN) do not count.
-    """
-    known = (~torch.isnan(truth)).to(logits)
-    targets = truth.nan_to_num(0.0)
-    losses = known * F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-    normal = losses[:, :1].sum() / known[:, :1].sum().clamp_min(1)
-    return normal + 2 * (losses[:, 1:].sum() / known[:, 1:].sum().clamp_min(1))
-
-
 def coordinates(like: Tensor) -> Tensor:
     """Two channels [B, 2, H, W]: relative x and y, -1 to 1, of the cells of `like` [B, C, H, W]."""
     y, x = torch.meshgrid(*(torch.linspace(-1, 1, n) for n in like.shape[-2:]), indexing="ij")
     return torch.stack([x, y]).to(like).expand(len(like), -1, -1, -1)
-
-
-def imagenet() -> dict[str, Tensor]:
-    """torchvision's ResNet-18 (He et al. 2016), trained on ImageNet, named as in NarrowResNet.
-
-    The three colours of the first filter are summed: in a grey image they are the same. torch's
-    restricted reader makes tensors of the pickled file and calls nothing; the hash in its name is
-    checked. Raises PnlocError where the file is broken, or missing and cannot be downloaded.
-    """
-    from torchvision.models import ResNet18_Weights
-
-    weights = ResNet18_Weights.IMAGENET1K_V1
-    folder = f"{torch.hub.get_dir()}/checkpoints"
-    try:
-        state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
-    except OSError as error:
-        advice = f"put {weights.url} into {folder}, or set start='random' (pnloc/presets.toml)"
-        raise PnlocError(f"ImageNet weights cannot be downloaded ({error}); {advice}") from None
-    except Exception as error:  # whatever torch raises on a file that is no checkpoint
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        path = f"{folder}/{weights.url.rsplit('/', 1)[1]}"
-        raise PnlocError(f"{path}: not the weights of a ResNet-18 ({reason}); delete it") from None
-    parts = [(*name.split(".", 1), value) for name, value in state.items()]
-    result = {f"{_IMAGENET[s]}.{rest}": value for s, rest, value in parts if s in _IMAGENET}
-    result["stem.0.weight"] = result["stem.0.weight"].sum(1, keepdim=True)
-    return result
-
-
-def start(body: NarrowResNet, name: str) -> None:
-    """Load the weights that a backbone starts from: 'imagenet', or 'random' for its own.
-
-    Raises PnlocError for another name, and for ImageNet weights with a width other than 64.
-    """
-    if name not in ("random", "imagenet"):
-        raise PnlocError(f"a detector starts from 'random' or 'imagenet' weights, not {name!r}")
-    if name == "imagenet":
-        width, advice = body.stem[0].out_channels, f"set start='random' or width={WIDTH}"
-        if width != WIDTH:
-            raise PnlocError(f"ImageNet weights fit only a width of {WIDTH}, not {width}; {advice}")
-        body.load_state_dict(imagenet())

@@ -1,6 +1,10 @@
-"""Train the detector on augmented images and their boxes; pnloc.train.fit is the loop."""
+"""Train the detector on augmented images: boxes and reports together; pnloc.train.fit is the loop.
 
-from collections.abc import Callable, Iterator
+A batch is images [B, 1, S, S] and a target for each, as `Detector.losses` takes them.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,21 +13,30 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pnloc.bodies import load_start
 from pnloc.config import DetectorConfig
-from pnloc.detector import Detector, start
-from pnloc.errors import PnlocError
+from pnloc.detector import KINDS, Detector
 from pnloc.parallel import autocast, device
 from pnloc.train import Losses, Schedule, fit, generator, parts
 
+Batch = tuple[Tensor, list[dict[str, Tensor]]]
+PHRASES = 4  # per image
+POSITIVE = 2 / 3  # share of the described images of a batch that show an opacity
+
 
 def augment(
-    images: Tensor, boxes: list[np.ndarray], rng: np.random.Generator
-) -> tuple[Tensor, list[Tensor]]:
+    images: Tensor,
+    boxes: list[np.ndarray],
+    rng: np.random.Generator,
+    zones: np.ndarray | None = None,
+) -> tuple[Tensor, list[Tensor], Tensor | None]:
     """A random flip, scale (17%), shift (8%), rotation (4 degrees) and gamma for each image.
 
     images uint8 [B, 1, S, S] and B arrays [n, 4] -> float images and tensors of boxes in pixels of
     the result. A rotated box becomes the upright box around it, shrunk by half of what the rotation
-    added; boxes with less than a third of their area in the picture are dropped.
+    added; boxes with less than a third of their area in the picture are dropped. zones uint8
+    [B, z, z], on any grid over the picture, are moved as the pixels are and become uint8 [B, S, S]:
+    the patient's right lung stays the right one where the picture is flipped.
     """
     count, side = len(images), images.shape[-1]
     flip = rng.choice([-1.0, 1.0], count)
@@ -41,7 +54,10 @@ def augment(
     grid = F.affine_grid(inverse, [count, 1, side, side], align_corners=False)
     moved = F.grid_sample(images.float() / 255, grid, align_corners=False)
     moved = moved.clamp(0, 1) ** torch.from_numpy(gamma).float()[:, None, None, None] * 255
-    return moved, [_move(b, m, side) for b, m in zip(boxes, forward, strict=True)]
+    if zones is not None:
+        whole = torch.from_numpy(zones)[:, None].float()
+        zones = F.grid_sample(whole, grid, mode="nearest", align_corners=False)[:, 0].byte()
+    return moved, [_move(b, m, side) for b, m in zip(boxes, forward, strict=True)], zones
 
 
 def _move(boxes: np.ndarray, matrix: np.ndarray, side: int) -> Tensor:
@@ -59,41 +75,120 @@ def _move(boxes: np.ndarray, matrix: np.ndarray, side: int) -> Tensor:
     return torch.from_numpy(clipped[after > before / 3]).float()
 
 
+@dataclass(frozen=True)
+class Described:
+    """N images of a set with what their reports, or else their image labels, say of an opacity.
+
+    images   uint8 [N, S, S]
+    zones    uint8 [N, z, z]: 0 outside the lungs, 1 + k in the zone of pnloc.model.PLACES[k]
+    phrases  float32 [N, PHRASES, 6], the places that each asserted phrase allows
+    opacity  [N], 1 asserted, 0 denied or not mentioned, NaN unknown: such an image is not used
+    """
+
+    images: np.ndarray
+    zones: np.ndarray
+    phrases: np.ndarray
+    opacity: np.ndarray
+
+    def without_places(self) -> "Described":
+        """The same with image labels alone: an opacity may lie anywhere in the lungs."""
+        return replace(self, phrases=np.zeros_like(self.phrases))
+
+
 def balanced(
     images: np.ndarray,
     boxes: list[np.ndarray],
     batch: int,
     seed: int,
     stream: int,
-    findings: np.ndarray | None = None,
-) -> tuple[int, Callable[[int], Iterator[tuple[Tensor, list[Tensor], Tensor]]]]:
+    zones: np.ndarray | None = None,
+) -> tuple[int, Callable[[int], Iterator[Batch]]]:
     """Steps per epoch, and a function that yields an epoch's augmented batches.
 
     An epoch is every image with a box and as many without, drawn anew. images uint8 [N, S, S]; N
-    arrays of boxes [n, 4]; findings [N, 15] or None; `stream` separates the random numbers of
-    trainings with the same seed. A batch has images, boxes and findings ([b, 0] without any).
+    arrays of boxes [n, 4]; zones uint8 [N, z, z] or None; `stream` separates the random numbers of
+    trainings with the same seed.
     """
-    findings = np.zeros((len(images), 0), dtype=np.float32) if findings is None else findings
     positive = np.array([i for i, b in enumerate(boxes) if len(b)], dtype=int)
     negative = np.array([i for i, b in enumerate(boxes) if not len(b)], dtype=int)
     drawn = min(len(negative), len(positive))
     steps = (len(positive) + drawn) // batch or int(len(positive) > 0)
 
-    def batches(epoch: int) -> Iterator[tuple[Tensor, list[Tensor], Tensor]]:
+    def batches(epoch: int) -> Iterator[Batch]:
         rng = generator(seed, stream, epoch)
         order = np.concatenate([positive, rng.choice(negative, drawn, replace=False)])
         for rows in parts(rng.permutation(order), batch, steps):
-            moved = augment(torch.from_numpy(images[rows])[:, None], [boxes[i] for i in rows], rng)
-            yield *moved, torch.from_numpy(findings[rows])
+            own = None if zones is None else zones[rows]
+            pictures = torch.from_numpy(images[rows])[:, None]
+            moved, found, own = augment(pictures, [boxes[i] for i in rows], rng, own)
+            yield moved, targets_of(found) if own is None else in_zones(targets_of(found), own)
 
     return steps, batches
 
 
-def targets_of(boxes: list, where: torch.device) -> list[dict[str, Tensor]]:
+def describing(
+    data: Sequence[Described], batch: int, steps: int, seed: int
+) -> Callable[[int], Iterator[Batch]]:
+    """A function that yields an epoch's `steps` augmented batches of images with reports or labels.
+
+    Two thirds show an opacity; the others come from every set in turn, as far as it has some: a
+    label must not tell which set an image is from. Rows are drawn without replacement.
+    """
+    present = [np.flatnonzero(part.opacity > 0.5) for part in data]
+    absent = [np.flatnonzero(part.opacity < 0.5) for part in data]
+    positive = np.array([(k, row) for k, rows in enumerate(present) for row in rows], dtype=int)
+    negative = [[(k, row) for row in rows] for k, rows in enumerate(absent) if len(rows)]
+    count = round(batch * POSITIVE) if negative else batch
+
+    def batches(epoch: int) -> Iterator[Batch]:
+        rng = generator(seed, 3, epoch)
+        drawn = [_cycled(positive, count * steps, rng).reshape(steps, count, 2)]
+        if negative:
+            rest = batch - count
+            each = -(-rest * steps // len(negative))
+            mixed = np.stack([_cycled(np.array(pool), each, rng) for pool in negative], axis=1)
+            drawn.append(mixed.reshape(-1, 2)[: rest * steps].reshape(steps, rest, 2))
+        for pairs in np.concatenate(drawn, axis=1):
+            images, zones, phrases, opacity = (
+                np.stack([getattr(data[k], name)[row] for k, row in pairs])
+                for name in ("images", "zones", "phrases", "opacity")
+            )
+            no_boxes = [np.zeros((0, 4))] * len(pairs)
+            moved, _, zones = augment(torch.from_numpy(images)[:, None], no_boxes, rng, zones)
+            targets = [{"opacity": torch.tensor(own, dtype=torch.float32)} for own in opacity]
+            yield moved, in_zones(targets, zones, torch.from_numpy(phrases).float())
+
+    return batches
+
+
+def _cycled(rows: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """`count` rows, each again only when all have been drawn."""
+    rounds = [rng.permutation(rows) for _ in range(-(-count // len(rows)))]
+    return np.concatenate(rounds)[:count]
+
+
+def targets_of(boxes: list) -> list[dict[str, Tensor]]:
     """Targets of `Detector.losses` from the boxes [n, 4] of each image."""
-    boxes = [torch.as_tensor(own, dtype=torch.float32, device=where) for own in boxes]
-    labels = [torch.zeros(len(own), dtype=torch.int64, device=where) for own in boxes]
-    return [{"boxes": b, "labels": zeros} for b, zeros in zip(boxes, labels, strict=True)]
+    boxes = [torch.as_tensor(own, dtype=torch.float32) for own in boxes]
+    labels = [torch.zeros(len(own), dtype=torch.int64) for own in boxes]
+    opacity = [torch.tensor(float(len(own) > 0)) for own in boxes]
+    columns = zip(boxes, labels, opacity, strict=True)
+    return [{"boxes": b, "labels": zeros, "opacity": o} for b, zeros, o in columns]
+
+
+def in_zones(
+    targets: list[dict[str, Tensor]], zones: Tensor, phrases: Tensor | None = None
+) -> list[dict[str, Tensor]]:
+    """Targets with zones [B, S, S] and phrases [B, P, 6], by default one that allows no place."""
+    phrases = torch.zeros(len(targets), PHRASES, KINDS) if phrases is None else phrases
+    columns = zip(targets, zones, phrases, strict=True)
+    return [target | {"zones": z, "phrases": p} for target, z, p in columns]
+
+
+def placed(batch: Batch, where: torch.device) -> Batch:
+    """A batch on a device."""
+    images, targets = batch
+    return images.to(where), [{key: v.to(where) for key, v in t.items()} for t in targets]
 
 
 def train_detector(
@@ -101,34 +196,40 @@ def train_detector(
     boxes: list[np.ndarray],
     config: DetectorConfig,
     *,
-    findings: np.ndarray | None = None,
+    zones: np.ndarray | None = None,
+    described: Sequence[Described] = (),
     seed: int,
     **place: str | Path,
 ) -> tuple[Detector, pd.DataFrame]:
     """A detector trained on uint8 images [N, S, S] and N arrays of boxes [n, 4], and its history.
 
-    Boxes are in pixels of the input, n may be 0. findings: float32 [N, 15] (NaN unknown), see
-    pnloc.detector.FINDINGS, where `config.finding_weight` asks for them; PnlocError without them.
-    place: `folder` and `fingerprint` of pnloc.train.fit.
+    Boxes are in pixels of the input, n may be 0. Where the configuration has a map of places, each
+    batch also holds `config.described` of the images in `described`, and zones uint8 [N, z, z] are
+    those of `images`. place: `folder` and `fingerprint` of pnloc.train.fit.
     """
-    if config.finding_weight and findings is None:
-        raise PnlocError("the detector is to learn findings (finding_weight), but there are none")
     where = device()
     torch.manual_seed(seed)
     detector = Detector(config)
-    start(detector.backbone, config.start)
+    load_start(detector.backbone, config)
     detector.to(where, memory_format=torch.channels_last)
-    findings = findings if config.finding_weight else None
-    steps, batches = balanced(images, boxes, config.batch, seed, 1, findings)
+    steps, batches = balanced(images, boxes, config.batch, seed, 1, zones)
+    both = batches
+    if described:
+        others = describing(described, config.described, steps, seed)
 
-    def losses(batch: tuple[Tensor, list[Tensor], Tensor]) -> Losses:
-        pictures, boxes, findings = batch
-        both = zip(targets_of(boxes, where), findings.to(where), strict=True)
-        targets = [target | {"findings": row} for target, row in both]
+        def both(epoch: int) -> Iterator[Batch]:
+            for (pictures, own), (more, told) in zip(batches(epoch), others(epoch), strict=True):
+                yield torch.cat([pictures, more]), own + told
+
+    def losses(batch: Batch) -> Losses:
         with autocast(where):
-            return detector.losses(pictures.to(where), targets)
+            return detector.losses(*placed(batch, where))
 
     schedule = Schedule(config.epochs, steps, config.rate, config.weight_decay)
     options = {"seed": seed, "title": "detector", "shared": True}
-    history = fit(detector, batches, losses, schedule, **options, **place)
+    own = set(detector.backbone.parameters())
+    rates = {config.body_rate: [p for p in detector.parameters() if p in own]}
+    rates.setdefault(1.0, []).extend(p for p in detector.parameters() if p not in own)
+    groups = [{"params": part, "lr": share * config.rate} for share, part in rates.items()]
+    history = fit(detector, both, losses, schedule, groups=groups, **options, **place)
     return detector, history

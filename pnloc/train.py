@@ -61,7 +61,8 @@ class Schedule:
         if self.patience:
             rates = LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / self.steps))
         else:
-            rates = OneCycleLR(optimizer, self.rate, total_steps=self.epochs * self.steps)
+            peaks = [group["lr"] for group in optimizer.param_groups]
+            rates = OneCycleLR(optimizer, peaks, total_steps=self.epochs * self.steps)
         optimizer._opt_called = True
         if done:
             rates.last_epoch = done - 1
@@ -150,7 +151,7 @@ class Checkpoint:
         self.module.load_state_dict(groups["module"])
         self.best = groups["best"]
         state: dict[int, dict[str, Tensor]] = {}
-        parameters = list(self.module.parameters())
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         for name, value in groups["optimizer"].items():
             index, _, kind = name.partition(".")
             like = parameters[int(index)]
@@ -176,6 +177,7 @@ def fit(
     seed: int,
     title: str = "training",
     shared: bool = False,
+    groups: list[dict] | None = None,
     validation: Callable[[], float] | None = None,
 ) -> pd.DataFrame:
     """Train `module` in place; its history: epoch, mean of each loss term and of their sum.
@@ -190,11 +192,12 @@ def fit(
     and without gradients; the module ends with the weights of the epoch where it was lowest.
 
     shared: the losses are means over the rows of a batch, a tuple of columns, of which each of
-    several processes (pnloc.parallel) may take a part.
+    several processes (pnloc.parallel) may take a part. groups: those of the optimizer, all of the
+    module's parameters ('params') among them, with their own peak rates ('lr').
     """
     schedule = schedule if validation else replace(schedule, patience=0)
     key, decay = digest(fingerprint, asdict(schedule), seed), schedule.weight_decay
-    optimizer = AdamW(module.parameters(), lr=schedule.rate, weight_decay=decay)
+    optimizer = AdamW(groups or module.parameters(), lr=schedule.rate, weight_decay=decay)
     checkpoint = Checkpoint(Path(folder), key, module, optimizer)
     done = checkpoint.read()
     rates = schedule.rates(optimizer, len(done.history) * schedule.steps + done.step)

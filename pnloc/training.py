@@ -72,6 +72,15 @@ def pad_words(words: list[np.ndarray], most: int) -> np.ndarray:
     return padded
 
 
+def stacked(arrays: list[np.ndarray], fill: float) -> np.ndarray:
+    """Arrays [N, W, ...] of several sets as one; W is the greatest of theirs, the rest `fill`."""
+    width = max(array.shape[1] for array in arrays)
+    rest = [(0, 0)] * (arrays[0].ndim - 2)
+    return np.concatenate(
+        [np.pad(a, [(0, 0), (0, width - a.shape[1]), *rest], constant_values=fill) for a in arrays]
+    )
+
+
 def stretches(words: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
     """`most` consecutive words from anywhere in each report [N, W]; all of a shorter one."""
     count = (words >= 0).sum(1)

@@ -14,7 +14,6 @@ from trees import COVID, THREE, make_covid, make_mimic, make_nih, make_rsna, stu
 
 from pnloc.data import chestxray8, covid19, mimic_cxr, openi, readers, rsna
 from pnloc.data.records import BOX_COLUMNS, FATES, IMAGE_COLUMNS, Records, assign_splits
-from pnloc.detector import FINDINGS
 from pnloc.errors import PnlocError
 from pnloc.images import load
 from pnloc.reports.layout import parts
@@ -111,33 +110,12 @@ def test_rsna_patients_and_splits_come_from_a_mapping_and_its_faulty_lines_are_q
     assert by_image(rsna.read(folder), "split") == {"a": "test", "b": "train"}
 
 
-def test_findings_are_rsnas_class_and_nihs_labels_of_the_same_image(tmp_path, monkeypatch):
-    nih = [f"{name},0000000{n}_000.png" for n, name in enumerate("abc", 1)]
-    folder = make_rsna(tmp_path, ["a,,,,,0", "b,,,,,0"], nih=nih)
+def test_classes_that_contradict_each_other_or_are_unknown_are_set_aside(tmp_path):
+    folder = make_rsna(tmp_path, ["a,,,,,0", "b,,,,,0"])
+    assert NO_CLASSES in rsna.read(folder).notes
     classes = ["a,Normal", *["b,Lung Opacity"] * 2, "c,Sick", "d,Normal", "d,Lung Opacity"]
     table(folder / trees.RSNA_CLASSES, "patientId,class", [*classes, ",Normal"])
-    labels = ["00000001_000.png,No Finding", "00000002_000.png,Effusion|Mass"]
-    path = table(tmp_path / "mined.csv.gz", "Image Index,Finding Labels", labels)
-    monkeypatch.setattr("pnloc.data.tables.packaged", lambda *_: path)
-    known = rsna.findings(folder, ["a", "b", "c", "d", "e"], FINDINGS)
-    assert known.shape == (5, len(FINDINGS)) and FINDINGS[0] == "Normal"
-    assert known[0].tolist() == [1.0, *[0.0] * 14]
-    assert set(np.array(FINDINGS)[known[1] == 1]) == {"Effusion", "Mass"}
-    # No class that is known, two classes, or no row at all; not in NIH's table.
-    assert np.isnan(known[2:]).all()
-    # Class Sick, d with two classes, no patientId.
     assert quarantined(rsna.read(folder)) == {trees.RSNA_CLASSES: [5, 6, 7, 8]}
-
-
-def test_findings_without_their_tables_are_unknown_and_without_nihs_table_an_error(
-    tmp_path, monkeypatch
-):
-    folder = make_rsna(tmp_path, ["a,,,,,0", "b,,,,,0"])
-    assert np.isnan(rsna.findings(folder, ["a", "b"], FINDINGS)).all()
-    assert NO_CLASSES in rsna.read(folder).notes
-    monkeypatch.setattr("pnloc.data.tables.find_spec", lambda _: None)
-    text = refused(rsna.findings, folder, ["a"], FINDINGS)
-    assert text.startswith("Data_Entry_2017_v2020.csv.gz is not there; install torchxrayvision")
 
 
 def test_rsna_counts_missing_unreadable_and_contradictory_images(tmp_path):

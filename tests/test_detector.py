@@ -11,9 +11,8 @@ from pnloc.baselines.classifier import Classifier
 from pnloc.baselines.heatmaps import class_activation, grad_cam
 from pnloc.boxes import iou
 from pnloc.config import DetectorConfig, RegionConfig
-from pnloc.detector import FINDINGS, finding_loss, normalize, union_mask
-from pnloc.detector_training import augment, train_detector
-from pnloc.errors import PnlocError
+from pnloc.detector import KINDS, normalize, place_losses, union_mask, zone_evidence
+from pnloc.detector_training import Described, augment, describing, train_detector
 from pnloc.regions import Regions, components, extract, feature_size, mask_mean
 from pnloc.run.cache import imports
 
@@ -69,7 +68,7 @@ def test_boxes_move_with_the_pixels():
     rng = np.random.default_rng(1)
     image = np.zeros((40, 1, 96, 96), dtype=np.uint8)
     image[:, 0, 30:60, 20:50] = 255
-    moved, boxes = augment(torch.from_numpy(image), [np.array([[20.0, 30, 50, 60]])] * 40, rng)
+    moved, boxes, _ = augment(torch.from_numpy(image), [np.array([[20.0, 30, 50, 60]])] * 40, rng)
     for picture, found in zip(moved[:, 0].numpy(), boxes, strict=True):
         rows, columns = np.nonzero(picture > 127)
         bright = np.array([[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]])
@@ -129,29 +128,125 @@ def test_cam_is_where_the_linear_layer_finds_its_evidence(trained, squares):
     assert np.allclose(inverse, 1 - maps, atol=1e-4), "negative evidence is not cut off"
 
 
-def test_findings_count_where_they_are_known():
-    logits, truth = torch.zeros(2, len(FINDINGS)), torch.full((2, len(FINDINGS)), torch.nan)
-    assert finding_loss(logits, truth) == 0, "nothing is known"
-    truth[0, 0], logits[0, 0] = 1, 2.0
-    normal = np.log1p(np.exp(-2))
-    assert finding_loss(logits, truth).item() == pytest.approx(normal, abs=1e-6)
-    truth[1, 3], logits[1, 3], truth[0, 5] = 0, 1.0, 1  # log(1 + e), log 2: twice their mean
-    others = np.log1p(np.e) + np.log(2)
-    assert finding_loss(logits, truth).item() == pytest.approx(normal + others, abs=1e-6)
+# Places -------------------------------------------------------------------------------------------
+
+ASKED = replace(SMALL, place_weight=1.0, pooled=1.0, elsewhere=0.5)
+SIX = np.kron(np.array([[0, 1, 4, 0], [0, 2, 5, 0], [0, 3, 6, 0]]), np.ones((4, 4)))
 
 
-def test_a_detector_learns_findings_where_it_is_asked_to(squares, tmp_path):
+def places_of(phrases: list[list[int]], most: int = 4) -> np.ndarray:
+    """Phrases [most, 6] from the numbers of the places that each allows."""
+    array = np.zeros((most, KINDS), dtype=np.float32)
+    for row, allowed in enumerate(phrases):
+        array[row, allowed] = 1
+    return array
+
+
+def told(logits: np.ndarray, phrases: list[list[int]], opacity: float) -> tuple[float, float]:
+    """The two terms of one image, whose zones are columns 1 and 2 of its logits [3, 4]."""
+    zones = torch.from_numpy(SIX.astype(np.uint8))[None]
+    arrays = (np.asarray(logits)[None], places_of(phrases)[None], np.array([opacity]))
+    z, p, o = (torch.from_numpy(np.asarray(a, dtype=np.float32)) for a in arrays)
+    return tuple(term.item() for term in place_losses(z, zones, p, o, ASKED))
+
+
+def test_a_phrase_asks_for_an_opacity_in_one_of_its_places_and_none_elsewhere():
+    zero, half = np.zeros((3, 4)), np.log(2)
+    assert told(zero, [[0]], 1) == pytest.approx((1.5 * half, half))
+    right_base = zero.copy()
+    right_base[2, 1] = 5
+    near = told(right_base, [[2]], 1)[0]
+    assert near == pytest.approx(np.log1p(np.exp(-5)) + 0.5 * half, abs=1e-5)
+    either = told(right_base, [[0, 1, 2], [3, 4, 5]], 1)[0]
+    assert either == pytest.approx((np.log1p(np.exp(-5)) + half) / 2, abs=1e-5)
+    assert told(right_base, [], 1)[0] == pytest.approx(np.log1p(np.exp(-5)), abs=1e-5)
+    absent = (np.log1p(np.exp(5)) + 5 * half) / 6
+    assert told(right_base, [], 0)[0] == pytest.approx(absent, abs=1e-5)
+    assert told(right_base, [[2]], np.nan)[0] == 0, "an image with boxes does not count"
+    beside = zero.copy()
+    beside[:, 0] = 5
+    outside = (np.log1p(np.exp(5)) + half) / 2
+    assert told(beside, [], 0) == pytest.approx((half, outside), abs=1e-5)
+
+
+def test_without_lungs_an_image_says_nothing_and_the_gradient_stays_finite():
+    logits = torch.randn(2, 3, 4, requires_grad=True)
+    zones = torch.zeros(2, 12, 16, dtype=torch.uint8)
+    phrases = torch.from_numpy(np.stack([places_of([[0]]), places_of([])]))
+    terms = place_losses(logits, zones, phrases, torch.ones(2), ASKED)
+    sum(terms).backward()
+    assert [term.item() for term in terms] == [0, 0] and logits.grad.abs().sum() == 0
+
+
+def test_the_evidence_of_a_zone_is_the_mean_of_its_highest_cells():
+    zones = torch.ones(1, 32, 32, dtype=torch.uint8)
+    logits = torch.arange(16.0).reshape(1, 4, 4)
+    evidence, there = zone_evidence(logits, zones, 0.25)
+    assert (
+        evidence[0].tolist() == [13.5, 0, 0, 0, 0, 0] and there[0].tolist() == [True] + [False] * 5
+    )
+
+
+def test_a_flip_moves_the_zones_with_the_lungs_and_keeps_their_sides():
+    rng = np.random.default_rng(2)
+    zones = np.zeros((40, 24, 24), dtype=np.uint8)
+    zones[:, 6:18, 3:9], zones[:, 6:18, 15:21] = 3, 6
+    picture = np.kron(zones, np.ones((4, 4))).astype(np.uint8)[:, None] * 40
+    moved, _, after = augment(torch.from_numpy(picture), [np.zeros((0, 4))] * 40, rng, zones)
+    right, left = ((after == kind).float() for kind in (3, 6))
+    bright = moved[:, 0]
+    assert (
+        (bright * left).sum((1, 2)) / left.sum((1, 2))
+        > (bright * right).sum((1, 2)) / right.sum((1, 2))
+    ).all()
+    columns = torch.arange(96.0)
+    centres = [(side.sum(1) @ columns) / side.sum((1, 2)) for side in (right, left)]
+    assert {bool(flipped) for flipped in centres[0] > centres[1]} == {True, False}
+
+
+@pytest.fixture(scope="module")
+def reported(squares):
+    """Bright squares in one of six zones, told by a report alone; some images without any."""
     images, boxes = squares
-    asked = replace(SMALL, finding_weight=1.0, epochs=8)
-    known = np.full((len(images), len(FINDINGS)), np.nan, dtype=np.float32)
-    known[:, 0] = [len(b) == 0 for b in boxes]
+    zones = np.zeros((len(images), 24, 24), dtype=np.uint8)
+    for number, (row, column) in enumerate((r, c) for c in (0, 12) for r in (0, 8, 16)):
+        zones[:, row : row + 8, column : column + 12] = 1 + number
+    phrases = np.zeros((len(images), 4, KINDS), dtype=np.float32)
+    for row, own in enumerate(boxes):
+        for x1, y1, x2, y2 in own:
+            phrases[row, 0, zones[row, int(y1 + y2) // 8, int(x1 + x2) // 8] - 1] = 1
+    opacity = np.array([float(len(own) > 0) for own in boxes])
+    return Described(images, zones, phrases, opacity)
+
+
+def test_reports_alone_teach_the_map_where_an_opacity_is(squares, reported, tmp_path):
+    images, boxes = squares
+    asked = replace(ASKED, epochs=12, pooled=0.3, described=16)
+    few = [np.zeros((0, 4))] * 8 + boxes[8:12] + [np.zeros((0, 4))] * 52
     place = {"seed": 0, "folder": tmp_path, "fingerprint": "t"}
-    with pytest.raises(PnlocError, match="there are none"):
-        train_detector(images, boxes, asked, **place)
-    model, history = train_detector(images, boxes, asked, findings=known, **place)
-    assert history["findings"].iloc[-1] < 0.7 * history["findings"].iloc[0]
-    short = replace(SMALL, epochs=1)
-    plain, without = train_detector(images, boxes, short, findings=known, **place)
-    assert plain.finding_head is None and "findings" not in without
-    extra = {n for n in model.state_dict() if n not in plain.state_dict()}
-    assert extra == {"finding_head.weight", "finding_head.bias"}
+    more = {"zones": reported.zones, "described": [reported]}
+    model, history = train_detector(images, few, replace(asked, epochs=60), **more, **place)
+    assert {"places", "outside"} <= set(history)
+    with torch.no_grad():
+        maps = model(torch.from_numpy(images[:8])[:, None]).places
+    peaks = [divmod(int(m.argmax()), m.shape[1]) for m in maps]
+    hits = [
+        own[0, 0] <= 8 * x + 4 <= own[0, 2] and own[0, 1] <= 8 * y + 4 <= own[0, 3]
+        for (y, x), own in zip(peaks, boxes, strict=False)
+    ]
+    assert np.mean(hits) >= 0.75
+
+
+def test_each_batch_has_negatives_of_every_set_and_no_image_of_unknown_opacity(reported):
+    dark = replace(reported, images=reported.images // 8, opacity=1 - reported.opacity)
+    unknown = replace(reported, opacity=np.full(len(reported.opacity), np.nan))
+
+    def drawn() -> list:
+        return list(describing([reported, dark, unknown], 12, 5, seed=0)(0))
+
+    for pictures, targets in drawn():
+        opacity = np.array([target["opacity"].item() for target in targets])
+        of_dark = pictures.mean((1, 2, 3)).numpy() < 30
+        assert opacity.sum() == 8 and (of_dark & (opacity == 0)).sum() == 2
+    pairs = zip(drawn(), drawn(), strict=True)
+    assert all(torch.equal(one[0], other[0]) for one, other in pairs)

@@ -271,7 +271,7 @@ def test_the_explorer_reads_an_image_as_the_command_does(run, smoke, tmp_path):
 
 
 def test_a_credentialed_study_is_neither_an_example_nor_in_a_page(run, monkeypatch):
-    pairs = run.sets.pairs
+    (pairs,) = run.sets.pairs
     monkeypatch.setattr(run.sets.records(pairs), "access", "credentialed")
     name, _ = studies.examples(run)
     assert name not in ("", pairs)

@@ -4,7 +4,7 @@ Fake tensors compute shapes and devices alone, and an operation between two devi
 """
 
 from contextlib import nullcontext
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -47,9 +47,10 @@ def images(count: int = 12) -> tuple[np.ndarray, list[np.ndarray]]:
 
 def test_the_detector_mixes_no_devices():
     with FakeTensorMode(), torch.device("cuda"):
-        model = Detector(TINY)
-        pyramid, outputs, anchors, mask, image, _ = model.heads(torch.empty(2, 1, 64, 64))
-        found = [*pyramid.values(), *outputs.values(), *anchors, mask, image]
+        model = Detector(replace(TINY, place_weight=1.0))
+        heads = model.heads(torch.empty(2, 1, 64, 64))
+        maps = [heads.mask, heads.image, heads.places]
+        found = [*heads.pyramid.values(), *heads.outputs.values(), *heads.anchors, *maps]
         assert {tensor.device.type for tensor in found} == {"cuda"}
 
 

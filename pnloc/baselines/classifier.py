@@ -33,7 +33,7 @@ class Classifier(nn.Module):
     def __init__(self, detector: Detector) -> None:
         super().__init__()
         self.body = deepcopy(detector.backbone)
-        self.head = nn.Linear(8 * detector.config.width, 1)
+        self.head = nn.Linear(self.body.channels[-1], 1)
         for part in self.frozen():
             part.requires_grad_(False)
 
@@ -78,7 +78,7 @@ def train_classifier(
         rng = generator(options["seed"], 3, epoch)
         for rows in parts(rng.permutation(len(images)), config.batch, steps):
             no_boxes = [np.zeros((0, 4))] * len(rows)
-            pictures, _ = augment(torch.from_numpy(images[rows])[:, None], no_boxes, rng)
+            pictures, *_ = augment(torch.from_numpy(images[rows])[:, None], no_boxes, rng)
             targets = torch.as_tensor(labels[rows], dtype=torch.float32, device=where)
             yield pictures.to(where), targets
 

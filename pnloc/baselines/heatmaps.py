@@ -16,6 +16,8 @@ from torch import Tensor
 
 from pnloc.baselines.classifier import Classifier, in_batches
 from pnloc.boxes import as_boxes
+from pnloc.detector import Detector
+from pnloc.parallel import autocast
 from pnloc.regions import Regions, enlarged
 
 THRESHOLDS, COUNTS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8), (1, 2, 3)
@@ -91,6 +93,17 @@ def _joined(model: Classifier, images: np.ndarray, function: Callable) -> np.nda
 def mask_maps(regions: Regions, side: int) -> np.ndarray:
     """The detector's mask of N images as maps [N, S, S] of the square input, S = `side`."""
     return enlarged(regions.mask.float(), side).numpy()
+
+
+@torch.no_grad()
+def place_maps(detector: Detector, images: np.ndarray) -> np.ndarray:
+    """The detector's map of places of uint8 images [N, S, S] as maps [N, S, S]."""
+    parts, side = [torch.zeros(0, *images.shape[1:])], images.shape[1]
+    detector.eval()
+    for batch in in_batches(detector, images):
+        with autocast(batch.device):
+            parts.append(enlarged(detector(batch, most=1).places.float(), side).cpu())
+    return torch.cat(parts).numpy()
 
 
 def coverage(boxes: np.ndarray, weights: np.ndarray, cells: int) -> np.ndarray:

@@ -20,7 +20,7 @@ from torchvision.ops import MultiScaleRoIAlign
 from pnloc.baselines.classifier import in_batches
 from pnloc.config import FittingConfig
 from pnloc.detector import Detector, normalize
-from pnloc.detector_training import balanced, targets_of
+from pnloc.detector_training import Batch, balanced, placed, targets_of
 from pnloc.parallel import autocast, device
 from pnloc.train import Losses, Schedule, fit, parts
 
@@ -86,9 +86,9 @@ def train_supervised(
     model.to(where, memory_format=torch.channels_last)
     steps, batches = balanced(*training, config.batch, seed, 6)
 
-    def losses(batch: tuple[Tensor, list[Tensor], Tensor]) -> Losses:
+    def losses(batch: Batch) -> Losses:
         with autocast(where):
-            return model.losses(batch[0].to(where), targets_of(batch[1], where))
+            return model.losses(*placed(batch, where))
 
     def validation() -> float:
         """With the same random numbers each time: Faster R-CNN samples the boxes of its losses."""
@@ -96,7 +96,7 @@ def train_supervised(
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             for batch, own in zip(in_batches(model, images, size), parts(boxes, size), strict=True):
-                terms = losses((batch, own, None))
+                terms = losses((batch, targets_of(own)))
                 total += sum(value.item() for value in terms.values()) * len(batch)
         return total / len(images)
 

@@ -99,7 +99,7 @@ class PatchMIL(Classifier):
     def __init__(self, detector: Detector) -> None:
         super().__init__(detector)
         self.head = nn.Sequential(
-            nn.Conv2d(8 * detector.config.width, 128, 3, padding=1),
+            nn.Conv2d(self.body.channels[-1], 128, 3, padding=1),
             nn.BatchNorm2d(128),
             nn.ReLU(),
             nn.Conv2d(128, 1, 1),

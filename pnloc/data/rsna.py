@@ -1,6 +1,5 @@
 """RSNA Pneumonia Detection Challenge, stage 2: boxes of lung opacity on NIH radiographs."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +14,7 @@ WHERE = "get the RSNA Pneumonia Detection Challenge (stage 2) from Kaggle"
 MAPPING = "pneumonia-challenge-dataset-mappings_2018.json"
 MAPPING_CSV = "nih-of-rsna.csv"
 CLASSES_CSV = "stage_2_detailed_class_info.csv"
-NIH_CSV = "Data_Entry_2017_v2020.csv.gz"  # inside torchxrayvision
-NORMAL = "Normal"
-CLASSES = (NORMAL, "No Lung Opacity / Not Normal", "Lung Opacity")
+CLASSES = ("Normal", "No Lung Opacity / Not Normal", "Lung Opacity")
 COORDINATES = ["x", "y", "width", "height"]
 
 
@@ -129,23 +126,3 @@ def mapping(source: Source) -> pd.DataFrame:
     whole &= ledger.table["split"].isin(["", *SPLITS])
     ledger.reject(~whole, "{patientId}: no NIH image or split in '{nih_image}', '{split}'")
     return ledger.rows.set_index("patientId")[["nih_image", "split"]]
-
-
-def findings(folder: Path, images: Sequence[str], names: Sequence[str]) -> np.ndarray:
-    """Named findings of RSNA images [N, F] float32: 1 present, 0 absent, NaN unknown.
-
-    The first name is RSNA's 'Normal' (`stage_2_detailed_class_info.csv`). RSNA's images are NIH
-    images, so the others are the labels of ChestX-ray14 for the image that the mapping names.
-    Findings are unknown where the folder has no table of them. folder: that of the RSNA set. Raises
-    PnlocError where the package torchxrayvision, which holds NIH's table, is not installed.
-    """
-    source = Source("rsna", folder, WHERE)
-    path = tables.packaged("torchxrayvision", NIH_CSV, "it holds NIH's labels")
-    mined = read_rows(path, ["Image Index", "Finding Labels"], compression="gzip").dropna()
-    kinds = classes(source).reindex(images)
-    nih = mapping(source)["nih_image"].reindex(images)
-    labels = nih.map(mined.set_index("Image Index")["Finding Labels"]).astype(object)
-    flags = labels.str.get_dummies("|").reindex(columns=names[1:], fill_value=0)
-    flags.insert(0, NORMAL, kinds == NORMAL)
-    known = np.column_stack([kinds.notna(), *[labels.notna()] * (len(names) - 1)])
-    return np.where(known, flags.to_numpy(np.float32), np.float32(np.nan))

@@ -90,7 +90,7 @@ class Images:
     @property
     def has_reports(self) -> bool:
         """Whether these images have reports of their own."""
-        return self.name == self.run.sets.pairs
+        return self.name in self.run.sets.pairs
 
     @property
     def phrases(self) -> np.ndarray:

@@ -9,11 +9,11 @@ from torch import nn
 from pnloc.baselines import grounding, supervised
 from pnloc.baselines.classifier import train_classifier
 from pnloc.model import PNEUMONIA
-from pnloc.regions import Regions, feature_size
+from pnloc.regions import Regions, concatenate, feature_size
 from pnloc.reports.supervision import supervise
 from pnloc.run import evidence
 from pnloc.run.run import Run
-from pnloc.training import new_attention
+from pnloc.training import new_attention, stacked
 
 
 class Labels:
@@ -53,12 +53,15 @@ class Pairs(Labels):
 
     def data(self, run: Run, split: str) -> tuple[Regions, np.ndarray]:
         """Regions of N images and words [N, W] of a split."""
-        name, rows = run.sets.pairs, run.sets.rows(run.sets.pairs, split)
-        return run.regions(name).rows(rows), run.sets.supervision(name)[0][rows]
+        rows = {name: run.sets.rows(name, split) for name in run.sets.pairs}
+        words = [run.sets.supervision(name)[0][own] for name, own in rows.items()]
+        parts = [run.regions(name).rows(own) for name, own in rows.items()]
+        return concatenate(parts), stacked(words, -1)
 
     def upstream(self, run: Run) -> list:
         words = run.sets.words_stage[1]
-        return [run.regions_stage(run.sets.pairs)[1], words, asdict(run.preset.model)]
+        regions = [run.regions_stage(name)[1] for name in run.sets.pairs]
+        return [regions, words, asdict(run.preset.model)]
 
     def build(self, run: Run, kind: Callable[..., nn.Module]) -> nn.Module:
         size = feature_size(run.preset.detector.pyramid)

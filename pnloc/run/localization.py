@@ -26,6 +26,8 @@ from pnloc.run.sets import NAMES
 
 HIT = 0.3  # a true box is found above this IoU
 FAILING = ("text-attention", "image-label-attention", "detector")  # methods of `failures`
+# Further pairs that are compared.
+BESIDE = (("report-given", "detector"), *(("detector", arm) for arm in in_group("arms")))
 SIZES = ("small", "middle", "large")
 
 
@@ -88,7 +90,7 @@ def _differences(run: Run, method: str = "text-attention") -> pd.DataFrame:
     parts = []
     for name, truth, boxes in measured(run):
         pairs = [(method, m) for m in boxes if m != method and not m.endswith("-raw")]
-        pairs += [("report-given", "detector")] if "report-given" in boxes else []
+        pairs += [pair for pair in BESIDE if set(pair) <= set(boxes)]
         for a, b in pairs:
             table = metrics.differences(boxes[a], boxes[b], truth, **draws(run))
             parts.append(table.assign(dataset=name, method=a, against=b))
@@ -118,11 +120,13 @@ def attributes(run: Run) -> pd.DataFrame:
     On the test split of the pairs; the report is the truth. Attributes with fewer than five present
     or five absent cases are listed without an AUC.
     """
-    pairs, rows = run.sets.pairs, run.sets.rows(run.sets.pairs, "test")
-    _, labels, weights = (array[rows] for array in run.sets.supervision(pairs))
-    probabilities = image_attention(run.localizer(True)[0], run.regions(pairs).rows(rows))[1]
-    patients = run.sets.records(pairs).images["patient"].to_numpy()[rows]
-    table = []
+    parts, table = [], []
+    for pairs in run.sets.pairs:
+        rows = run.sets.rows(pairs, "test")
+        stated = (array[rows] for array in run.sets.supervision(pairs)[1:])
+        scores = image_attention(run.localizer(True)[0], run.regions(pairs).rows(rows))[1]
+        parts.append((*stated, scores, run.sets.records(pairs).images["patient"].to_numpy()[rows]))
+    labels, weights, probabilities, patients = map(np.concatenate, zip(*parts, strict=True))
     for column, name in enumerate(NAMES):
         stated = weights[:, column] > 0
         truth, scores = labels[stated, column], probabilities[stated, column]

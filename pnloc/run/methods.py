@@ -36,7 +36,7 @@ from pnloc.regions import extract
 from pnloc.run.cache import Trained
 from pnloc.run.evidence import Detections, Evidence, Fixed, Heat, Images, Ranking, scaled
 from pnloc.run.fitting import TRAINING, Labels, TargetBoxes
-from pnloc.run.run import Run
+from pnloc.run.run import BOXES, LABELS, Run
 
 # Evidence -------------------------------------------------------------------------------------
 
@@ -95,12 +95,23 @@ def detector_mask(images: Images) -> Heat:
     return Heat(("",), lambda _: maps, partial(scaled, probability=images.regions.image.numpy()))
 
 
+def place_map(images: Images) -> Heat:
+    """Heat maps from the detector's map of places."""
+    maps = heatmaps.place_maps(images.run.detector, images.pixels)
+    return Heat(("",), lambda _: maps, partial(scaled, probability=images.regions.image.numpy()))
+
+
 def detector(images: Images, model: Detector | None = None, *, grouped: bool = True) -> Ranking:
     """Region scores of the run's detector, or of another one, normalized to sum to 1."""
     regions = images.regions
     if model:
         regions = extract(model, images.pixels, images.run.preset.regions)
     return Ranking(regions, localizer.normalized_scores(regions), regions.image.numpy(), grouped)
+
+
+def lesser(images: Images, *, arm: str) -> Ranking:
+    """The detector as an arm of the run trains it, without reports or without places."""
+    return detector(images, arm_detector(images.run, arm))
 
 
 def attention(
@@ -149,7 +160,8 @@ class Method:
     """A method: its group, its name in tables and files, its title for readers, its function.
 
     kind: builds the untrained model, which is trained as TRAINING says for the group; reports:
-    whether it reads reports at test, so that it is left out on sets without any.
+    whether it reads reports at test, so that it is left out on sets without any; places: whether
+    it needs a detector that reports have trained.
     """
 
     group: str
@@ -158,6 +170,7 @@ class Method:
     look: Callable[..., Evidence]
     kind: Callable[..., nn.Module] | None = None
     reports: bool = False
+    places: bool = False
 
     @property
     def training(self) -> Labels | None:
@@ -200,6 +213,7 @@ _grad_cam = partial(explained, layers=("16", "32"), draw=heatmaps.grad_cam)
 _grad_cam_plus = partial(_grad_cam, draw=partial(heatmaps.grad_cam, plus=True))
 _labels_only = partial(attention, text=False)
 _lungs = partial(same_boxes, priors.whole_lungs)
+_boxes_alone, _no_places = (partial(lesser, arm=arm) for arm in (BOXES, LABELS))
 _PAIRS = "contrastive grounding alone"
 _FASTER = "supervised Faster R-CNN (bound)"
 _ATTENTION = (
@@ -225,6 +239,9 @@ _IN_ORDER = (
     Method("boxes", "supervised", "supervised RetinaNet (bound)", detector, deepcopy),
     Method("boxes", "supervised-faster-rcnn", _FASTER, faster, FasterRegions),
     Method("mask", "detector-mask", "detector's mask alone", detector_mask),
+    Method("mask", "place-map", "detector's map of places alone", place_map, places=True),
+    Method("arms", "detector-boxes", "detector, boxes alone", _boxes_alone, places=True),
+    Method("arms", "detector-labels", "detector, boxes and image labels", _no_places, places=True),
     *_ATTENTION,
     Method("ceiling", "best-proposal", "best proposal (ceiling)", best_proposals),
     *map(_ungrouped, _ATTENTION),
@@ -257,12 +274,22 @@ def baselines(run: Run) -> tuple[str, ...]:
 def available(run: Run, reports: bool = True) -> list[Method]:
     """The methods of a run, in the order of the tables; without `reports` those that need none."""
     names = {*baselines(run), *(name for name, m in METHODS.items() if not m.training)}
-    return [m for m in METHODS.values() if m.name in names and (reports or not m.reports)]
+    lacking = {
+        m.name for m in METHODS.values() if m.places and not run.preset.detector.place_weight
+    }
+    names -= lacking | {m.name for m in METHODS.values() if m.reports and not reports}
+    return [m for m in METHODS.values() if m.name in names]
 
 
 def train(run: Run) -> dict[str, Trained]:
     """Train the classifier and the baselines of a run: their stages, by name."""
     return {m.name: m.stage(run) for m in (CLASSIFIER, *map(METHODS.get, baselines(run)))}
+
+
+@lru_cache(None)
+def arm_detector(run: Run, arm: str) -> Detector:
+    """The detector of an arm (pnloc.run.run.ARMS)."""
+    return run.arm_stage(arm).load()
 
 
 @lru_cache(8)

@@ -21,13 +21,13 @@ from pnloc.localizer import Boxes, Choice
 from pnloc.run.cache import lay_out
 from pnloc.run.evidence import Images, boxed_rows, pneumonia_labels
 from pnloc.run.methods import METHODS, available, train
-from pnloc.run.run import Run
+from pnloc.run.run import ARMS, Run
 
 BOX_TABLE = ["image", *metrics.CORNERS, "score"]
 TRUTH = ["image", "patient", *metrics.CORNERS]
 # Groups in the order of `choices.csv` and `<set>--maps.csv`.
 _TRAINED = ("labels", "pairs", "boxes")
-_CHOICES = ("attention", "ungrouped", "classifier", "mask", "prior", *_TRAINED, "ceiling")
+_CHOICES = ("attention", "arms", "ungrouped", "classifier", "mask", "prior", *_TRAINED, "ceiling")
 _MAPS = ("prior", "classifier", "mask", *_TRAINED, "attention")
 
 
@@ -72,6 +72,7 @@ def predict(run: Run) -> str:
     upstream = [run.regions_stage(name)[1] for name in names]
     models = [run.localizer_stage(text).key for text in (True, False)]
     models += [stage.key for stage in train(run).values()]
+    models += [run.arm_stage(arm).key for arm in ARMS[:2] if run.preset.detector.place_weight]
     folder, key = run.cache.stage("predict", upstream, models, make=make)
     lay_out(folder, run.root)
     return key

@@ -16,9 +16,9 @@ from pnloc import parallel
 from pnloc.config import Preset, preset
 from pnloc.data import readers
 from pnloc.detector import Detector
-from pnloc.detector_training import train_detector
+from pnloc.detector_training import PHRASES, Described, train_detector
 from pnloc.errors import PnlocError
-from pnloc.files import digest, write_json
+from pnloc.files import load_tensors, save_tensors, write_json
 from pnloc.model import CrossAttention
 from pnloc.regions import extract, feature_size
 from pnloc.reports.phrases import asserted_places
@@ -26,7 +26,10 @@ from pnloc.reports.supervision import NAMES, supervise
 from pnloc.run import feature_store
 from pnloc.run.cache import ROOT, Cache, Trained
 from pnloc.run.sets import Sets
-from pnloc.training import new_attention, train_localizer
+from pnloc.run.severity import lungs
+from pnloc.training import new_attention, stacked, train_localizer
+
+ARMS = BOXES, LABELS, TEXT = ("boxes", "labels", "text")
 
 
 def open_run(preset_name: str, data: str = "", seed: int = 0, artifacts: str = "") -> "Run":
@@ -69,10 +72,66 @@ class Run:
 
     # Detector and regions ----------------------------------------------------------------------
 
-    def train_detector(self, stage: str, rows: np.ndarray, seed: int) -> Trained:
-        """The training of a detector on rows of the detector's set, as a stage of that name."""
+    @cached_property
+    def lungs_stage(self) -> Trained:
+        """The training of the lung finder on generated radiographs."""
+        config = self.preset.severity
+
+        def fit(seed: int, **place: object) -> tuple[lungs.LungNet, pd.DataFrame]:
+            from phantoms.lungs import generate_lungs
+
+            shown = generate_lungs(config.anatomies, lungs.INPUT, seed)
+            return lungs.train_lungs(*shown, epochs=config.epochs, seed=seed, **place)
+
+        functions = {"build": lungs.LungNet, "fit": fit, "code": (lungs.train_lungs,)}
+        inputs = (config.anatomies, config.epochs)
+        return self.cache.trained("lungs", *inputs, seed=self.seed, **functions)
+
+    @cached_property
+    def lung_finder(self) -> lungs.LungNet:
+        """The lung finder."""
+        return self.lungs_stage.load()
+
+    def zones_stage(self, name: str) -> tuple[Path, str]:
+        """The stage of the zones of a set's images."""
+
+        def make(folder: Path, _: str) -> None:
+            zones = torch.from_numpy(lungs.zones(self.lung_finder, self.sets.pixels(name)))
+            save_tensors(folder / "zones.safetensors", {"zones": zones})
+
+        inputs = (self.lungs_stage.key, self.sets.decoded(name)[1])
+        return self.cache.stage(f"zones-{name}", *inputs, make=make, code=(lungs.zones,))
+
+    def zones(self, name: str) -> np.ndarray:
+        """Zones of the lungs uint8 [N, z, z] of a set's images (pnloc.run.severity.lungs)."""
+        return load_tensors(self.zones_stage(name)[0] / "zones.safetensors")["zones"].numpy()
+
+    @property
+    def describing(self) -> list[str]:
+        """The sets whose reports, or image labels, train the detector beside its own boxes."""
+        home = self.title(self.preset.roles.detector)
+        return [name for name in self.sets.training if name != home]
+
+    def described(self, name: str) -> Described:
+        """What the reports of a set's training images say, to train the detector."""
+        _, labels, weights = self.sets.supervision(name)
+        held = np.ones(len(labels), dtype=bool)
+        held[self.sets.rows(name, "train")] = False
+        opacity = np.where(held | (weights[:, 0] == 0), np.nan, labels[:, 0])
+        places = self.sets.phrases(name)[:, :PHRASES]
+        places = np.pad(places, [(0, 0), (0, PHRASES - places.shape[1]), (0, 0)])
+        told = Described(self.sets.pixels(name), self.zones(name), places, opacity)
+        return told if name in self.sets.pairs else told.without_places()
+
+    def train_detector(self, stage: str, rows: np.ndarray, seed: int, arm: str = TEXT) -> Trained:
+        """The training of a detector on rows of the detector's set, as a stage of that name.
+
+        arm: what it learns from (ARMS), if the preset has it learn from reports at all.
+        """
         name, config = self.title(self.preset.roles.detector), self.preset.detector
-        findings = self.sets.findings(name)
+        if arm == BOXES:
+            config = replace(config, place_weight=0.0)
+        names = self.describing if config.place_weight else []
 
         def build() -> Detector:
             return Detector(config).to(memory_format=torch.channels_last)
@@ -81,13 +140,19 @@ class Run:
             boxes = [self.sets.true_boxes(name)[row] for row in rows]
             if not any(map(len, boxes)):
                 raise PnlocError(f"{name}: no training image has a box to train the detector on")
-            own = None if findings is None else findings[rows]
-            images = self.sets.pixels(name)[rows]
-            return train_detector(images, boxes, config, findings=own, **place)
+            images, others = self.sets.pixels(name)[rows], [self.described(n) for n in names]
+            others = [o.without_places() for o in others] if arm == LABELS else others
+            zones = self.zones(name)[rows] if names else None
+            return train_detector(images, boxes, config, zones=zones, described=others, **place)
 
-        labels = "" if findings is None else digest(findings.tobytes().hex())
-        inputs = (config, self.sets.decoded(name)[1], labels, rows.tolist())
-        options = {"seed": seed, "code": (train_detector,), "together": parallel.shared()}
+        inputs = (config, self.sets.decoded(name)[1], rows.tolist())
+        if names:
+            upstream = [self.zones_stage(n)[1] for n in (name, *names)]
+            inputs += (arm, upstream, self.sets.words_stage[1])
+        options = {"seed": seed, "together": parallel.shared()}
+        options["code"] = (
+            (train_detector, supervise, asserted_places) if names else (train_detector,)
+        )
         return self.cache.trained(stage, *inputs, build=build, fit=fit, **options)
 
     @cached_property
@@ -95,6 +160,11 @@ class Run:
         """The training of the run's own detector."""
         rows = self.sets.rows(self.title(self.preset.roles.detector), "train")
         return self.train_detector("detector", rows, self.seed)
+
+    def arm_stage(self, arm: str) -> Trained:
+        """The training of the run's own detector with less than it has: without reports, ..."""
+        rows = self.sets.rows(self.title(self.preset.roles.detector), "train")
+        return self.train_detector(f"detector-{arm}", rows, self.seed, arm)
 
     @cached_property
     def detector(self) -> Detector:
@@ -129,12 +199,12 @@ class Run:
             rows = self.sets.rows(name, "train")
             words, labels, weights = (column[rows] for column in self.sets.supervision(name))
             places = self.sets.phrases(name)[rows]
-            if name != self.sets.pairs:  # learnt from its image labels alone
-                words = np.full((len(rows), columns[0][0].shape[1]), -1)
-                places = np.zeros((len(rows), *columns[0][1].shape[1:]), dtype=np.float32)
+            if name not in self.sets.pairs:  # learnt from its image labels alone
+                words, places = words[:, :0], places[:, :0]
             stores.append((self.regions(name), rows))
             columns.append((words, places, labels, weights))
-        return feature_store.join(stores), *map(np.concatenate, zip(*columns, strict=True))
+        filled = zip(zip(*columns, strict=True), (-1, 0, 0, 0), strict=True)
+        return feature_store.join(stores), *(stacked(parts, fill) for parts, fill in filled)
 
     def localizer_stage(self, text: bool, seed: int | None = None) -> Trained:
         """Training of the cross-attention, with or without reports; the run's seed by default."""

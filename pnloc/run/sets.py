@@ -14,10 +14,8 @@ import torch
 
 from pnloc import access, reports
 from pnloc.config import Preset
-from pnloc.data import covid19, decode, duplicates, openi, readers, rsna
+from pnloc.data import covid19, decode, duplicates, openi, readers
 from pnloc.data.records import Records, drop_patients
-from pnloc.detector import FINDINGS
-from pnloc.errors import PnlocError
 from pnloc.files import digest, load_tensors, read_json, save_tensors, write_json, write_table
 from pnloc.images import Letterbox
 from pnloc.reports import phrases, sentences, words
@@ -34,7 +32,7 @@ class Sets:
     """The data sets of one preset and seed, by their titles in the tables.
 
     data      the folder of the real sets, if any
-    pairs     the set whose image-report pairs train the localizer
+    pairs     the sets whose image-report pairs train the localizer
     training  the sets that train the localizer: the pairs, in some presets also one of labels
     measured  the sets whose test images are used in a measurement
     real      the real COVID-19 collection, if a run of generated sets has it, too
@@ -44,16 +42,16 @@ class Sets:
     def __init__(self, configuration: Preset, data: Path | None, seed: int, cache_: Cache) -> None:
         self.preset, self.data, self.seed, self.cache = configuration, data, seed, cache_
         title, roles = configuration.title, configuration.roles
-        self.pairs = title(roles.pairs)
-        self.training = [title(role) for role in (roles.pairs, roles.labels) if role]
+        self.pairs = tuple(map(title, roles.pairs))
+        self.training = [*self.pairs, *map(title, filter(None, [roles.labels]))]
         measured = map(title, (*roles.localization, roles.severity))
         self.measured = list(dict.fromkeys(measured))
         beside = configuration.generated and data and "covid19" in readers.find(data)
         self.real = ["covid19"] if beside else []
-        names = (title(roles.detector), self.pairs, *self.measured, *self.real)
+        names = (title(roles.detector), *self.pairs, *self.measured, *self.real)
         self.names = tuple(dict.fromkeys(names))
         tables = (self._read, self.decoded, self.records, self.pixels, self.true_boxes)
-        for method in (*tables, self.findings, self.phrases):
+        for method in (*tables, self.phrases):
             setattr(self, method.__name__, cache(method))  # once per data set
 
     @cached_property
@@ -190,16 +188,6 @@ class Sets:
         images = zip(records.images["image"], self.letterboxes(records.images), strict=True)
         return [box.boxes(corners[rows.get(image, [])]) for image, box in images]
 
-    def findings(self, name: str) -> np.ndarray | None:
-        """Findings [N, 15] that the detector learns with the boxes (pnloc.data.rsna); else None."""
-        if not self.preset.detector.finding_weight:
-            return None
-        if self.preset.generated:
-            message = "generated radiographs have no labels of findings"
-            raise PnlocError(f"{message}: detector.finding_weight must be 0")
-        images = self.records(name).images["image"].tolist()
-        return rsna.findings(self.place(name), images, FINDINGS)
-
     def texts(self, name: str) -> list[str]:
         """The report of each image of a set, '' for none."""
         records = self.records(name)
@@ -233,8 +221,8 @@ class Sets:
         config, corpus = self.preset.words, openi.place(self.data)
 
         def make(folder: Path, _: str) -> None:
-            texts = self.texts(self.pairs)
-            training = {texts[i] for i in self.rows(self.pairs, "train") if texts[i]}
+            pairs = ((self.texts(name), self.rows(name, "train")) for name in self.pairs)
+            training = {texts[row] for texts, rows in pairs for row in rows if texts[row]}
             if self.preset.roles.texts:
                 training |= set(openi.read(corpus).reports["text"])
             splitter = sentences.train(sorted(training))
@@ -244,7 +232,8 @@ class Sets:
             vectors.save(folder / "words.safetensors")
 
         tree = tree_digest(corpus) if corpus else ""
-        inputs = (config, self.decoded(self.pairs)[1], self.preset.roles.texts, tree, self.seed)
+        decoded = [self.decoded(name)[1] for name in self.pairs]
+        inputs = (config, decoded, self.preset.roles.texts, tree, self.seed)
         code = (words.train, sentences.train, reports.tokens, openi.read)
         return self.cache.stage("words", *inputs, make=make, code=code)
 

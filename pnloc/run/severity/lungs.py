@@ -194,23 +194,45 @@ class Lungs:
         return (values * area).sum(1) / np.maximum(area.sum(1), 1e-9)
 
 
-def around(chances: np.ndarray, usual: np.ndarray) -> Lungs:
-    """The lungs in masks [N, 2, h, w]: each is the largest connected part above one half.
+def _lung(chances: np.ndarray) -> np.ndarray:
+    """The largest connected part above one half of a map [h, w], as bool [4 h, 4 w].
 
-    If it covers less than 1% of the picture, its box is that of `usual` [2, 4].
+    Nothing where it covers less than 1% of the picture.
     """
+    large = ndimage.zoom(chances, 4, order=1, grid_mode=True, mode="nearest") > 0.5
+    parts, _ = ndimage.label(large)
+    sizes = np.bincount(parts.ravel())[1:]
+    if sizes.max(initial=0) < LEAST * large.size:
+        return np.zeros_like(large)
+    return parts == 1 + sizes.argmax()
+
+
+def around(chances: np.ndarray, usual: np.ndarray) -> Lungs:
+    """The lungs in masks [N, 2, h, w]; one that is not there gets the box of `usual` [2, 4]."""
     boxes = np.tile(usual, (len(chances), 1, 1)).astype(float)
     found = np.zeros((len(chances), 2), dtype=bool)
     height, width = chances.shape[2:]
     for row, side in np.ndindex(len(chances), 2):
-        large = ndimage.zoom(chances[row, side], 4, order=1, grid_mode=True, mode="nearest") > 0.5
-        parts, _ = ndimage.label(large)
-        sizes = np.bincount(parts.ravel())[1:]
-        if sizes.max(initial=0) >= LEAST * large.size:
-            rows, columns = ndimage.find_objects(parts)[sizes.argmax()]
+        for rows, columns in ndimage.find_objects(_lung(chances[row, side]).astype(np.uint8)):
             edges = np.array([columns.start, rows.start, columns.stop, rows.stop]) / 4
             boxes[row, side], found[row, side] = edges / [width, height, width, height], True
     return Lungs(boxes, found)
+
+
+def zones(net: LungNet, images: np.ndarray) -> np.ndarray:
+    """Zones uint8 [N, INPUT, INPUT] of uint8 images [N, S, S], cut from the image's own lungs.
+
+    0 outside of them, 1 + k in zone k of pnloc.model.PLACES: thirds of a lung's height.
+    """
+    result = np.zeros((len(images), INPUT, INPUT), dtype=np.uint8)
+    for row, chances in enumerate(masks(net, images)):
+        for number, chance in enumerate(chances):
+            lung = _lung(chance)[::2, ::2]
+            rows, columns = np.nonzero(lung)
+            if len(rows):
+                thirds = (rows - rows.min()) * 3 // (rows.max() + 1 - rows.min())
+                result[row, rows, columns] = 1 + 3 * number + thirds
+    return result
 
 
 def find(net: LungNet, images: np.ndarray) -> Lungs:

@@ -25,11 +25,10 @@ from pnloc.images import centre_crop
 from pnloc.localizer import Choice, image_attention, normalized_scores, pick
 from pnloc.regions import Regions, extract
 from pnloc.run import folds
-from pnloc.run.cache import Trained
 from pnloc.run.evidence import Images
-from pnloc.run.methods import CLASSIFIER, trained
+from pnloc.run.methods import CLASSIFIER, arm_detector, trained
 from pnloc.run.predictions import choose
-from pnloc.run.run import Run
+from pnloc.run.run import BOXES, LABELS, TEXT, Run
 from pnloc.run.sets import NAMES
 from pnloc.run.severity import lungs
 
@@ -44,6 +43,8 @@ OURS = (*COMBINED, *SINGLE)
 # What text is measured against: the attention trained without it.
 CONTROLS = ("attended area (labels only)", "pneumonia (labels only)")
 READOUTS = (*OURS, *CONTROLS)
+# One detector, trained with reports, with image labels and with boxes alone.
+ONES = {arm: f"mask in the lungs, one ({arm})" for arm in (TEXT, LABELS, BOXES)}
 TRIVIAL = ("image-label classifier", "brightness in the lungs", "brightness", "fixed boxes")
 ONE = "detector: image, one"  # of the ensemble
 # Trivial for a zone: its equalised brightness, its share under the two fixed boxes.
@@ -72,29 +73,9 @@ def unseeing(run: Run, name: str) -> list[Detector]:
     return [run.detector] if run.preset.folds and name == folds.home(run) else detectors(run)
 
 
-def lungs_stage(run: Run) -> Trained:
-    """The training of the lung finder on generated radiographs."""
-    config = run.preset.severity
-
-    def fit(seed: int, **place: object) -> tuple[lungs.LungNet, pd.DataFrame]:
-        from phantoms.lungs import generate_lungs
-
-        shown = generate_lungs(config.anatomies, lungs.INPUT, seed)
-        return lungs.train_lungs(*shown, epochs=config.epochs, seed=seed, **place)
-
-    functions = {"build": lungs.LungNet, "fit": fit, "code": (lungs.train_lungs,)}
-    return run.cache.trained("lungs", config.anatomies, config.epochs, seed=run.seed, **functions)
-
-
-@lru_cache(None)
-def lung_finder(run: Run) -> lungs.LungNet:
-    """The lung finder of a run."""
-    return lungs_stage(run).load()
-
-
 def lungs_of(run: Run, pixels: np.ndarray) -> lungs.Lungs:
     """Lungs of uint8 pictures [N, S, S]."""
-    return lungs.find(lung_finder(run), pixels)
+    return lungs.find(run.lung_finder, pixels)
 
 
 def log_odds(probability: np.ndarray) -> np.ndarray:
@@ -161,11 +142,12 @@ def values(run: Run, name: str, rows: np.ndarray) -> pd.DataFrame:
     pairs = [pair / side for pair in shown.place(priors.fixed_pair(shown.training_boxes))]
     equalized = np.stack([severity.equalized(p) for p in pixels])
     masks = np.stack([severity.box_mask(pair, side) for pair in pairs])
-    inside = lungs.pixels(lung_finder(run), pixels)
+    inside = lungs.pixels(run.lung_finder, pixels)
     chances = heatmaps.probabilities(trained(run, CLASSIFIER), pixels)
     columns = {
         **of_views(seen, here, picture),
         **attention_readouts(run, name, rows, here),
+        **{ONES[arm]: here.mean(mask) for arm, mask in _masks(run, pixels, seen).items()},
         ONE: log_odds(seen[0][0]),
         "fixed boxes": here.covered(pairs),
         "brightness": severity.means_inside(equalized, masks),
@@ -180,6 +162,16 @@ def values(run: Run, name: str, rows: np.ndarray) -> pd.DataFrame:
     for column, zone in enumerate(lungs.ZONES):
         columns |= {f"{what} {zone}": of_zones[:, column] for what, of_zones in zones.items()}
     return pd.DataFrame(columns | {"lungs found": here.found.sum(1)}, index=images["image"])
+
+
+def _masks(run: Run, pixels: np.ndarray, seen: Views) -> dict[str, np.ndarray]:
+    """The masks [N, h, w] of one detector of each arm, where reports have trained the run's own."""
+    if not run.preset.detector.place_weight:
+        return {}
+    masks = {TEXT: seen[1][:2].mean(0)}  # the run's own comes first, both ways
+    for arm in (LABELS, BOXES):
+        masks[arm] = means(*views(run, [arm_detector(run, arm)], pixels, Choice()))[1]
+    return masks
 
 
 def attention_readouts(
@@ -260,8 +252,10 @@ def validation(run: Run) -> pd.DataFrame:
 def models(run: Run, name: str) -> list[str]:
     """Fingerprints of everything that read-outs of a set depend on, except the choices."""
     stages = [folds.member_stage(run, n) for n in range(1, run.preset.severity.detectors)]
+    if run.preset.detector.place_weight:
+        stages += [run.arm_stage(arm) for arm in (LABELS, BOXES)]
     stages += [run.regions_stage(name), run.localizer_stage(True), run.localizer_stage(False)]
-    return [stage[1] for stage in (*stages, CLASSIFIER.stage(run), lungs_stage(run))]
+    return [stage[1] for stage in (*stages, CLASSIFIER.stage(run), run.lungs_stage)]
 
 
 def saved_values(run: Run, name: str, rows: np.ndarray) -> pd.DataFrame:

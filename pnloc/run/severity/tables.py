@@ -13,15 +13,16 @@ from pnloc.evaluation.bootstrap import Patients
 from pnloc.run import folds
 from pnloc.run.run import Run
 from pnloc.run.severity import lungs, readouts
-from pnloc.run.severity.readouts import BOXED, CONTROLS, ONE, READOUTS, SINGLE, TRIVIAL, ZONED
+from pnloc.run.severity.readouts import BOXED, CONTROLS, ONE, ONES, READOUTS, SINGLE, TRIVIAL, ZONED
 
 SCORES = ("geographic_extent", "opacity", "brixia")
 LEAST, FEWER = 10, 300  # least images of an association; samples where there are many tables
 AGAINST = "no image"
 TOGETHER = "all read-outs (ridge)"  # fitted on the scores of other patients, so never zero-shot
 TEXT = (("pneumonia (text)", CONTROLS[1]), ("attended area", CONTROLS[0]))
+TEXT += (tuple(ONES.values())[:2],)
 # What several detectors add, and the attention.
-LOST = (("detector: image", ONE), ("attended area", "detector: area"))
+LOST = (("detector: image", ONE), ("attended area", "detector: area"), tuple(ONES.values())[::2])
 # The other tables, severity_*.csv.
 BESIDE = ("choice", "differences", "zones", "confounders", "inputs", "lungs", "text")
 IMAGE_READOUTS = ("detector: image", "detector: mask in the lungs")
@@ -71,9 +72,10 @@ def associations(run: Run, tables: Tables) -> pd.DataFrame:
     parts = []
     for name, score, rows in _scored(tables):
         patients, truth = _patients(run, rows), rows[score]
+        shown = [*READOUTS, *TRIVIAL, *(r for r in ONES.values() if r in rows)]
         single = [*SINGLE, *(f"zone {zone}" for zone in lungs.ZONES)]
         measured = {
-            **{r: severity.associations(rows[r], truth, patients) for r in (*READOUTS, *TRIVIAL)},
+            **{r: severity.associations(rows[r], truth, patients) for r in shown},
             TOGETHER: severity.ridge(rows[single], truth, patients),
             AGAINST: severity.no_data(truth, patients),
         }
@@ -89,6 +91,8 @@ def differences(run: Run, tables: Tables, chosen: str) -> pd.DataFrame:
     """
     pairs, parts = [*((chosen, other) for other in (*TRIVIAL, AGAINST)), *TEXT, *LOST], []
     for (name, table), (first, second) in product(tables.items(), pairs):
+        if first not in table:  # of arms that this preset does not train
+            continue
         for _, score, rows in _scored({name: table}):
             other = rows[second] if second in rows else pd.Series(0.0, rows.index)
             gap = severity.differences(rows[first], other, rows[score], _patients(run, rows))
