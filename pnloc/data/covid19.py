@@ -18,7 +18,7 @@ READERS = {"S": "brixia", "J": "brixia_junior"}  # column prefix in the file -> 
 SEVERITY = {"geographic_mean": "geographic_extent", "opacity_mean": "opacity"}
 EXTENT, OPACITY = 8, 6  # upper ends of the two scales
 # Licences under which a picture may be drawn, with credit.
-SHOWN = re.compile(r"(?:cc0|cc[ -]by(?:[ -]sa|[ -]nc[ -]sa)?)(?:\s+\d(?:\.\d)?)?", re.IGNORECASE)
+SHOWN = re.compile(r"(?:cc0|cc[ -]by(?:[ -]nc)?(?:[ -]sa)?)(?:\s+\d(?:\.\d)?)?", re.IGNORECASE)
 LUNGS = {"right lung": "right", "left lung": "left"}
 NO_LUNGS = {"images": [], "categories": [], "annotations": []}
 
@@ -67,9 +67,9 @@ def read(folder: Path) -> Records:
 def sources(folder: Path) -> pd.DataFrame:
     """Origin of each image: image, source (host), year, licence, credit (a line), shown (bool).
 
-    `shown` is True only for the licences CC0, CC BY, CC BY-SA and CC BY-NC-SA, written plainly in
-    the column `license`: what is unknown or forbids derivatives is not drawn. The year is that of
-    the radiograph's date (NaN: unknown).
+    `shown` is True only for the licences CC0, CC BY, CC BY-SA, CC BY-NC and CC BY-NC-SA, written
+    plainly in the column `license`: what is unknown or forbids derivatives is not drawn. The year
+    is that of the radiograph's date (NaN: unknown).
     """
     table = _metadata(Source("covid19", folder, WHERE)).dropna(subset="filename")
     table = table.drop_duplicates("filename").reset_index(drop=True)

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from pnloc.data import chestxray8, covid19, mimic_cxr, rsna
+from pnloc.data import chestxray8, covid19, mimic_cxr, rocov2, rsna
 from pnloc.data.records import Records
 from pnloc.errors import PnlocError
 
 MODULES = {"rsna": rsna, "mimic": mimic_cxr, "chestxray8": chestxray8, "covid19": covid19}
+MODULES |= {"rocov2": rocov2}
 READERS = {name: module.read for name, module in MODULES.items()}
 SETS = pd.read_csv(Path(__file__).with_suffix(".csv"), index_col="set", keep_default_na=False)
 FOLDERS = SETS.loc[list(READERS), "folder"].to_dict()

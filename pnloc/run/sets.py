@@ -14,7 +14,7 @@ import torch
 
 from pnloc import access, reports
 from pnloc.config import Preset
-from pnloc.data import covid19, decode, duplicates, openi, readers
+from pnloc.data import covid19, decode, duplicates, openi, readers, rocov2
 from pnloc.data.records import Records, drop_patients
 from pnloc.files import digest, load_tensors, read_json, save_tensors, write_json, write_table
 from pnloc.images import Letterbox
@@ -26,6 +26,7 @@ from pnloc.run.provenance import data_digest
 __all__ = ["NAMES", "Sets"]
 FACTS = ("name", "access", "counts", "notes", "tally")
 TABLES = ("images", "boxes", "reports", "scores", "quarantine")
+BY_IMAGE = {"covid19": covid19.sources, "rocov2": rocov2.sources}  # a licence per image
 
 
 class Sets:
@@ -198,17 +199,17 @@ class Sets:
     def may_show(self, name: str) -> bool:
         """Whether a page may show any image or report text of a set.
 
-        Never those of a credentialed set, nor of the real COVID-19 collection, whose licence
-        differs from image to image (`credits`).
+        Never those of a credentialed set, nor of a real set whose licence differs from image to
+        image (`credits`).
         """
-        return self.records(name).access != "credentialed" and name != "covid19"
+        return self.records(name).access != "credentialed" and name not in BY_IMAGE
 
     def credits(self, name: str) -> pd.DataFrame:
         """Whether a page may show each image of a set, by name, and the credit to print with it."""
         records = self.records(name)
         images = records.images["image"]
-        if name == "covid19" and records.access != "credentialed":
-            sources = covid19.sources(self.place(name))
+        if name in BY_IMAGE and records.access != "credentialed":
+            sources = BY_IMAGE[name](self.place(name))
             return sources.set_index("image")[["shown", "credit"]].reindex(images)
         credit = images + (", generated" if records.access == "generated" else "")
         return pd.DataFrame({"shown": self.may_show(name), "credit": credit}).set_index(images)
