@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import trees
 from PIL import Image
-from trees import COVID, NIH, RSNA, draw, sound_covid, sound_mimic, sound_nih, sound_rsna, table
+from trees import COVID, NIH, ROCO, RSNA, draw, table
 
 from pnloc.cli import main
 from pnloc.data import openi
@@ -22,11 +22,10 @@ MAPPING = f"{RSNA}/nih-of-rsna.csv"
 
 @pytest.fixture
 def data(tmp_path) -> Path:
-    """The sets of the preset `public`, sound and free of leaks."""
+    """The sets of the preset `public` and ROCOv2, sound and free of leaks."""
     root = tmp_path / "data"
-    sound_rsna(root)
-    sound_nih(root)
-    sound_covid(root)
+    for name in ("rsna", "chestxray8", "covid19", "rocov2"):
+        trees.SOUND[name](root)
     rows = [f"{name},{n:08d}_000.png" for n, name in enumerate("abcd", 101)]  # not sound_nih's
     table(root / MAPPING, "patientId,nih_image", rows)
     return root
@@ -65,7 +64,7 @@ def split_of(patient: str) -> str:
 def test_sound_sets_end_with_0_and_every_row_is_accounted_for(check, tmp_path):
     status, out = check("--json")
     assert (status, out["status"], out["quarantine"], out["same_content"]) == (0, 0, [], [])
-    assert set(out["sets"]) == {"rsna", "chestxray8", "covid19", "openi"}
+    assert set(out["sets"]) == {"rsna", "chestxray8", "covid19", "rocov2", "openi"}
     assert out["sets"]["openi"]["rows"]["reports"]["used"] == 3955
     for records in out["sets"].values():
         for counts in records["rows"].values():
@@ -102,8 +101,8 @@ def test_a_set_that_cannot_be_used_ends_with_2_and_the_others_are_still_reported
 def test_a_missing_set_of_the_preset_is_unusable_and_one_beyond_it_is_read_too(data, check):
     status, out = check("--json", "--quick", preset="mimic")
     assert status == 2 and "mimic-cxr-jpg" in out["unusable"]["mimic"]
-    assert {"rsna", "chestxray8", "covid19"} == set(out["sets"])
-    sound_mimic(data)
+    assert {"rsna", "chestxray8", "covid19", "rocov2"} == set(out["sets"])
+    trees.sound_mimic(data)
     assert "mimic" in check("--json", "--quick")[1]["sets"]
 
 
@@ -187,11 +186,12 @@ def test_links_are_followed_and_a_loop_ends_and_labels_may_name_nothing(data, ch
 
 
 def test_the_downloaded_data(check):
-    if not all((trees.DATA / name).is_dir() for name in (RSNA, NIH, COVID)):
+    if not all((trees.DATA / name).is_dir() for name in (RSNA, NIH, COVID, ROCO)):
         pytest.skip("not all public sets in ../shared/data beside the repository")
     status, out = check("--json", folder=trees.DATA)
     # Rows of files that stood before.
-    assert {Path(row["file"]).name for row in out["quarantine"]} == {"metadata.csv"}
+    files = {Path(row["file"]).name for row in out["quarantine"] if row["set"] != "rocov2"}
+    assert files == {"metadata.csv"}
     # Four radiographs of one case report have two patients' names; so have two further pairs.
     leaks = [pair for pair in out["same_content"] if pair["leak"]]
     assert status == 1 and len(leaks) == 6

@@ -13,7 +13,8 @@ from test_images import save_dicom
 from pnloc.data.readers import FOLDERS
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
-RSNA, NIH, COVID, MIMIC = (FOLDERS[n] for n in ("rsna", "chestxray8", "covid19", "mimic"))
+SETS = ("rsna", "chestxray8", "covid19", "mimic", "rocov2")
+RSNA, NIH, COVID, MIMIC, ROCO = (FOLDERS[name] for name in SETS)
 TEXTS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 RSNA_HEADER, NIH_HEADER, COVID_HEADER, BRIXIA_HEADER, MS_CXR_HEADER = TEXTS["headers"].values()
 MIMIC_HEADERS, OPENI = TEXTS["mimic"], TEXTS["openi"]
@@ -169,6 +170,25 @@ def make_mimic(
     return home
 
 
+def make_roco(
+    home: Path,
+    rows: Sequence[str],
+    concepts: Sequence[str] = (),
+    origins: Sequence[str] = (),
+    images: Sequence[str] | None = None,
+) -> Path:
+    """Captions, and by default an image of each."""
+    table(home / "train_captions.csv", "ID,Caption", rows)
+    names = [row.split(",")[0] for row in rows] if images is None else images
+    for seed, name in enumerate(dict.fromkeys(names), 50):
+        draw(home / "train_images" / "train" / f"{name}.jpg", 96, 96, seed=seed)
+    if concepts:
+        table(home / "train_concepts.csv", "ID,CUIs", concepts)
+    if origins:
+        table(home / "provenance.csv", "ID,article,licence", origins)
+    return home
+
+
 def sound_rsna(root: Path) -> None:
     rows = ["a,264,152,213,379,1", "a,562,152,256,453,1", "b,,,,,0", "c,9,9,30,30,1", "d,,,,,0"]
     nih = [f"{name},0000000{n}_000.png" for n, name in enumerate("abcd", 1)]
@@ -195,6 +215,11 @@ def sound_mimic(root: Path) -> None:
     make_mimic(root, rows, ms_cxr=boxes, tam=TEXTS["tam"])
 
 
+def sound_roco(root: Path) -> None:
+    rows = ["a,Chest X-ray with an opacity.", "b,Clear chest film.", "c,CT of the chest."]
+    make_roco(root / ROCO, rows, origins=["a,PMC1,CC BY"])
+
+
 def sound_openi(root: Path) -> None:
     for n, words in enumerate(("Clear.", "Opacity.", ""), 1):
         write(root / "openi" / f"{n}.xml", OPENI.format(findings=words, impression="None."))
@@ -205,5 +230,6 @@ SOUND = {
     "chestxray8": sound_nih,
     "covid19": sound_covid,
     "mimic": sound_mimic,
+    "rocov2": sound_roco,
     "openi": sound_openi,
 }

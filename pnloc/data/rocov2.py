@@ -80,9 +80,9 @@ def read(folder: Path) -> Records:
         source.note(len(fates) * bare, f"captions of {path.name} come without any image")
     lateral = text.str.contains(LATERAL) & ~text.str.contains(FRONTAL)
     ledger.reject(lateral, "{ID}: not a frontal view by its caption")
-    article = table["ID"].map(_origins(source.folder)["article"])
+    article = table["ID"].map(_origins(source.folder)["article"]).astype(object)
     article = article.fillna(article.groupby(text).transform("first"))
-    patient = "rocov2:" + article.fillna(table.groupby("Caption")["ID"].transform("first"))
+    patient = "rocov2:" + article.fillna(table["ID"].groupby(text).transform("first"))
     images = ledger.images("ID", files, patient=patient, study=table["ID"])
     _look(ledger, images)
     images = images.loc[ledger.rows.index]
@@ -134,9 +134,7 @@ def _shard(path: Path) -> pd.DataFrame:
     with readable(path, "a parquet file"):
         columns = [name for name in parquet.read_schema(path).names if name != "image"]
         table = parquet.read_table(path, columns=columns).to_pandas()
-    lists = column(table, "cui").map(
-        lambda c: c if isinstance(c, str) else ";".join(map(str, c)), "ignore"
-    )
+    lists = column(table, "cui").map(lambda cui: ";".join(np.atleast_1d(cui)), "ignore")
     table = require(path, table, ["image_id", "caption"])
     return pd.DataFrame({"ID": table["image_id"], "Caption": table["caption"], "CUIs": lists})
 
