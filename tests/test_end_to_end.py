@@ -21,8 +21,9 @@ from pnloc.files import read_json
 from pnloc.localizer import Localizer, image_attention
 from pnloc.regions import appearance, extract
 from pnloc.run import localization, methods, results
+from pnloc.run.evidence import Images
 from pnloc.run.experience import CALIBRATED
-from pnloc.run.run import Run, open_run
+from pnloc.run.run import ARMS, Run, open_run
 from pnloc.run.severity import readouts
 from pnloc.run.severity import tables as severity_tables
 
@@ -66,6 +67,27 @@ def test_what_text_adds_is_averaged_over_seeds_of_the_attention(run, table, tmp_
             assert rows.loc[results.MEAN, column] == pytest.approx(mean)
         np.testing.assert_allclose(rows["value"], rows["text"] - rows["labels"])
     assert results.text_seeds(run).empty, "a preset with one seed has no such table"
+
+
+def test_reports_train_the_detector_with_its_boxes_and_what_they_add_can_be_measured(run, tmp_path):
+    shutil.copytree(run.root, tmp_path / "smoke")
+    config = replace(run.preset.detector, place_weight=0.5, epochs=1)
+    told = Run(replace(run.preset, detector=config), run.data, run.seed, tmp_path / "smoke")
+    (name,), terms = told.describing, {"places", "outside"}
+    stages = {arm: told.arm_stage(arm) for arm in ARMS}
+    assert [terms <= set(stages[arm].history) for arm in ARMS] == [False, True, True]
+    assert len({stage.key for stage in stages.values()}) == 3
+    opacity, places = told.described(name).opacity, told.described(name).phrases
+    train = np.isin(np.arange(len(opacity)), told.sets.rows(name, "train"))
+    assert np.isnan(opacity[~train]).all() and (opacity[train] >= 0).all()
+    assert (places[opacity == 1].any((1, 2))).mean() > 0.5, "most reports name a place"
+    images = Images(told, name, told.sets.rows(name, "test")[:4])
+    needed = [m for m in methods.available(told) if m.places]
+    assert {m.name for m in needed} == {"place-map", "detector-boxes", "detector-labels"}
+    for method in needed:
+        evidence = method.evidence(images)
+        assert len(evidence.predictions(evidence.choose(images.truth)[0])) == 4
+    assert not any(m.places for m in methods.available(run))
 
 
 def test_the_localization_table_has_every_method_and_metric(run, table):
