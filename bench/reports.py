@@ -6,7 +6,8 @@ cannot fetch it, our own figures stand alone and a line says so. Quality goes to
 `artifacts/bench/report_readers.csv`, which is kept as `book/results/report_readers.csv`: micro F1
 per group on the development reports of OpenI (even numbers) with an opacity coded in the lung, and
 of each kind of report under `tests/cases` the share of which it is told rightly whether an opacity
-is asserted. Speed is on all development reports, in processor time of one core.
+is asserted. The tables of `bench._openi`, of our reader alone, go to the same two folders. Speed is
+on all development reports, in processor time of one core.
 """
 
 import csv
@@ -22,8 +23,8 @@ from pathlib import Path
 import pandas as pd
 
 from bench import COLUMNS
+from bench import _openi as mesh
 from pnloc.data import openi
-from pnloc.evaluation import openi as mesh
 from pnloc.files import write_table
 from pnloc.reports import lexicon as x
 from pnloc.reports import scope
@@ -41,7 +42,10 @@ BARS = {"side": 0.93, "zone": 0.93, "kind": 0.91, "severity": 0.91}
 
 def run() -> pd.DataFrame:
     """Reports per second, seconds of a 1 MB report, F1 per group on the development reports."""
-    development = mesh.half(openi.read(None).reports, odd=False)
+    reports = openi.read(None).reports
+    for name, table in mesh.tables(reports).items():
+        write_table(HERE / f"{name}.csv", table)
+    development = mesh.half(reports, odd=False)
     texts, cases = development["text"].tolist(), _cases()
     ours = len(texts) / min(
         _seconds(lambda: [extract_attributes(t) for t in texts]) for _ in range(REPEATS)

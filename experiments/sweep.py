@@ -12,12 +12,14 @@ import pandas as pd
 from pnloc.errors import PnlocError
 from pnloc.files import copy, read_csv, read_json, write_json
 
-TABLES = ("localization", "differences")
-COLUMNS = ["dataset", "method", "metric", "value"]
+# The tables that can be joined, with the column that says what is measured, and what rows are of.
+TABLES = dict.fromkeys(("localization", "differences"), "metric")
+TABLES |= dict.fromkeys(("severity", "severity_differences"), "statistic")
+KEYS = ("preset", "dataset", "method", "readout", "against", "score", "fit", "threshold")
 KEPT = (  # tables over patients, without a row for a single image
     *("localization", "differences", "significance", "recall"),
     *("detector_folds", "detector_folds_differences"),
-    *("severity", "severity_differences", "severity_zones", "text_on_real", "text_seeds"),
+    *("severity", "severity_differences", "severity_zones", "text_on_real"),
 )
 
 
@@ -32,7 +34,8 @@ def gather(folders: Iterable[str | Path], table: str = "localization") -> pd.Dat
     for run in dict.fromkeys(map(Path, folders)):
         _require(run, "config.json", table)
         configs.append({"run": str(run), **read_json(run / "config.json")})
-        rows = read_csv(run / "tables" / f"{table}.csv", COLUMNS).assign(run=str(run))
+        needed = ["dataset", TABLES[table], "value"]
+        rows = read_csv(run / "tables" / f"{table}.csv", needed).assign(run=str(run))
         parts.append(rows.drop(columns="seed", errors="ignore"))
     if not parts:
         raise PnlocError("no run to gather; name the folders of some, such as sweep/*/*")
@@ -51,15 +54,16 @@ def _require(run: Path, record: str, table: str) -> None:
 
 
 def summary(gathered: pd.DataFrame, metric: str = "miou") -> pd.DataFrame:
-    """One metric over seeds: preset, dataset, method, ..., runs, mean, sd, lowest, highest.
+    """One metric, or statistic, over seeds: preset, dataset, ..., runs, mean, sd, lowest, highest.
 
     sd is NaN for one run. A metric with thresholds has a row for each.
     """
-    rows = gathered[gathered["metric"] == metric]
+    measured = gathered["metric" if "metric" in gathered else "statistic"]
+    rows = gathered[measured == metric]
     if rows.empty:
-        known = ", ".join(gathered["metric"].unique())
+        known = ", ".join(measured.unique())
         raise PnlocError(f"no row with the metric '{metric}'; there are {known}")
-    keys = [c for c in ("preset", "dataset", "method", "against", "threshold") if c in rows]
+    keys = [c for c in KEYS if c in rows]
     keys = [c for c in keys if c != "threshold" or rows[c].notna().any()]
     values = rows.groupby(keys, sort=False)["value"]
     table = values.agg(runs="count", mean="mean", sd="std", lowest="min", highest="max")

@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -49,24 +48,6 @@ def localize(smoke, tmp_path):
 
 
 # Tables --------------------------------------------------------------------------------------
-
-
-def test_what_text_adds_is_averaged_over_seeds_of_the_attention(run, table, tmp_path):
-    shutil.copytree(run.root, tmp_path / "smoke")
-    several = Run(replace(run.preset, seeds=2), run.data, run.seed, tmp_path / "smoke")
-    gains = results.text_seeds(several)
-    assert list(gains.columns) == ["dataset", "seed", *results.GAIN]
-    own = table("localization").query("metric == 'miou'").set_index(["dataset", "method"])["value"]
-    for name, rows in gains.groupby("dataset"):
-        rows = rows.set_index("seed")
-        assert list(rows.index) == [results.MEAN, "0", "1000"]
-        assert (rows.loc["0", ["text", "labels"]] != rows.loc["1000", ["text", "labels"]]).any()
-        for column, method in (("text", "text-attention"), ("labels", "image-label-attention")):
-            mean = rows.loc[["0", "1000"], column].mean()
-            assert rows.loc["0", column] == pytest.approx(own[name, method], abs=1e-6)
-            assert rows.loc[results.MEAN, column] == pytest.approx(mean)
-        np.testing.assert_allclose(rows["value"], rows["text"] - rows["labels"])
-    assert results.text_seeds(run).empty, "a preset with one seed has no such table"
 
 
 def test_reports_train_the_detector_with_its_boxes_and_what_they_add_can_be_measured(run, tmp_path):

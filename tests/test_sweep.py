@@ -59,6 +59,17 @@ def test_the_summary_is_over_seeds_of_each_preset_and_method(runs):
     assert sweep.summary(sweep.gather(runs), "acc")["threshold"].tolist() == [0.3, 0.3]
 
 
+def test_severity_is_gathered_by_readout_score_and_statistic(runs):
+    columns = ["dataset", "readout", "score", "fit", "statistic", "value"]
+    for folder, value in zip(runs, (0.5, 0.7, 0.9), strict=True):
+        rows = [("s", "area", score, "zero-shot", "spearman", value) for score in ("a", "b")]
+        table = pd.DataFrame(rows, columns=columns)
+        table.to_csv(folder / "tables" / "severity.csv", index=False)
+    table = sweep.summary(sweep.gather(runs[:2], "severity"), "spearman")
+    assert table["score"].tolist() == ["a", "b"]
+    assert table["mean"].tolist() == pytest.approx([0.6, 0.6])
+
+
 def test_tables_over_patients_are_kept_with_their_provenance(runs, tmp_path, capsys):
     torch = {"packages": {"torch": "2"}}
     environments = {"x": {"commit": "b" * 40, **torch}, "y": {"commit": "a" * 40, **torch}}

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 
 from pnloc.reports import scope
-from pnloc.reports.cues import Item, items
+from pnloc.reports.cues import Item
 from pnloc.reports.layout import is_english, parts, statements, straightened
 from pnloc.reports.lexicon import ATTRIBUTES, BOTH
 from pnloc.reports.sentences import Splitter, plain, tokens
@@ -146,16 +146,6 @@ def asserting_words(text: str, splitter: Splitter | None = None) -> list[str]:
     """Words of the sentences that assert a current opacity, each sentence once, in order."""
     sentences = {f.sentence: f.words for f in findings(text, splitter) if f.current}
     return [word for number in sorted(sentences) for word in sentences[number]]
-
-
-def mentions(text: str) -> list[tuple[set[str], list[bool]]]:
-    """Of each sentence: attributes that it has a word for, and whether each finding is current."""
-    rows = []
-    for sentence in plain()(text):
-        names = set().union(*(item.names for item in items(sentence.lower())))
-        plural = {"side:bilateral"} if BOTH in names else set()
-        rows.append((names - {BOTH} | plural, [f.current for f in findings(sentence)]))
-    return rows
 
 
 def describe(name: str, text: str, splitter: Splitter | None = None) -> str:

@@ -114,11 +114,9 @@ def lesser(images: Images, *, arm: str) -> Ranking:
     return detector(images, arm_detector(images.run, arm))
 
 
-def attention(
-    images: Images, *, text: bool = True, grouped: bool = True, seed: int | None = None
-) -> Ranking:
-    """The cross-attention on images alone, trained with or without reports and with a seed."""
-    beta, chances = localizer.image_attention(images.run.localizer(text, seed)[0], images.regions)
+def attention(images: Images, *, text: bool = True, grouped: bool = True) -> Ranking:
+    """The cross-attention on images alone, trained with or without reports."""
+    beta, chances = localizer.image_attention(images.run.localizer(text)[0], images.regions)
     return Ranking(images.regions, beta, chances[:, 0], grouped)
 
 
@@ -177,10 +175,10 @@ class Method:
         """The training of its group; None for a method without one."""
         return TRAINING.get(self.group)
 
-    def evidence(self, images: Images, **options: object) -> Evidence:
-        """The method's evidence on images; `options` are those of its function."""
+    def evidence(self, images: Images) -> Evidence:
+        """The method's evidence on images."""
         model = {"model": trained(images.run, self)} if self.training else {}
-        return self.look(images, **model, **options)
+        return self.look(images, **model)
 
     def stage(self, run: Run) -> Trained:
         """The stage that trains the method."""

@@ -31,15 +31,14 @@ _CHOICES = ("attention", "arms", "ungrouped", "classifier", "mask", "prior", *_T
 _MAPS = ("prior", "classifier", "mask", *_TRAINED, "attention")
 
 
-def choose(run: Run, method: str, **options: object) -> tuple[Choice | HeatChoice | None, float]:
+def choose(run: Run, method: str) -> tuple[Choice | HeatChoice | None, float]:
     """A method's choice with the greatest mean union IoU on validation images, and that IoU.
 
     The IoU is NaN if no validation image has boxes; a method without a choice gives (None, NaN).
-    `options` are those of the method's function (pnloc.run.methods).
     """
     name = run.title(run.preset.roles.localization[0])
     images = Images(run, name, boxed_rows(run, name, "validate"))
-    return METHODS[method].evidence(images, **options).choose(images.truth)
+    return METHODS[method].evidence(images).choose(images.truth)
 
 
 def predict(run: Run) -> str:

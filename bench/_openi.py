@@ -7,6 +7,7 @@ sets of attributes per report. Reports with an even number are for development, 
 number for the final figure.
 
 A reader is a function from a text to its attributes, such as pnloc.reports.extract_attributes.
+`tables` are those that `python -m bench reports` writes and `book/results/` keeps.
 """
 
 import tomllib
@@ -17,6 +18,10 @@ import numpy as np
 import pandas as pd
 
 from pnloc.evaluation.bootstrap import Patients
+from pnloc.reports.cues import items
+from pnloc.reports.findings import extract_attributes, findings
+from pnloc.reports.lexicon import BOTH
+from pnloc.reports.sentences import plain
 
 CODING = tomllib.loads(Path(__file__).with_name("openi.toml").read_text(encoding="utf-8"))
 HEADINGS, ELSEWHERE = frozenset(CODING["headings"]), frozenset(CODING["elsewhere"])
@@ -25,9 +30,32 @@ CODED = frozenset(name for names in QUALIFIERS.values() for name in names)
 GROUPS = ("side", "zone", "severity", "kind")
 OUTCOMES = ["hit", "extra", "missed"]
 Reader = Callable[[str], set[str]]
-# For each sentence, the attributes that it has a word for and whether each of its findings is
-# current (pnloc.reports.findings.mentions).
-Mentions = Callable[[str], list[tuple[set[str], list[bool]]]]
+
+
+def tables(reports: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The kept tables, by name, of all reports (study, text, mesh); no text is in them.
+
+    report_agreement: half, reader, reading, and the columns of `agreement`; report_normals: half,
+    attributed, normal; report_errors: those of the development half, as `errors` gives them.
+    """
+    halves = {"development": half(reports, odd=False), "final": half(reports, odd=True)}
+    readings = {"opacity coded": {}, "every report": {"every": True}}
+    readings["to the letter"] = {"implied": False}
+    wanted = [("rules", extract_attributes, reading) for reading in readings]
+    wanted.insert(1, ("words alone", words_alone, "opacity coded"))
+    parts = [
+        agreement(own, read, **readings[reading]).assign(half=name, reader=reader, reading=reading)
+        for name, own in halves.items()
+        for reader, read, reading in wanted
+    ]
+    counts = [(name, *normals(own, extract_attributes)) for name, own in halves.items()]
+    first = ["half", "reader", "reading"]
+    compared = pd.concat(parts, ignore_index=True)
+    return {
+        "report_agreement": compared[[*first, *compared.columns.drop(first)]].round(4),
+        "report_normals": pd.DataFrame(counts, columns=["half", "attributed", "normal"]),
+        "report_errors": errors(halves["development"], extract_attributes).astype({"study": int}),
+    }
 
 
 def gold(mesh: str, implied: bool = True) -> set[str] | None:
@@ -55,13 +83,19 @@ def _bilateral(names: set[str]) -> set[str]:
     return names - sides | {"side:bilateral"} if both else names
 
 
-def words_alone(mentions: Mentions) -> Reader:
-    """For comparison: all attribute words of the sentences with a current finding."""
+def mentions(text: str) -> list[tuple[set[str], list[bool]]]:
+    """Of each sentence: attributes that it has a word for, and whether each finding is current."""
+    rows = []
+    for sentence in plain()(text):
+        names = set().union(*(item.names for item in items(sentence.lower())))
+        plural = {"side:bilateral"} if BOTH in names else set()
+        rows.append((names - {BOTH} | plural, [f.current for f in findings(sentence)]))
+    return rows
 
-    def read(text: str) -> set[str]:
-        return _bilateral(set().union(*(words for words, now in mentions(text) if any(now))))
 
-    return read
+def words_alone(text: str) -> set[str]:
+    """A reader for comparison: all attribute words of the sentences with a current finding."""
+    return _bilateral(set().union(*(words for words, now in mentions(text) if any(now))))
 
 
 def half(reports: pd.DataFrame, odd: bool) -> pd.DataFrame:
@@ -128,7 +162,7 @@ def normals(reports: pd.DataFrame, read: Reader) -> tuple[int, int]:
     return sum(bool(read(text)) for text in texts), len(texts)
 
 
-def errors(reports: pd.DataFrame, read: Reader, mentions: Mentions) -> pd.DataFrame:
+def errors(reports: pd.DataFrame, read: Reader) -> pd.DataFrame:
     """Every disagreement with the codings: study, attribute, error (missed or extra), kind.
 
     Over the reports with an opacity coded in the lung. A missed and an extra attribute in the
