@@ -143,6 +143,8 @@ class Run:
             images, others = self.sets.pixels(name)[rows], [self.described(n) for n in names]
             others = [o.without_places() for o in others] if arm == LABELS else others
             zones = self.zones(name)[rows] if names else None
+            if names and not any(other.zones.any() for other in others):
+                raise PnlocError(f"no lung is found in {', '.join(names)}: reports have no places")
             return train_detector(images, boxes, config, zones=zones, described=others, **place)
 
         inputs = (config, self.sets.decoded(name)[1], rows.tolist())
