@@ -267,12 +267,3 @@ def test_zone_differences_are_those_of_the_two_associations():
     # A reader for whom no zone differs says nothing.
     flat = severity.zone_differences(good, bad, np.zeros_like(theirs), patients)
     assert (flat[["first", "second", "value"]] == 0).all(axis=None)
-
-
-def test_limits_of_agreement_and_classes_by_hand():
-    limits = severity.mean_difference(np.array([1.0, 2, 4]), np.array([0.0, 2, 2]))
-    assert limits == pytest.approx((1, 1 - 1.96, 1 + 1.96))
-    assert severity.mean_difference(np.array([2.0]), np.array([1.0])) == (1, 1, 1)
-    score = pd.Series([0, 0.4, 0.5, 2.6, 2.7, 5.3, 5.4, 8])
-    expected = ["none", "none", "mild", "mild", "moderate", "moderate", "severe", "severe"]
-    assert severity.classes(score, 8).tolist() == expected

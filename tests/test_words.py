@@ -88,7 +88,7 @@ def test_a_file_of_something_else_is_named(tmp_path, small):
     save_file({"vectors": np.zeros((2, 2), np.float32)}, foreign)
     save_file({"weights": np.zeros((2, 2), np.float32)}, other, {"words": '["a", "b"]'})
     for path in (broken, foreign, other):
-        with pytest.raises(PnlocError, match=rf"{path.name}: holds no word vectors"):
+        with pytest.raises(PnlocError, match=rf"{path.name}: .*word vectors"):
             WordVectors.load(path)
     with pytest.raises(PnlocError, match=r"none\.safetensors: no such file$"):
         WordVectors.load(tmp_path / "none.safetensors")
