@@ -74,13 +74,6 @@ def test_neighbours_are_those_of_the_vectors_and_the_unknown_word_is_none():
     assert UNKNOWN not in keyed
 
 
-def test_vectors_come_back_from_their_file(tmp_path, small):
-    small.save(tmp_path / "words.safetensors")
-    again = WordVectors.load(tmp_path / "words.safetensors")
-    assert again.words == small.words and np.array_equal(again.vectors, small.vectors)
-    assert again.index(["severe"])[0] == small.index(["severe"])[0] > 0
-
-
 def test_a_file_of_something_else_is_named(tmp_path, small):
     broken, foreign, other = (tmp_path / f"{n}.safetensors" for n in ("broken", "foreign", "other"))
     small.save(broken)
