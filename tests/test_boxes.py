@@ -17,13 +17,6 @@ def test_iou_by_hand_and_boxes_without_area_overlap_nothing():
     assert b.iou(NONE, flat).shape == (0, 3)
 
 
-def test_union_iou_of_overlapping_boxes_counts_each_pixel_once():
-    # Truth covers 4x4 = 16, both predictions together columns 0 to 3, so 12 of 16.
-    assert b.union_iou([[0, 0, 2, 4], [1, 0, 3, 4]], [[0, 0, 4, 4]]) == pytest.approx(12 / 16)
-    assert b.union_iou(NONE, [[0, 0, 4, 4]]) == 0
-    assert b.union_iou(NONE, NONE) == 0
-
-
 def test_union_iou_agrees_with_counting_pixels_also_of_flat_and_absent_boxes():
     rng = np.random.default_rng(0)
     for _ in range(50):

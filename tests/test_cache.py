@@ -134,16 +134,6 @@ def test_only_older_folders_of_the_very_stage_are_removed(tmp_path):
     assert folders == sorted(names)
 
 
-def test_timing_has_one_row_per_stage(tmp_path):
-    stages = Cache(tmp_path)
-    for name, value in (("a", 1), ("b", 1), ("a", 2), ("a", 2)):
-        stages.stage(name, value, make=make)
-    timing = pd.read_csv(tmp_path / "timing.csv")
-    assert list(timing.columns) == ["stage", "seconds", "peak_mib"]
-    assert timing["stage"].tolist() == ["b", "a"]
-    assert (timing["seconds"] >= 0).all() and (timing["peak_mib"] > 10).all()
-
-
 def test_a_trained_module_and_its_history_are_read_back(tmp_path):
     def build():
         return nn.Linear(2, 1)

@@ -175,11 +175,3 @@ def test_an_attribute_is_left_out_unless_its_interval_is_above_chance(gap, given
     scores = expit(rng.normal(size=60) + gap * truth)
     reason = experience.why_not(100, truth, scores, Patients(np.arange(60), **DRAWS))
     assert (reason == "") == given and given == ("chance" not in reason)
-
-
-def test_an_attribute_that_is_left_out_has_a_reason_and_no_number():
-    _, attributes = untrained().read(proposals(pictures(1, 7)))[0]
-    assert list(attributes["attribute"]) == list(NAMES)
-    omitted = attributes[attributes["reason"] != ""]
-    assert list(omitted["attribute"]) == [NAMES[3]] and omitted["probability"].isna().all()
-    assert attributes.drop(omitted.index)["probability"].between(0, 1).all()

@@ -48,16 +48,6 @@ def test_files_give_the_table_of_the_tables(write):
     assert len(remarks) == 1 and "1 boxes lie on 1 images" in remarks[0] and "'z'" in remarks[0]
 
 
-def test_the_command_prints_and_writes_the_table(run, tmp_path, capsys):
-    out = tmp_path / "deep" / "table.csv"
-    assert run(PREDICTED, TRUTH, "--out", str(out)) == 0
-    printed = capsys.readouterr()
-    assert "rsna_map" in printed.out and "Traceback" not in printed.err
-    written = pd.read_csv(out)
-    assert list(written.columns) == ["metric", "threshold", "value", "low", "high", "n"]
-    assert set(written["metric"]) == set(metrics.METRICS)
-
-
 def test_without_patients_each_image_is_one_and_a_line_says_so(run, capsys):
     assert run(truth="image,x1,y1,x2,y2\na,0,0,10,10\nb,0,0,10,10\n") == 0
     printed = capsys.readouterr().err
@@ -109,14 +99,6 @@ def test_files_of_coco_and_rsna_give_the_table_of_the_same_boxes(write):
     expected, _ = evaluate(*ours, resamples=20)
     for files in ((results, named), (results, numbered), (ours[0], named), (*rsna, patients)):
         pd.testing.assert_frame_equal(evaluate(*files, resamples=20)[0], expected)
-
-
-@pytest.mark.parametrize("swapped", [False, True])
-def test_shares_of_the_picture_are_not_measured_as_pixels(run, capsys, swapped):
-    small = f"{HEAD}a,0.1,0.1,0.2,0.2,0.5\nb,0,0,1,1,0.4\n"
-    assert run(*((PREDICTED, small) if swapped else (small, TRUTH))) == 2
-    printed = capsys.readouterr().err.strip()
-    assert "\n" not in printed and "within 0 and 1" in printed
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,9 @@ from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from PIL import Image
 
-from pnloc.evaluation import published
 from pnloc.run.methods import METHODS
 from pnloc.view import figures, overlays
+from pnloc.view.tables import published
 
 BOXES = np.array([[1.0, 2, 5, 9], [10, 10, 30, 20]])
 NAN = float("nan")
@@ -61,7 +61,7 @@ def test_accuracy_has_a_line_per_known_method_beside_the_published_ones(ax):
     value = table["method"].map(methods) - table["threshold"]
     table = table.assign(value=value, low=value - 0.1, high=value + 0.1)
     assert set(figures.COLOURS) < set(METHODS)
-    figures.accuracy_curves(table, ax, published.lines())
+    figures.accuracy_curves(table, ax, published()["published_accuracy"])
     ours, detector, wang, readers = lines(ax).items()
     assert (ours[0], detector[0]) == ("text attention (ours)", "detector alone")
     assert ours[1] == pytest.approx([0.8, 0.6]) and detector[1] == pytest.approx([0.7, 0.5])

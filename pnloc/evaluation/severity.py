@@ -296,24 +296,7 @@ def _within(ours: np.ndarray, theirs: np.ndarray, w: np.ndarray) -> np.ndarray:
     return ratio(w[:, varied] @ each, mass, mass > 0)
 
 
-def mean_difference(fitted: np.ndarray, score: np.ndarray) -> tuple[float, float, float]:
-    """Mean of fitted minus score, and the limits of agreement (Bland and Altman 1986).
-
-    The limits are 1.96 standard deviations away.
-    """
-    gap = np.asarray(fitted, float) - np.asarray(score, float)
-    spread = 1.96 * gap.std(ddof=1) if len(gap) > 1 else 0.0
-    return float(gap.mean()), float(gap.mean() - spread), float(gap.mean() + spread)
-
-
 def calibrated(readout: pd.Series, score: pd.Series, patients: pd.Series) -> pd.Series:
     """Each image's score by a line fitted on all other patients; indexed as `score` is."""
     who = Patients(patients.reindex(score.index).astype(str)).index
     return pd.Series(leave_one_patient_out(line(*_finite(score, readout)), who), score.index)
-
-
-def classes(score: pd.Series, most: float) -> pd.Series:
-    """'none' (below 0.5), and thirds of the range 0 to `most`: 'mild', 'moderate', 'severe'."""
-    edges = [-np.inf, 0.5, most / 3, most * 2 / 3, np.inf]
-    names = ["none", "mild", "moderate", "severe"]
-    return pd.cut(score, edges, labels=names, right=False).astype(str)

@@ -16,8 +16,7 @@ from pathlib import Path
 
 from nltk.tokenize.punkt import PunktParameters, PunktSentenceTokenizer, PunktTrainer
 
-from pnloc.errors import PnlocError
-from pnloc.files import read_json, write_json
+from pnloc.files import form, read_json, write_json
 from pnloc.reports.lexicon import SPELLING
 
 MOST = 20_000  # texts from which Punkt is trained at most
@@ -87,13 +86,11 @@ class Splitter:
     def load(path: str | Path) -> "Splitter":
         """Read what `save` wrote; PnlocError if the file is missing or holds something else."""
         fields, model = read_json(path), PunktParameters()
-        try:
+        with form(path, "holds no Punkt parameters"):
             model.abbrev_types = set(fields["abbrev_types"])
             model.collocations = {(first, second) for first, second in fields["collocations"]}
             model.sent_starters = set(fields["sent_starters"])
             model.ortho_context.update({str(w): int(n) for w, n in fields["ortho_context"].items()})
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise PnlocError(f"{path}: holds no Punkt parameters ({error!r})") from None
         return Splitter(model)
 
 

@@ -11,11 +11,11 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from pnloc.errors import PnlocError
-from pnloc.files import atomic
+from pnloc.files import atomic, form, readable
 
 UNKNOWN = "<unknown>"
 
@@ -52,14 +52,10 @@ class WordVectors:
     @staticmethod
     def load(path: str | Path) -> "WordVectors":
         """Read what `save` wrote; PnlocError if the file is missing or holds something else."""
-        try:
-            with safe_open(str(path), "numpy") as stream:
-                words = json.loads(stream.metadata()["words"])
-                return WordVectors(words, stream.get_tensor("vectors"))
-        except FileNotFoundError:
-            raise PnlocError(f"{path}: no such file") from None
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-            raise PnlocError(f"{path}: holds no word vectors ({error})") from None
+        with readable(path, "word vectors"), form(path, "holds no word vectors"):
+            stream = safe_open(str(path), "numpy")
+            words = json.loads(stream.metadata()["words"])
+            return WordVectors(words, stream.get_tensor("vectors"))
 
 
 def train(

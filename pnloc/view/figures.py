@@ -96,44 +96,30 @@ def history(table: pd.DataFrame, ax: Axes) -> Axes:
     return ax
 
 
-def fitting(table: pd.DataFrame, ax: Axes) -> Axes:
-    """Training and validation loss per epoch, with a ring at the best epoch.
-
-    Columns epoch, loss, validation.
-    """
-    table = table.set_index(table["epoch"] + 1)
-    ax.plot(table["loss"], color=GREY, ls="--", marker=".", label="training")
-    ax.plot(table["validation"], color=BLUE, marker=".", label="validation")
-    best = table["validation"].dropna().nsmallest(1)
-    ax.plot(best, "o", color=OURS, ms=8, mfc="none", mew=2, label="best")
-    ax.set(xlabel="epoch", ylabel="loss", xlim=(0.5, len(table) + 0.5))
-    ax.xaxis.get_major_locator().set_params(integer=True)
-    return ax
-
-
 # Tables with intervals ------------------------------------------------------------------------
 
 
-def _whiskers(rows: pd.DataFrame, places: Array, ax: Axes, **look: object) -> None:
+def whiskers(rows: pd.DataFrame, places: Array, ax: Axes, **look: object) -> None:
     """Points at `value` with bars from `low` to `high`, if there are any, at heights `places`."""
     ax.hlines(places, rows["low"], rows["high"], colors=look["color"], lw=2.5)
     ax.scatter(rows["value"], places, s=32, zorder=3, **look)
 
 
-def _rows(names: Sequence[str], ax: Axes) -> None:
+def named_rows(names: Sequence[str], ax: Axes) -> None:
     """Names on the vertical axis, the first on top."""
     ax.set_yticks(range(len(names)), names, fontsize=9)
     ax.invert_yaxis()
     ax.grid(axis="y", visible=False)
 
 
-def _look(method: str) -> dict[str, str]:
+def look_of(method: str) -> dict[str, str]:
     """Colour, marker and title of a method, as matplotlib takes them; grey without a look."""
     look = {"color": COLOURS.get(method, GREY), "marker": MARKERS.get(method, "p")}
     return look | {"label": reader_name(method)}
 
 
-def _legend(ax: Axes) -> None:
+def legend(ax: Axes) -> None:
+    """The legend of an Axes, to its right."""
     ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False)
 
 
@@ -146,7 +132,7 @@ def accuracy_curves(table: pd.DataFrame, ax: Axes, reference: pd.DataFrame | Non
     table = table[table["metric"] == "acc"].sort_values("threshold").set_index("threshold")
     for method, look in LOOKS[LOOKS.index.isin(table["method"])].iterrows():
         rows = table[table["method"] == method]
-        ax.plot(rows["value"], ls=look["line"], ms=5, **_look(method))
+        ax.plot(rows["value"], ls=look["line"], ms=5, **look_of(method))
         if look["band"] == "yes":
             band = {"color": look["colour"], "alpha": 0.15, "lw": 0}
             ax.fill_between(rows.index, rows["low"], rows["high"], **band)
@@ -154,7 +140,7 @@ def accuracy_curves(table: pd.DataFrame, ax: Axes, reference: pd.DataFrame | Non
     for (line, rows), dash in zip(lines, (":", "-."), strict=False):
         ax.plot(rows["threshold"], rows["value"], color=GREY, ls=dash, lw=1.5, label=line)
     ax.set(xlabel="T(IoU)", ylabel="share of true boxes found", ylim=(0, 1.02), xlim=(0.08, 0.72))
-    _legend(ax)
+    legend(ax)
     return ax
 
 
@@ -164,99 +150,12 @@ def intervals(table: pd.DataFrame, ax: Axes, label: str, colours: dict | None = 
     colours: by that value.
     """
     looks = [(colours or {}).get(name, BLUE) for name in table[label]]
-    _whiskers(table, np.arange(len(table)), ax, color=looks)
-    _rows([reader_name(name) for name in table[label]], ax)
-    return ax
-
-
-def failures(table: pd.DataFrame, ax: Axes) -> Axes:
-    """Share of true boxes found by factor and level, per method.
-
-    Columns method, factor, level, value, low, high, n.
-    """
-    methods = list(table["method"].unique())
-    levels = table[table["method"] == methods[0]].reset_index(drop=True)
-    for shift, method in zip(np.linspace(-0.25, 0.25, len(methods)), methods, strict=True):
-        rows = table[table["method"] == method].merge(levels[["factor", "level"]], how="right")
-        _whiskers(rows, np.arange(len(levels)) + shift, ax, **_look(method))
-    for place in np.flatnonzero(levels["factor"] != levels["factor"].shift())[1:]:
-        ax.axhline(place - 0.5, color="#bbbbbb", lw=0.8)
-    names = (levels["factor"] + ": " + levels["level"]).replace("all: all", "all boxes")
-    _rows([f"{name} (n={n})" for name, n in zip(names, levels["n"], strict=True)], ax)
-    ax.set(xlabel="share of true boxes found (IoU > .3)", xlim=(0, 1))
-    _legend(ax)
-    return ax
-
-
-def reliability(curves: pd.DataFrame, ax: Axes, methods: list[str]) -> Axes:
-    """Share of correct boxes against their mean score per method, with 95% bars.
-
-    Columns method, score, right, low, high.
-    """
-    ax.plot([0, 1], [0, 1], color=DARK, lw=1)
-    for method in methods:
-        rows = curves[curves["method"] == method]
-        look = _look(method)
-        ax.vlines(rows["score"], rows["low"], rows["high"], lw=1.5, alpha=0.4, color=look["color"])
-        ax.plot(rows["score"], rows["right"], ms=5, **look)
-    ax.set(xlabel="mean score of the boxes", ylabel="share of them with IoU > .3")
-    ax.set(xlim=(0, 1), ylim=(0, 1))
-    _legend(ax)
+    whiskers(table, np.arange(len(table)), ax, color=looks)
+    named_rows([reader_name(name) for name in table[label]], ax)
     return ax
 
 
 # Severity -------------------------------------------------------------------------------------
-
-
-def severity_scatter(table: pd.DataFrame, readout: str, score: str, ax: Axes, unit: str) -> Axes:
-    """A read-out against a score, with a regression line and its 95% band."""
-    rows, dots = table.dropna(subset=[score, readout]), {"s": 18, "alpha": 0.6}
-    sns.regplot(rows, x=readout, y=score, ax=ax, color=OURS, scatter_kws=dots, seed=0, n_boot=300)
-    ax.set(xlabel=readout, ylabel=unit)
-    return ax
-
-
-def severity_agreement(fitted: Array, score: Array, limits: tuple, ax: Axes, unit: str) -> Axes:
-    """Bland-Altman plot: fitted minus score against their mean.
-
-    limits: the mean difference and the limits of agreement.
-    """
-    ax.scatter((fitted + score) / 2, fitted - score, s=18, alpha=0.6, color=OURS)
-    for value, dash in zip(limits, ("-", "--", "--"), strict=True):
-        ax.axhline(value, color=DARK, lw=1.2, ls=dash)
-        place = {"xycoords": ("axes fraction", "data"), "va": "center"}
-        ax.annotate(f"{round(value, 1) + 0.0:+.1f}", (1.01, value), fontsize=9, **place)
-    ax.set(xlabel=f"mean of fit and experts, {unit}", ylabel="fit minus experts")
-    return ax
-
-
-def severity_classes(
-    table: pd.DataFrame, readout: str, label: str, ax: Axes, names: list[str]
-) -> Axes:
-    """A read-out by class (column `label`): quartiles, a point per image, and the number of images.
-
-    names: the classes in order; empty ones are left out.
-    """
-    counts = table[label].value_counts()
-    shown = [name for name in names if name in counts]
-    columns = {"x": label, "y": readout, "order": shown, "ax": ax}
-    sns.boxplot(table, color="#dddddd", showfliers=False, width=0.5, **columns)
-    sns.stripplot(table, color=OURS, size=4, alpha=0.5, jitter=0.15, legend=False, **columns)
-    ax.set_xticks(range(len(shown)), [f"{name}\nn={counts[name]}" for name in shown])
-    ax.set(xlabel="", ylabel=readout)
-    return ax
-
-
-def severity_readers(
-    table: pd.DataFrame, readout: str, readers: tuple[str, str], ax: Axes, unit: str
-) -> Axes:
-    """A read-out against two readers: a bar from one score to the other, a point at their mean."""
-    scores = table[list(readers)]
-    bars = {"color": BLUE, "alpha": 0.5, "lw": 1.5}
-    ax.vlines(table[readout], scores.min(axis=1), scores.max(axis=1), **bars)
-    ax.scatter(table[readout], scores.mean(axis=1), s=16, color=OURS, alpha=0.7, zorder=3)
-    ax.set(xlabel=readout, ylabel=unit)
-    return ax
 
 
 def zone_map(zones: Array, places: Array, outline: Array, ax: Axes, label: str, top: float) -> Axes:
