@@ -11,7 +11,7 @@ from PIL import Image
 from scipy.special import logit
 
 from pnloc.config import preset
-from pnloc.images import Letterbox, centre_crop
+from pnloc.images import Letterbox
 from pnloc.localizer import Choice
 from pnloc.regions import Regions
 from pnloc.run.severity import readouts
@@ -38,16 +38,6 @@ def test_views_are_averaged_as_log_odds_masks_and_areas():
 def test_padding_does_not_count_as_picture():
     boxes = [Letterbox(100, 50, 64), Letterbox(9, 9, 64)]
     assert [box.share for box in boxes] == pytest.approx([0.5, 1])
-
-
-def test_a_centre_crop_is_the_largest_central_square_of_the_file(tmp_path):
-    picture = np.zeros((48, 96), np.uint8)
-    picture[:, 24:72] = 150
-    paths = [str(tmp_path / "wide.png"), str(tmp_path / "high.png")]
-    Image.fromarray(picture).save(paths[0])
-    Image.fromarray(picture.T).save(paths[1])
-    crops = np.stack([centre_crop(path, 24) for path in paths])
-    assert crops.shape == (2, 24, 24) and crops.dtype == np.uint8 and (crops == 150).all()
 
 
 def test_a_combination_is_the_mean_of_read_outs_on_one_scale():

@@ -274,13 +274,6 @@ def load(path: str | Path, side: int) -> tuple[np.ndarray, Letterbox]:
     return letterbox.image(read_gray(path, near=side)), letterbox
 
 
-def centre_crop(path: str | Path, side: int) -> np.ndarray:
-    """The largest central square of an image file, uint8 [side, side]."""
-    picture = Image.fromarray(read_gray(path, near=2 * side))
-    square = ImageOps.fit(picture, (min(picture.size),) * 2)
-    return np.asarray(square.resize((side, side), Image.Resampling.BOX))
-
-
 def load_all(paths: Iterable[str], side: int, workers: int = 0) -> Iterator[Loaded]:
     """The result of `load` for each file, or its error, in order, from threads (`in_threads`)."""
 

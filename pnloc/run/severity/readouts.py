@@ -21,7 +21,6 @@ from pnloc.baselines import heatmaps, priors
 from pnloc.data import duplicates
 from pnloc.detector import Detector
 from pnloc.evaluation import severity
-from pnloc.images import centre_crop
 from pnloc.localizer import Choice, image_attention, normalized_scores, pick
 from pnloc.regions import Regions, extract
 from pnloc.run import folds
@@ -52,7 +51,6 @@ ZONED = ("zone brightness", "zone fixed boxes")
 # Methods whose choice on validation images is needed.
 CHOICES = ("text-attention", "image-label-attention", "detector")
 BOXED = "boxed share of the lungs"
-PADDED, CROPPED = "padded", "centre crop"  # an image as a square: ours, and as Cohen et al. 2020
 
 
 # Detectors and the lung finder --------------------------------------------------------------------
@@ -204,20 +202,6 @@ def of_views(seen: Views, here: lungs.Lungs, picture: np.ndarray) -> dict[str, n
     image, mask, area = means(*seen)
     readouts = (image, here.mean(mask), mask.mean((1, 2)) / picture, area / picture)
     return dict(zip(DETECTED, readouts, strict=True))
-
-
-def by_input(run: Run, name: str, rows: np.ndarray) -> dict[str, pd.DataFrame]:
-    """The read-outs `of_views` of rows of a set, by the run's own detector, padded and cropped."""
-    images, pixels = run.sets.records(name).images.iloc[rows], run.sets.pixels(name)[rows]
-    side = pixels.shape[-1]
-    padded = np.array([box.share for box in run.sets.letterboxes(images)])
-    crops = np.stack([centre_crop(path, side) for path in images["path"]])
-    choice, tables = choices(run)["detector"], {}
-    for way, shown, picture in ((PADDED, pixels, padded), (CROPPED, crops, np.ones(len(rows)))):
-        seen = views(run, [run.detector], shown, choice, mirrored=False)
-        columns = of_views(seen, lungs_of(run, shown), picture)
-        tables[way] = pd.DataFrame(columns, images["image"])
-    return tables
 
 
 # Combined and chosen where boxes are known --------------------------------------------------------

@@ -13,7 +13,7 @@ from pnloc.evaluation.bootstrap import Patients
 from pnloc.run import folds
 from pnloc.run.run import Run
 from pnloc.run.severity import lungs, readouts
-from pnloc.run.severity.readouts import BOXED, CONTROLS, ONE, ONES, READOUTS, SINGLE, TRIVIAL, ZONED
+from pnloc.run.severity.readouts import CONTROLS, ONE, ONES, READOUTS, SINGLE, TRIVIAL, ZONED
 
 SCORES = ("geographic_extent", "opacity", "brixia")
 LEAST, FEWER = 10, 300  # least images of an association; samples where there are many tables
@@ -24,8 +24,7 @@ TEXT += (tuple(ONES.values())[:2],)
 # What several detectors add, and the attention.
 LOST = (("detector: image", ONE), ("attended area", "detector: area"), tuple(ONES.values())[::2])
 # The other tables, severity_*.csv.
-BESIDE = ("choice", "differences", "zones", "confounders", "inputs", "lungs", "text")
-IMAGE_READOUTS = ("detector: image", "detector: mask in the lungs")
+BESIDE = ("choice", "differences", "zones", "confounders", "lungs", "text")
 READERS = {"senior": "brixia", "junior": "brixia_junior"}
 PREFIXES = {"ours": "zone ", **{reader: f"{column}_" for reader, column in READERS.items()}}
 
@@ -146,28 +145,6 @@ def confounders(run: Run, tables: Tables, chosen: str) -> pd.DataFrame:
     return _table(parts, "dataset readout score confounder level statistic value low high n")
 
 
-def by_input(run: Run, tables: Tables, validation: pd.DataFrame) -> pd.DataFrame:
-    """`severity_inputs.csv`: dataset, input, readout, score, statistic, value, low, high, n.
-
-    Zero-shot, one detector; 'same' is the rank correlation with the read-out of the padded square.
-    The validation images of the detector's set have the boxed share of their lungs as a score.
-    """
-    measured = [(n, s, of_score(t, s)) for n, t in tables.items() for s in known(t)[:1]]
-    if validation["patient"].nunique() > 1:
-        measured.insert(0, (folds.home(run), BOXED, validation))
-    parts = []
-    for name, score, rows in measured:
-        patients = _patients(run, rows, FEWER)
-        places = pd.Index(run.sets.records(name).images["image"]).get_indexer(rows.index)
-        ways = readouts.by_input(run, name, places)
-        for (way, values), readout in product(ways.items(), IMAGE_READOUTS):
-            same = severity.zero_shot(values[readout], ways[readouts.PADDED][readout], patients)
-            same = at(same, statistic="spearman").assign(statistic="same")
-            both = [severity.zero_shot(values[readout], rows[score], patients), same]
-            parts += [t.assign(dataset=name, input=way, readout=readout, score=score) for t in both]
-    return _table(parts, "dataset input readout score statistic value low high n")
-
-
 # Zones and lungs ----------------------------------------------------------------------------------
 
 
@@ -280,7 +257,6 @@ def severity_table(run: Run) -> pd.DataFrame:
             "severity_zones": zones(run, tables),
             "severity_text": text_on_zones(run, tables),
             "severity_confounders": confounders(run, tables, chosen),
-            "severity_inputs": by_input(run, tables, validation),
             "severity_lungs": lung_finder(run, tables),
             "severity": associations(run, tables),
         }
