@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 from joblib import cpu_count
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from pnloc.boxes import as_boxes
 from pnloc.errors import PnlocError
