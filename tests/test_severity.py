@@ -47,18 +47,6 @@ def test_expected_severity_by_hand():
     assert severity.expected_severity(table[table.columns[::-1]])[0] == pytest.approx(1.125)
 
 
-def test_box_area_by_hand():
-    sizes = [("b", 100, 50), ("none", 10, 10), ("a", 10, 20)]
-    sizes = pd.DataFrame(sizes, columns=["image", "width", "height"])
-    rows = [("a", 0, 0, 10, 20, 0.25), ("b", 0, 0, 50, 50, 0.8), ("b", 10, 10, 20, 20, 0.5)]
-    boxes = pd.DataFrame(rows, columns=["image", "x1", "y1", "x2", "y2", "score"])
-    area = severity.box_area(boxes, sizes)
-    # b: half of the picture times .8, and 2% of it times .5.
-    assert area.index.tolist() == ["b", "none", "a"]
-    assert area.tolist() == pytest.approx([0.41, 0.0, 0.25])
-    assert severity.box_area(boxes[:0], sizes).tolist() == [0, 0, 0]
-
-
 def brightness(image: np.ndarray, *boxes: list[float]) -> float:
     mask = severity.box_mask(np.array(boxes).reshape(-1, 4), len(image))
     return severity.means_inside([severity.equalized(image)], [mask])[0]

@@ -39,18 +39,6 @@ def expected_severity(probabilities: pd.DataFrame) -> pd.Series:
     return (grades * pd.Series(LEVELS)).sum(axis=1) / total * probabilities["pneumonia"]
 
 
-def box_area(predictions: pd.DataFrame, sizes: pd.DataFrame) -> pd.Series:
-    """Sum over an image's boxes of score times the box's share of the picture; 0 without boxes.
-
-    predictions: image, x1, y1, x2, y2, score; sizes: image, width, height in the same pixels.
-    """
-    table = predictions.merge(sizes, on="image")
-    width, height = table["x2"] - table["x1"], table["y2"] - table["y1"]
-    share = width * height / (table["width"] * table["height"])
-    sums = (share * table["score"]).groupby(table["image"]).sum()
-    return sums.reindex(sizes["image"], fill_value=0.0).astype(float)
-
-
 def equalized(image: np.ndarray) -> np.ndarray:
     """A picture uint8 [S, S] after histogram equalization without its black padding, 0 to 1."""
     content = image > 0
