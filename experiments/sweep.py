@@ -19,7 +19,7 @@ KEYS = ("preset", "dataset", "method", "readout", "against", "score", "fit", "th
 KEPT = (  # tables over patients, without a row for a single image
     *("localization", "differences", "significance", "recall"),
     *("detector_folds", "detector_folds_differences"),
-    *("severity", "severity_differences", "severity_zones", "severity_text"),
+    *("severity", "severity_differences", "severity_zones"),
 )
 
 

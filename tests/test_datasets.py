@@ -58,7 +58,6 @@ def refused(read, *where) -> str:
 
 # RSNA -------------------------------------------------------------------------------------------
 
-NO_CLASSES = f"no {trees.RSNA_CLASSES}: which images are normal is not known"
 BOXES_OF_A = ["a,264,152,213,379,1", "a,562,152,256,453,1", "b,,,,,0"]
 
 
@@ -85,7 +84,7 @@ def test_rsna_splits_go_by_nih_patient_not_by_patient_id(tmp_path):
     expected = assign_splits(pd.Series([f"nih:{n}" for n in range(1, 7)]), "rsna")
     assert splits.nunique().tolist() == [1] * 6 and expected.nunique() == 2
     assert splits.first().tolist() == expected.tolist()
-    assert records.notes == [NO_CLASSES]
+    assert not records.notes
 
 
 @pytest.mark.parametrize("official", [True, False])
@@ -108,14 +107,6 @@ def test_rsna_patients_and_splits_come_from_a_mapping_and_its_faulty_lines_are_q
     table(folder / "nih-of-rsna.csv", "patientId,nih_image,split", rows)
     # By its hash, patient 3 is in train.
     assert by_image(rsna.read(folder), "split") == {"a": "test", "b": "train"}
-
-
-def test_classes_that_contradict_each_other_or_are_unknown_are_set_aside(tmp_path):
-    folder = make_rsna(tmp_path, ["a,,,,,0", "b,,,,,0"])
-    assert NO_CLASSES in rsna.read(folder).notes
-    classes = ["a,Normal", *["b,Lung Opacity"] * 2, "c,Sick", "d,Normal", "d,Lung Opacity"]
-    table(folder / trees.RSNA_CLASSES, "patientId,class", [*classes, ",Normal"])
-    assert quarantined(rsna.read(folder)) == {trees.RSNA_CLASSES: [5, 6, 7, 8]}
 
 
 def test_rsna_counts_missing_unreadable_and_contradictory_images(tmp_path):

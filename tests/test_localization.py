@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from explorer import failures
 from pnloc.evaluation import calibration
 from pnloc.evaluation.localization import Truth
-from pnloc.run import localization
 
 BOXES = ["image", "x1", "y1", "x2", "y2", "score"]
 TRUE = pd.DataFrame([("a", 0, 0, 10, 10), ("b", 0, 0, 10, 10)], columns=BOXES[:5])
@@ -59,7 +59,7 @@ def test_the_share_of_boxes_found_by_size_and_kind_and_over_patients():
     sizes, kinds = ["large", "small", "small", "small"], ["k", "k", "k", "l"]
     true = pd.DataFrame({"image": list("aabb"), "x1": 0, "y1": 0, "x2": 1, "y2": 1})
     true = true.assign(size=sizes, kind=kinds, hit=[1.0, 0, 1, 0])
-    table = localization.shares(true, PATIENTS, resamples=200).set_index(["factor", "level"])
+    table = failures.shares(true, PATIENTS, resamples=200).set_index(["factor", "level"])
     levels = [("size", "small"), ("size", "large"), ("kind", "k"), ("kind", "l")]
     assert table.index.tolist() == [("all", "all"), *levels]
     assert table["value"].tolist() == pytest.approx([0.5, 1 / 3, 1, 2 / 3, 0])
@@ -71,15 +71,15 @@ def test_the_share_of_boxes_found_by_size_and_kind_and_over_patients():
 
 def test_a_true_box_is_found_by_any_box_of_its_own_image_only():
     predictions = pd.DataFrame([("a", 0, 0, 10, 9, 0.1), ("c", 0, 0, 10, 10, 0.9)], columns=BOXES)
-    assert localization.hits(predictions, TRUE).tolist() == [1.0, 0.0]
+    assert failures.hits(predictions, TRUE).tolist() == [1.0, 0.0]
 
 
 def test_the_traits_are_those_of_the_nearest_opacity():
     opacities = "focal/right/lower/right lower/0.84;patchy/left/upper/left upper/0.50"
     truth = {"opacities": opacities, "others": "nodule/right", "severity": "mild"}
     truth["boxes"] = "0 50 10 60;40 5 60 20"
-    near = localization.traits(SimpleNamespace(**truth), np.array([41.0, 5, 60, 21]))
+    near = failures.traits(SimpleNamespace(**truth), np.array([41.0, 5, 60, 21]))
     places = {"lobe": "left upper", "zone": "left upper", "kind": "patchy"}
     assert near == {**places, "severity": "mild", "beside": "another finding"}
-    alone = localization.traits(SimpleNamespace(**truth | {"others": ""}), [0.0, 50, 10, 60])
+    alone = failures.traits(SimpleNamespace(**truth | {"others": ""}), [0.0, 50, 10, 60])
     assert alone["kind"] == "focal" and alone["beside"] == "nothing else"

@@ -16,9 +16,9 @@ import IPython.display
 import pytest
 import torch
 
+from explorer import live
 from pnloc import parallel
 from pnloc.train import Schedule, fit
-from pnloc.view import notebook
 
 ROOT = Path(__file__).parents[1]
 CODE = "from pnloc.parallel import bar\nfor _ in bar(range(3), desc='title'):\n    pass"
@@ -51,8 +51,8 @@ def test_a_pipe_sees_no_bar_and_a_terminal_does():
 def test_live_curves_are_drawn_after_each_epoch_and_vanish_at_the_end(tmp_path, monkeypatch):
     shown = []
     handle = SimpleNamespace(update=lambda value, **_: shown.append(value))
-    monkeypatch.setattr(notebook, "attended", lambda: True)
-    monkeypatch.setattr(notebook, "PAUSE", 0.0)
+    monkeypatch.setattr(live, "attended", lambda: True)
+    monkeypatch.setattr(live, "PAUSE", 0.0)
     monkeypatch.setattr(IPython.display, "display", lambda *_, **__: handle)
     module, place = torch.nn.Linear(2, 1), {"folder": tmp_path, "fingerprint": "x", "seed": 0}
 
@@ -63,7 +63,7 @@ def test_live_curves_are_drawn_after_each_epoch_and_vanish_at_the_end(tmp_path, 
         schedule = Schedule(4, 1, 0.1, 0.0)
         fit(module, lambda e: [torch.ones(3, 2)], losses, schedule, **place, title="some training")
 
-    with notebook.live_curves():
+    with live.live_curves():
         train()
     axes = [value.axes[0] for value in shown if hasattr(value, "axes")]
     assert len(axes) == 4 and axes[-1].get_title() == "some training"

@@ -18,7 +18,7 @@ RSNA, NIH, COVID, MIMIC, ROCO = (FOLDERS[name] for name in SETS)
 TEXTS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 RSNA_HEADER, NIH_HEADER, COVID_HEADER, BRIXIA_HEADER, MS_CXR_HEADER = TEXTS["headers"].values()
 MIMIC_HEADERS, OPENI = TEXTS["mimic"], TEXTS["openi"]
-RSNA_LABELS, RSNA_CLASSES = "stage_2_train_labels.csv", "stage_2_detailed_class_info.csv"
+RSNA_LABELS = "stage_2_train_labels.csv"
 NIH_ENTRIES, NIH_BOXES = "Data_Entry_2017_v2020.csv", "BBox_List_2017.csv"
 SEVERITY = "annotations/covid-severity-scores.csv"
 COMMENTS = "".join(f"## Comment {n}, with a comma\n" for n in range(5))

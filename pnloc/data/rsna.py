@@ -13,8 +13,6 @@ from pnloc.files import form, read_json
 WHERE = "get the RSNA Pneumonia Detection Challenge (stage 2) from Kaggle"
 MAPPING = "pneumonia-challenge-dataset-mappings_2018.json"
 MAPPING_CSV = "nih-of-rsna.csv"
-CLASSES_CSV = "stage_2_detailed_class_info.csv"
-CLASSES = ("Normal", "No Lung Opacity / Not Normal", "Lung Opacity")
 COORDINATES = ["x", "y", "width", "height"]
 
 
@@ -56,8 +54,6 @@ def read(folder: Path) -> Records:
     source.note(lacking, f"of {len(images)} {unknown}: {risk}, cannot be excluded")
     own = images["split"].isin(SPLITS)
     images["split"] = images["split"].where(own, assign_splits(images["patient"], "rsna"))
-    if classes(source).empty:
-        source.notes.append(f"no {CLASSES_CSV}: which images are normal is not known")
     return source.records(images, {"images": ledger.fate, "boxes": box_ledger.fate}, boxes=boxes)
 
 
@@ -93,19 +89,6 @@ def _incomplete(ledger: Ledger, box_ledger: Ledger) -> set[str]:
     ledger.reject(names.isin(broken), "image {patientId}: a box of it cannot be used")
     box_ledger.reject(table["image"].isin(broken), "box of {image}: its image is in quarantine")
     return broken
-
-
-def classes(source: Source) -> pd.Series:
-    """Class (one of CLASSES) by image id; empty without `stage_2_detailed_class_info.csv`."""
-    path = source.folder / CLASSES_CSV
-    if not path.exists():
-        return pd.Series(dtype=object)
-    ledger = source.ledger(path, ["patientId", "class"])
-    ledger.reject(ledger.table["patientId"].isna(), "no patientId")
-    ledger.reject(~ledger.table["class"].isin(CLASSES), "{patientId}: no class '{class}' is known")
-    several = ledger.rows.groupby("patientId")["class"].transform("nunique") > 1
-    ledger.reject(several, "patientId '{patientId}' with several classes")
-    return ledger.rows.drop_duplicates("patientId").set_index("patientId")["class"]
 
 
 def mapping(source: Source) -> pd.DataFrame:

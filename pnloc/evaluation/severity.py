@@ -158,26 +158,6 @@ def zero_shot(readout: pd.Series, score: pd.Series, patients: Patients) -> pd.Da
     return _table(rows, "statistic")
 
 
-def ridge(readouts: pd.DataFrame, score: pd.Series, patients: Patients) -> pd.DataFrame:
-    """Several read-outs (columns) together: the table of `associations` without zero-shot.
-
-    Each fit is a ridge regression on standardized read-outs, its penalty chosen by leave-one-out
-    within the images that it is fitted on.
-    """
-    from sklearn.linear_model import RidgeCV
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    *columns, y = _finite(score, *(readouts[name] for name in readouts))
-    x = np.column_stack(columns)
-
-    def fit(test: np.ndarray) -> np.ndarray:
-        model = make_pipeline(StandardScaler(), RidgeCV(np.logspace(-1, 4, 11)))
-        return model.fit(x[~test], y[~test]).predict(x[test])
-
-    return _fitted(fit, y, patients, STATISTICS)
-
-
 def no_data(score: pd.Series, patients: Patients) -> pd.DataFrame:
     """The training mean, without an image: the table of `associations` for r2 and mae alone."""
     (y,) = _finite(score)

@@ -300,14 +300,3 @@ def history(run: Run) -> pd.DataFrame:
     """method, epoch, loss, validation of the classifier behind CAM and the run's baselines."""
     tables = [stage.history.assign(method=name) for name, stage in train(run).items()]
     return pd.concat(tables).reindex(columns=["method", "epoch", "loss", "validation"])
-
-
-def lengths(run: Run, history: pd.DataFrame) -> pd.DataFrame:
-    """baseline, kept (epoch of the weights), trained (epochs), most (epochs), from a `history`."""
-    rows = []
-    for name, epochs in history.groupby("method", sort=False):
-        config = METHODS.get(name, CLASSIFIER).training.config
-        best = epochs["validation"].argmin() if epochs["validation"].notna().any() else -1
-        most = getattr(run.preset, config).epochs
-        rows.append((name, epochs["epoch"].iloc[best] + 1, len(epochs), most))
-    return pd.DataFrame(rows, columns=["baseline", "kept", "trained", "most"])

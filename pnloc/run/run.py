@@ -208,11 +208,9 @@ class Run:
         filled = zip(zip(*columns, strict=True), (-1, 0, 0, 0), strict=True)
         return feature_store.join(stores), *(stacked(parts, fill) for parts, fill in filled)
 
-    def localizer_stage(self, text: bool, seed: int | None = None) -> Trained:
-        """Training of the cross-attention, with or without reports; the run's seed by default."""
-        seed = self.seed if seed is None else seed
+    def localizer_stage(self, text: bool) -> Trained:
+        """Training of the cross-attention, with or without reports."""
         stage = f"attention-{'text' if text else 'labels'}"
-        stage += f"-seed{seed}" if seed != self.seed else ""
         config, vectors = self.preset.model, self.sets.vectors
 
         def build() -> CrossAttention:
@@ -226,11 +224,11 @@ class Run:
         upstream = [self.regions_stage(name)[1] for name in self.sets.training]
         inputs = (config, upstream, self.sets.words_stage[1])
         code = (train_localizer, supervise, asserted_places)
-        return self.cache.trained(stage, *inputs, seed=seed, build=build, fit=fit, code=code)
+        return self.cache.trained(stage, *inputs, seed=self.seed, build=build, fit=fit, code=code)
 
-    def localizer(self, text: bool, seed: int | None = None) -> tuple[CrossAttention, pd.DataFrame]:
+    def localizer(self, text: bool) -> tuple[CrossAttention, pd.DataFrame]:
         """The cross-attention trained with or without reports, and its history."""
-        stage = self.localizer_stage(text, seed)
+        stage = self.localizer_stage(text)
         return stage.load(), stage.history
 
     def train(self) -> None:

@@ -6,23 +6,16 @@ complaint, so `start` looks at the namespace itself and refuses unknown ones.
 
 import difflib
 import os
-import time
-from collections.abc import Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
+from collections.abc import Mapping, MutableMapping
 
-import matplotlib.pyplot as plt
-import pandas as pd
 import torch
 from joblib import cpu_count
 
 from pnloc.errors import PnlocError
-from pnloc.parallel import attended
 from pnloc.run import run as runs
-from pnloc.train import watched
 from pnloc.view import figures
 
 PARAMETERS: dict[str, type] = {"PRESET": str, "DATA": str, "SEED": int, "ARTIFACTS": str}
-PAUSE = 1.0  # seconds at least between two drawings of a live curve
 _SIMPLE = (str, bytes, int, float, complex, bool, list, tuple, dict, set, type(None))
 _STARTED = "_pnloc_started"
 
@@ -63,32 +56,3 @@ def check(parameters: Mapping[str, object]) -> None:
         if wrong or (kind is int and value < 0):
             wanted = "text" if kind is str else "a whole number from 0 on"
             raise PnlocError(f"{name} is {wanted}, not {value!r}")
-
-
-@contextmanager
-def live_curves() -> Iterator[None]:
-    """Draw the losses of whatever is trained in the block; they vanish when it ends.
-
-    Nothing is drawn where nobody watches (papermill, nbconvert, a script).
-    """
-    if not attended():
-        yield
-        return
-    from IPython.display import Markdown, display
-
-    handle, latest = display(Markdown(""), display_id=True), 0.0
-
-    def draw(title: str, history: pd.DataFrame) -> None:
-        nonlocal latest
-        if time.monotonic() - latest >= PAUSE:
-            figure, ax = plt.subplots(figsize=(5, 3))
-            figures.history(history, ax).set_title(title)
-            plt.close(figure)
-            handle.update(figure)
-            latest = time.monotonic()
-
-    try:
-        with watched(draw):
-            yield
-    finally:
-        handle.update(Markdown(""))

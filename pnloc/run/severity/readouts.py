@@ -130,8 +130,8 @@ def choices(run: Run) -> dict[str, Choice]:
 def values(run: Run, name: str, rows: np.ndarray) -> pd.DataFrame:
     """Every read-out but the combined ones, for rows of a set; probabilities as log-odds.
 
-    For each zone A to F also 'zone A' (mean of the mask), the trivial ones (ZONED), and
-    the attention (`attention_readouts`); and 'lungs found'.
+    For each zone A to F also 'zone A' (mean of the mask) and the trivial ones (ZONED); and 'lungs
+    found'.
     """
     pixels, images = run.sets.pixels(name)[rows], run.sets.records(name).images.iloc[rows]
     picture = np.array([box.share for box in run.sets.letterboxes(images)])
@@ -177,8 +177,7 @@ def attention_readouts(
 ) -> dict[str, np.ndarray]:
     """The localizer's read-outs [N] of rows of a set, trained with text and with labels only.
 
-    'attention (text) A' to F, and 'attention (labels only) A' to F, are the mean in a zone of the
-    attention of the regions that cover a place, times the probability of a pneumonia.
+    An area is the share of the lungs that the boxes cover, times the probability of a pneumonia.
     """
     regions, side, columns = run.regions(name).rows(rows), run.preset.detector.side, {}
     for arm, method in (("text", "text-attention"), ("labels only", "image-label-attention")):
@@ -187,10 +186,6 @@ def attention_readouts(
         suffix = "" if arm == "text" else f" ({arm})"
         columns[f"attended area{suffix}"] = here.covered(boxes) * chances[:, 0]
         columns[f"pneumonia ({arm})"] = log_odds(chances[:, 0])
-        pairs = zip(regions.boxes.numpy() / side, attention, strict=True)
-        maps = [heatmaps.coverage(*pair, lungs.CELLS) for pair in pairs]
-        zones = lungs.within(np.stack(maps), here.zones) * chances[:, :1]
-        columns |= {f"attention ({arm}) {z}": zones[:, n] for n, z in enumerate(lungs.ZONES)}
         if arm == "text":
             grades = severity.expected_severity(pd.DataFrame(chances, columns=list(NAMES)))
             columns["expected severity"] = grades.to_numpy()

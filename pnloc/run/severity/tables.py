@@ -13,18 +13,17 @@ from pnloc.evaluation.bootstrap import Patients
 from pnloc.run import folds
 from pnloc.run.run import Run
 from pnloc.run.severity import lungs, readouts
-from pnloc.run.severity.readouts import CONTROLS, ONE, ONES, READOUTS, SINGLE, TRIVIAL, ZONED
+from pnloc.run.severity.readouts import CONTROLS, ONE, ONES, READOUTS, TRIVIAL, ZONED
 
 SCORES = ("geographic_extent", "opacity", "brixia")
 LEAST, FEWER = 10, 300  # least images of an association; samples where there are many tables
 AGAINST = "no image"
-TOGETHER = "all read-outs (ridge)"  # fitted on the scores of other patients, so never zero-shot
 TEXT = (("pneumonia (text)", CONTROLS[1]), ("attended area", CONTROLS[0]))
 TEXT += (tuple(ONES.values())[:2],)
 # What several detectors add, and the attention.
 LOST = (("detector: image", ONE), ("attended area", "detector: area"), tuple(ONES.values())[::2])
 # The other tables, severity_*.csv.
-BESIDE = ("choice", "differences", "zones", "confounders", "lungs", "text")
+BESIDE = ("choice", "differences", "zones", "confounders", "lungs")
 READERS = {"senior": "brixia", "junior": "brixia_junior"}
 PREFIXES = {"ours": "zone ", **{reader: f"{column}_" for reader, column in READERS.items()}}
 
@@ -72,10 +71,8 @@ def associations(run: Run, tables: Tables) -> pd.DataFrame:
     for name, score, rows in _scored(tables):
         patients, truth = _patients(run, rows), rows[score]
         shown = [*READOUTS, *TRIVIAL, *(r for r in ONES.values() if r in rows)]
-        single = [*SINGLE, *(f"zone {zone}" for zone in lungs.ZONES)]
         measured = {
             **{r: severity.associations(rows[r], truth, patients) for r in shown},
-            TOGETHER: severity.ridge(rows[single], truth, patients),
             AGAINST: severity.no_data(truth, patients),
         }
         parts += [t.assign(dataset=name, readout=r, score=score) for r, t in measured.items()]
@@ -190,21 +187,6 @@ def zones(run: Run, tables: Tables) -> pd.DataFrame:
     return _table(parts, "dataset what against zone statistic value low high n")
 
 
-def text_on_zones(run: Run, tables: Tables) -> pd.DataFrame:
-    """`severity_text.csv`: dataset, against, statistic, text, labels, value, low, high, n.
-
-    How the attention follows the Brixia zones of a reader, trained with the reports and trained
-    with image labels only; statistics are 'pooled' and 'within'.
-    """
-    parts, arms = [], ("attention (text) ", "attention (labels only) ")
-    for reader in READERS:
-        for name, rows in _scored_zones(tables, reader):
-            gap = _zone_differences(run, rows, *arms, PREFIXES[reader])
-            gap = gap.rename(columns={"first": "text", "second": "labels"})
-            parts.append(gap.assign(dataset=name, against=reader))
-    return _table(parts, "dataset against statistic text labels value low high n")
-
-
 def lung_finder(run: Run, tables: Tables) -> pd.DataFrame:
     """`severity_lungs.csv`: dataset, finder, side, iou (median), low, high (quartiles), n.
 
@@ -255,7 +237,6 @@ def severity_table(run: Run) -> pd.DataFrame:
             "severity_choice": choice,
             "severity_differences": differences(run, tables, chosen),
             "severity_zones": zones(run, tables),
-            "severity_text": text_on_zones(run, tables),
             "severity_confounders": confounders(run, tables, chosen),
             "severity_lungs": lung_finder(run, tables),
             "severity": associations(run, tables),
