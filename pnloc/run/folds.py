@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 
+from pnloc.baselines import priors
 from pnloc.evaluation import localization as metrics
 from pnloc.evaluation.bootstrap import NAN, Patients
 from pnloc.localizer import Boxes, Choice
@@ -31,14 +32,6 @@ BLIND = ("fixed-boxes", "heat-map")
 METHODS = (*BLIND, "detector-top", "detector", "detector-mask")
 COLUMNS = ["dataset", "method", "metric", "threshold", *metrics.ESTIMATE]
 DIFFERENCES = ["dataset", "method", "against", "metric", *metrics.ESTIMATE, "p"]
-SHOWN = {
-    "miou": "union IoU",
-    "acc@0.3": "acc, T .3",
-    "acc@0.5": "acc, T .5",
-    "boxes": "boxes per image",
-    "afp@0.3": "AFP, T .3",
-    "auc": "image AUC",
-}
 
 
 def home(run: Run) -> str:
@@ -121,10 +114,9 @@ class Unseen(Images):
     @cached_property
     def training_boxes(self) -> np.ndarray:
         """Boxes [M, 4] of the other folds, relative to their images."""
-        images, truth = self.run.sets.records(self.name).images, self.run.sets.true_boxes(self.name)
-        pairs = zip(self.run.sets.letterboxes(images), truth, strict=True)
-        relative = [box.inverse(own) / np.tile([box.width, box.height], 2) for box, own in pairs]
-        return np.concatenate([relative[i] for i in np.flatnonzero(folds(self.run) != self.fold)])
+        records, held = self.run.sets.records(self.name), folds(self.run) == self.fold
+        images = records.images.assign(split=np.where(held, "test", "train"))
+        return priors.training_boxes(images, records.boxes)
 
 
 def predictions(run: Run) -> dict[str, Boxes]:

@@ -25,10 +25,8 @@ from pnloc.run.run import ARMS, Run
 
 BOX_TABLE = ["image", *metrics.CORNERS, "score"]
 TRUTH = ["image", "patient", *metrics.CORNERS]
-# Groups in the order of `choices.csv` and `<set>--maps.csv`.
-_TRAINED = ("labels", "pairs", "boxes")
-_CHOICES = ("attention", "arms", "ungrouped", "classifier", "mask", "prior", *_TRAINED, "ceiling")
-_MAPS = ("prior", "classifier", "mask", *_TRAINED, "attention")
+# Groups of methods whose heat maps are measured.
+_MAPS = ("prior", "classifier", "mask", "labels", "pairs", "boxes", "attention")
 
 
 def choose(run: Run, method: str) -> tuple[Choice | HeatChoice | None, float]:
@@ -65,7 +63,7 @@ def predict(run: Run) -> str:
                 if method.group in _MAPS:
                     table = heat_rows(images, partial(evidence.heat, choice))
                     maps[method.name] = table.assign(method=method.name)
-            table = pd.concat([maps[m] for m in _in_order(maps, _MAPS)], ignore_index=True)
+            table = pd.concat(maps.values(), ignore_index=True)
             write_table(folder / f"{name}--maps.csv", table)
 
     upstream = [run.regions_stage(name)[1] for name in names]
@@ -77,17 +75,12 @@ def predict(run: Run) -> str:
     return key
 
 
-def _in_order(names: dict, groups: tuple[str, ...]) -> list[str]:
-    """Names of methods sorted by group, otherwise in their own order."""
-    return sorted(names, key=lambda name: groups.index(METHODS[name].group))
-
-
 def choices_table(choices: dict[str, tuple[Choice | HeatChoice | None, float]]) -> pd.DataFrame:
     """`tables/choices.csv`: method, share, most, validation_miou, rule, layer.
 
     `share` is a heat map's threshold, too. A method without a choice has no row.
     """
-    pairs = [(name, *choices[name]) for name in _in_order(choices, _CHOICES)]
+    pairs = [(name, *choice) for name, choice in choices.items()]
     rows = [{"method": m, "validation_miou": v, **asdict(c)} for m, c, v in pairs if c]
     columns = ["method", "share", "most", "validation_miou", "rule", "layer"]
     table = pd.DataFrame(rows, columns=[*columns, "threshold"]).astype({"most": "Int64"})

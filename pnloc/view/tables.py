@@ -16,7 +16,7 @@ from pnloc.view.figures import reader_name
 
 RESULTS = Path(__file__).parents[2] / "book" / "results"
 KNOWN = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
-MAIN, FURTHER, ABLATED = (KNOWN[key] for key in ("main", "further", "ablated"))
+MAIN, FURTHER, FOLDS, ABLATED = (KNOWN[key] for key in ("main", "further", "folds", "ablated"))
 SIGNIFICANT = 0.05
 _INTERVAL = ["value", "low", "high"]
 

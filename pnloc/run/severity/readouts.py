@@ -81,16 +81,14 @@ def log_odds(probability: np.ndarray) -> np.ndarray:
     return logit(np.asarray(probability, dtype=np.float64).clip(1e-6, 1 - 1e-6))
 
 
-def views(
-    run: Run, ensemble: list[Detector], pixels: np.ndarray, choice: Choice, mirrored: bool = True
-) -> Views:
+def views(run: Run, ensemble: list[Detector], pixels: np.ndarray, choice: Choice) -> Views:
     """Outputs for uint8 pictures [N, S, S] in V views: by each detector, as they are and mirrored.
 
     They are the probability of an opacity [V, N], masks [V, N, h, w] with a probability per cell,
     and the area of the detected boxes [V, N] as a share of the picture.
     """
     outputs, config = [], replace(run.preset.regions, mirrored=False)
-    for detector, step in product(ensemble, (1, -1) if mirrored else (1,)):
+    for detector, step in product(ensemble, (1, -1)):
         regions = extract(detector, np.ascontiguousarray(pixels[..., ::step]), config)
         mask = regions.mask.float().numpy()[..., ::step]
         areas = detected_area(regions, choice, pixels.shape[-1])
