@@ -121,8 +121,8 @@ def test_another_file_in_place_of_the_weights_is_refused_and_runs_no_code(
 
 
 def test_anchors_grow_with_the_side_of_the_input():
-    sizes = [Detector(replace(DetectorConfig(), side=s)).anchor_generator.sizes for s in (192, 384)]
-    np.testing.assert_allclose(2 * np.array(sizes[0]), sizes[1])
+    small, large = (Detector(replace(SMALL, side=s)).anchor_generator.sizes for s in (192, 384))
+    np.testing.assert_allclose(2 * np.array(small), large)
 
 
 def test_a_slow_body_with_frozen_norms_stays_nearer_to_where_it_starts(tmp_path):
@@ -138,8 +138,8 @@ def test_a_slow_body_with_frozen_norms_stays_nearer_to_where_it_starts(tmp_path)
         place = {"seed": 0, "folder": tmp_path / repr(changes), "fingerprint": "t"}
         after = train_detector(images, boxes, config, **place)[0].backbone.state_dict()
         gaps = {name: (after[name] - start[name]).abs().sum().item() for name in start}
-        of_norms = {name for name in gaps if "running" in name or "tracked" in name}
-        return sum(gaps[n] for n in gaps.keys() - of_norms), sum(gaps[n] for n in of_norms)
+        norms = sum(gap for name, gap in gaps.items() if "running" in name or "tracked" in name)
+        return sum(gaps.values()) - norms, norms
 
     (weights, norms), (slow, frozen) = moved(), moved(body_rate=0.1, frozen_norm=True)
     assert 0 < slow < 0.3 * weights and norms > 0 == frozen

@@ -195,10 +195,8 @@ def test_a_flip_moves_the_zones_with_the_lungs_and_keeps_their_sides():
     moved, _, after = augment(torch.from_numpy(picture), [np.zeros((0, 4))] * 40, rng, zones)
     right, left = ((after == kind).float() for kind in (3, 6))
     bright = moved[:, 0]
-    assert (
-        (bright * left).sum((1, 2)) / left.sum((1, 2))
-        > (bright * right).sum((1, 2)) / right.sum((1, 2))
-    ).all()
+    means = [(bright * side).sum((1, 2)) / side.sum((1, 2)) for side in (right, left)]
+    assert (means[1] > means[0]).all()
     columns = torch.arange(96.0)
     centres = [(side.sum(1) @ columns) / side.sum((1, 2)) for side in (right, left)]
     assert {bool(flipped) for flipped in centres[0] > centres[1]} == {True, False}
