@@ -194,8 +194,7 @@ def test_a_flip_moves_the_zones_with_the_lungs_and_keeps_their_sides():
     picture = np.kron(zones, np.ones((4, 4))).astype(np.uint8)[:, None] * 40
     moved, _, after = augment(torch.from_numpy(picture), [np.zeros((0, 4))] * 40, rng, zones)
     right, left = ((after == kind).float() for kind in (3, 6))
-    bright = moved[:, 0]
-    means = [(bright * side).sum((1, 2)) / side.sum((1, 2)) for side in (right, left)]
+    means = [(moved[:, 0] * side).sum((1, 2)) / side.sum((1, 2)) for side in (right, left)]
     assert (means[1] > means[0]).all()
     columns = torch.arange(96.0)
     centres = [(side.sum(1) @ columns) / side.sum((1, 2)) for side in (right, left)]
