@@ -17,7 +17,7 @@ from pnloc import access, reports
 from pnloc.baselines import heatmaps
 from pnloc.baselines.classifier import Classifier
 from pnloc.config import WordConfig
-from pnloc.evaluation.severity import LEVELS, box_area, expected_severity
+from pnloc.evaluation.severity import LEVELS, expected_severity
 from pnloc.files import read_csv
 from pnloc.images import Letterbox, load
 from pnloc.localizer import Choice, Localizer, Proposals, make_batch
@@ -161,6 +161,18 @@ def viewer(run: Run) -> Viewer:
     layer, sets = str(int(choices(run).loc[SOURCES["cam"], "layer"])), run.sets
     classifier = trained(run, CLASSIFIER)
     return Viewer(results.checkpoint(run), sets.vectors, classifier, layer, sets.splitter)
+
+
+def box_area(predictions: pd.DataFrame, sizes: pd.DataFrame) -> pd.Series:
+    """Sum over an image's boxes of score times the box's share of the picture; 0 without boxes.
+
+    predictions: image, x1, y1, x2, y2, score; sizes: image, width, height in the same pixels.
+    """
+    table = predictions.merge(sizes, on="image")
+    width, height = table["x2"] - table["x1"], table["y2"] - table["y1"]
+    share = width * height / (table["width"] * table["height"])
+    sums = (share * table["score"]).groupby(table["image"]).sum()
+    return sums.reindex(sizes["image"], fill_value=0.0).astype(float)
 
 
 def examples(run: Run, most: int = 6) -> tuple[str, list[int]]:

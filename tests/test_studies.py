@@ -47,7 +47,7 @@ def run(monkeypatch):
     """A run of a credentialed set of pairs and an open one, both with boxes."""
     monkeypatch.setattr(evidence, "boxed_rows", lambda run, name, split: np.array([4, 5, 9]))
     access = {"mimic": "credentialed", "rsna": "open"}
-    sets = SimpleNamespace(pairs="mimic", names=("rsna", "mimic"))
+    sets = SimpleNamespace(pairs=("mimic",), names=("rsna", "mimic"))
     sets.may_show = lambda name: access[name] != "credentialed"
     return SimpleNamespace(sets=sets, access=access)
 
