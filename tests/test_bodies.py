@@ -127,8 +127,7 @@ def test_anchors_grow_with_the_side_of_the_input():
 
 def test_a_slow_body_with_frozen_norms_stays_nearer_to_where_it_starts(tmp_path):
     installed()
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 255, (4, 64, 64), dtype=np.uint8)
+    images = np.random.default_rng(0).integers(0, 255, (4, 64, 64), dtype=np.uint8)
     boxes = [np.array([[8.0, 8, 40, 40]])] * 4
     start = installed().state_dict()
 
