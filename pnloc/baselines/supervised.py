@@ -49,11 +49,10 @@ class FasterRegions(FasterRCNN):
     """
 
     def __init__(self, detector: Detector) -> None:
-        config, width = detector.config, 256
-        ratios = (config.aspect_ratios,) * len(config.anchor_sizes)
+        config, width, anchors = detector.config, 256, detector.anchor_generator
         super().__init__(
             Pyramid(detector),
-            rpn_anchor_generator=AnchorGenerator(config.anchor_sizes, ratios),
+            rpn_anchor_generator=AnchorGenerator(anchors.sizes, anchors.aspect_ratios),
             box_roi_pool=MultiScaleRoIAlign(["16", "32"], output_size=5, sampling_ratio=2),
             box_head=TwoMLPHead(config.pyramid * 25, width),
             box_predictor=FastRCNNPredictor(width, 2),
