@@ -25,7 +25,7 @@ help:
 	@echo "make browse                                                        look at the built smoke book and the explorer in Chromium"
 	@echo "make env [PYTHON=python3.12]                                       build $(VENV) and nothing else"
 	@echo "make bench [BENCH=NAME]                                            measure speed, as ratios in one run"
-	@echo "make experiment                                                    what text adds, pooled over seeds: an hour or so, resumable"
+	@echo "make experiment [PRESET=demo|public] [DATA=FOLDER]                  what a report is worth in boxes: an hour or more, resumable"
 	@echo "make lab                                                           open JupyterLab on the notebooks"
 	@echo "make voila [PRESET=demo] [DATA=FOLDER]                             serve the explorer alone, without its code"
 	@echo "make clean                                                         remove the built book and all results"
@@ -75,7 +75,7 @@ bench: env
 	$(PY) -m bench $(BENCH)
 
 experiment: env
-	$(PY) -m pnloc experiment --out book/results
+	$(PY) -m pnloc experiment --preset '$(PRESET)' $(if $(DATA),--data '$(DATA)') --out 'book/results/worth/$(PRESET)'
 
 lab: env
 	$(VENV)/bin/jupyter lab notebooks

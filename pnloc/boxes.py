@@ -4,6 +4,8 @@ A box of no area is legal and overlaps nothing. Empty sets of boxes have shape [
 """
 
 import numpy as np
+import torch
+from torchvision.ops import nms
 
 
 def as_boxes(boxes: object) -> np.ndarray:
@@ -48,11 +50,9 @@ def union_iou(a: np.ndarray, b: np.ndarray) -> float:
 
 def _cover(boxes: np.ndarray, xs: np.ndarray, ys: np.ndarray) -> np.ndarray:
     """Which cells of the grid of edges xs, ys lie in any box: bool [len(ys) - 1, len(xs) - 1]."""
-    covered = np.zeros((len(ys[1:]), len(xs[1:])), dtype=bool)
-    for x1, y1, x2, y2 in boxes:
-        rows, columns = (ys[:-1] >= y1) & (ys[1:] <= y2), (xs[:-1] >= x1) & (xs[1:] <= x2)
-        covered |= np.outer(rows, columns)
-    return covered
+    x1, y1, x2, y2 = boxes.T[..., None]
+    rows, columns = (ys[:-1] >= y1) & (ys[1:] <= y2), (xs[:-1] >= x1) & (xs[1:] <= x2)
+    return (rows[:, :, None] & columns[:, None]).any(0)
 
 
 def group(
@@ -70,13 +70,8 @@ def group(
 
 def suppress(boxes: np.ndarray, scores: np.ndarray, overlap: float) -> np.ndarray:
     """Greedy non-maximum suppression: indices of what remains, best first; the earlier of a tie."""
-    order = np.argsort(-np.asarray(scores), kind="stable")
-    overlaps = iou(boxes, boxes)
-    rest: list[int] = []
-    for index in order:
-        if all(overlaps[index, other] <= overlap for other in rest):
-            rest.append(int(index))
-    return np.asarray(rest, dtype=np.int64)
+    scores = torch.as_tensor(np.asarray(scores, dtype=np.float64))
+    return nms(torch.as_tensor(as_boxes(boxes)), scores, overlap).numpy()
 
 
 def select(

@@ -214,11 +214,8 @@ def _reproduce(args: argparse.Namespace) -> None:
 
 
 def _experiment(args: argparse.Namespace) -> None:
-    experiment, plans = _beside("experiments.text_gain"), _beside("experiments.plans").PLANS
-    if args.plan not in plans:
-        raise PnlocError(f"unknown plan '{args.plan}'; use one of {', '.join(plans)}")
-    artifacts = Path(args.artifacts) if args.artifacts else ROOT / "artifacts"
-    root, out = artifacts / f"experiment-{args.plan}", Path(args.out) if args.out else None
-    tables = experiment.run(plans[args.plan], root, out)
-    _show(tables["differences"].query("metric == 'miou'"))
-    print(f"tables: {out or root / 'tables'}")
+    plan = _beside("experiments.plan").plan_of(args.preset)
+    args.preset += plan.settings
+    out = Path(args.out) if args.out else None
+    table = _beside("experiments.tables").run(_open(args), plan, out)
+    _show(table.query("metric in ['union IoU', 'AUC', 'pearson']"), ".3f")

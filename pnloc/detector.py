@@ -36,7 +36,6 @@ class Output:
     scores   B tensors [n], probabilities
     mask     [B, S/8, S/8], probability that an opacity covers the cell
     image    [B], probability that the image shows an opacity
-    places   [B, S/8, S/8], the same as the mask by the map of places; the mask where there is none
     pyramid  features at strides 8, 16 and 32, each [B, C, S/stride, S/stride]
     """
 
@@ -45,7 +44,6 @@ class Output:
     mask: Tensor
     image: Tensor
     pyramid: dict[str, Tensor]
-    places: Tensor
 
 
 class Heads(NamedTuple):
@@ -169,9 +167,8 @@ class Detector(RetinaNet):
         shapes = [tuple(images.shape[-2:])] * len(images)
         detections = self.postprocess_detections(levels, anchors, shapes)
         boxes, scores = ([d[name] for d in detections] for name in ("boxes", "scores"))
-        mask, places = torch.sigmoid(heads.mask), heads.places
-        places = mask if places is None else torch.sigmoid(places)
-        return Output(boxes, scores, mask, torch.sigmoid(heads.image), heads.pyramid, places)
+        mask, image = torch.sigmoid(heads.mask), torch.sigmoid(heads.image)
+        return Output(boxes, scores, mask, image, heads.pyramid)
 
 
 def _map_head(inputs: int, channels: int) -> nn.Sequential:

@@ -102,22 +102,26 @@ def balanced(
     seed: int,
     stream: int,
     zones: np.ndarray | None = None,
+    steps: int = 0,
 ) -> tuple[int, Callable[[int], Iterator[Batch]]]:
     """Steps per epoch, and a function that yields an epoch's augmented batches.
 
-    An epoch is every image with a box and as many without, drawn anew. images uint8 [N, S, S]; N
-    arrays of boxes [n, 4]; zones uint8 [N, z, z] or None; `stream` separates the random numbers of
-    trainings with the same seed.
+    An epoch is every image with a box and as many without, drawn anew, and again until the `steps`
+    that were asked for are full. images uint8 [N, S, S]; N arrays of boxes [n, 4]; zones uint8
+    [N, z, z] or None; `stream` separates the random numbers of trainings with the same seed.
     """
     positive = np.array([i for i, b in enumerate(boxes) if len(b)], dtype=int)
     negative = np.array([i for i, b in enumerate(boxes) if not len(b)], dtype=int)
     drawn = min(len(negative), len(positive))
-    steps = (len(positive) + drawn) // batch or int(len(positive) > 0)
+    rounds = -(-steps * batch // (len(positive) + drawn)) if steps and len(positive) else 1
+    steps = steps or (len(positive) + drawn) // batch or int(len(positive) > 0)
 
     def batches(epoch: int) -> Iterator[Batch]:
-        rng = generator(seed, stream, epoch)
-        order = np.concatenate([positive, rng.choice(negative, drawn, replace=False)])
-        for rows in parts(rng.permutation(order), batch, steps):
+        rng, order = generator(seed, stream, epoch), []
+        for _ in range(rounds):
+            both = np.concatenate([positive, rng.choice(negative, drawn, replace=False)])
+            order.append(rng.permutation(both))
+        for rows in parts(np.concatenate(order), batch, steps):
             own = None if zones is None else zones[rows]
             pictures = torch.from_numpy(images[rows])[:, None]
             moved, found, own = augment(pictures, [boxes[i] for i in rows], rng, own)
@@ -198,6 +202,7 @@ def train_detector(
     *,
     zones: np.ndarray | None = None,
     described: Sequence[Described] = (),
+    steps: int = 0,
     seed: int,
     **place: str | Path,
 ) -> tuple[Detector, pd.DataFrame]:
@@ -205,17 +210,19 @@ def train_detector(
 
     Boxes are in pixels of the input, n may be 0. Where the configuration has a map of places, each
     batch also holds `config.described` of the images in `described`, and zones uint8 [N, z, z] are
-    those of `images`. place: `folder` and `fingerprint` of pnloc.train.fit.
+    those of `images`; with `steps` per epoch N may then be 0, and reports alone train it. place:
+    `folder` and `fingerprint` of pnloc.train.fit.
     """
     where = device()
     torch.manual_seed(seed)
     detector = Detector(config)
     load_start(detector.backbone, config)
     detector.to(where, memory_format=torch.channels_last)
-    steps, batches = balanced(images, boxes, config.batch, seed, 1, zones)
+    steps, batches = balanced(images, boxes, config.batch, seed, 1, zones, steps)
     both = batches
     if described:
-        others = describing(described, config.described, steps, seed)
+        both = others = describing(described, config.described, steps, seed)
+    if described and len(images):
 
         def both(epoch: int) -> Iterator[Batch]:
             for (pictures, own), (more, told) in zip(batches(epoch), others(epoch), strict=True):

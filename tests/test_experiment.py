@@ -1,8 +1,7 @@
-"""The experiment: cohorts, ablations of reports, pooling over seeds and variants, a small plan."""
+"""The experiment: what reports say in its controls, what is drawn, what a report is worth."""
 
 from dataclasses import replace
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,63 +9,59 @@ import pytest
 import torch
 from filelock import FileLock
 
-from experiments import arms
-from experiments.arms import Pairs
+from experiments import tables, worth
+from experiments.plan import BOXES, LABELS, PLANS, TEXT
 from pnloc.cli import main
-from pnloc.errors import PnlocError
+from pnloc.config import preset
+from pnloc.detector_training import Described
 from pnloc.files import read_json
 from pnloc.localizer import Choice
 from pnloc.regions import Regions
-from pnloc.reports.phrases import PLACES, asserted_places
+from pnloc.reports.phrases import asserted_places, padded
 from pnloc.run import evidence
-
-ROOT = Path(__file__).parents[1]
-
-
-def some_pairs(labels: list[float]) -> Pairs:
-    """Studies whose words, phrases and attribute all carry the study's own number."""
-    n = len(labels)
-    numbers = np.arange(n, dtype=float)
-    phrases = np.ones((n, 1, 6), dtype=np.float32) * (numbers + 1)[:, None, None]
-    table = np.stack([np.array(labels), numbers], axis=1)
-    return Pairs(np.arange(n), np.arange(n)[:, None], phrases, table, np.ones_like(table))
+from pnloc.run.run import Run
 
 
-# Cohorts and reports -----------------------------------------------------------------------------
+def described(opacity: list[float]) -> Described:
+    """Images whose phrases carry the image's own number."""
+    n = len(opacity)
+    phrases = np.ones((n, 1, 6)) * np.arange(1, n + 1)[:, None, None]
+    return Described(np.zeros((n, 4, 4)), np.zeros((n, 4, 4)), phrases, np.array(opacity))
 
 
-def test_cohorts_have_one_size_and_the_prevalence_asked_for():
-    positive = np.array([True] * 70 + [False] * 30)
-    size = arms.cohort_size(positive, (0.93, 0.5))
-    assert size == 60, "30 negatives are half of 60, and 70 positives would be enough for 75"
-    for prevalence, count in ((0.93, 56), (0.5, 30)):
-        chosen = arms.cohort(positive, prevalence, size, np.random.default_rng(0))
-        assert len(set(chosen)) == size and positive[chosen].sum() == count
-    with pytest.raises(PnlocError, match="needs more studies"):
-        arms.cohort(positive, 0.93, 90, np.random.default_rng(0))
+# What reports say in the controls -----------------------------------------------------------------
 
 
-def test_shuffled_reports_all_belong_to_another_study_of_the_same_label():
-    before = some_pairs([1, 0, 1, 0, 1, 1, 0])
-    after = arms.shuffled(before, np.random.default_rng(0))
-    source = after.words[:, 0]
-    assert (source != np.arange(7)).all() and sorted(source) == list(range(7))
-    assert (before.labels[source, 0] == before.labels[:, 0]).all()
-    assert (after.labels[:, 0] == before.labels[:, 0]).all()
-    assert (after.labels[:, 1] == source).all(), "a report moves whole"
-    assert (after.phrases[:, 0, 0] == source + 1).all()
+def test_shuffled_reports_are_those_of_other_images_with_an_opacity():
+    before = described([1, 0, 1, 0, 1, 1, np.nan])
+    after = worth.shuffled(before, np.random.default_rng(0))
+    source, told = after.phrases[:, 0, 0] - 1, before.opacity > 0.5
+    assert sorted(source) == list(range(7)) and (source == np.arange(7))[~told].all()
+    assert (source != np.arange(7))[told].all() and told[source[told].astype(int)].all()
+    assert (before.phrases[:, 0, 0] == np.arange(1, 8)).all(), "the reports themselves stay"
 
 
-def test_swapped_sides_are_the_other_sides_and_nothing_else():
-    text = "Right lower lobe opacity. LUL consolidation. Not on the left. Brightly lit."
-    other = "Left lower lobe opacity. RUL consolidation. Not on the right. Brightly lit."
-    assert arms.swap_sides(text) == other and arms.swap_sides(other) == text
-    places, mirrored = asserted_places(text), asserted_places(other)
-    assert sorted(map(tuple, np.roll(places, len(PLACES) // 2, 1))) == sorted(map(tuple, mirrored))
-    assert set(map(tuple, places)) != set(map(tuple, mirrored))
+def test_swapped_sides_are_those_of_a_report_about_the_other_side():
+    texts = ["Right lower lobe opacity. LUL consolidation.", "Bilateral opacities at the bases."]
+    others = ["Left lower lobe opacity. RUL consolidation.", texts[1]]
+    own, other = (padded([asserted_places(t) for t in both]) for both in (texts, others))
+    blank = np.zeros((2, 4, 4))
+    swapped = worth.swapped(Described(blank, blank, own, np.ones(2))).phrases
+    for one, two in zip(swapped, other, strict=True):
+        assert sorted(map(tuple, one)) == sorted(map(tuple, two))
 
 
-# Choices ------------------------------------------------------------------------------------------
+# Read-outs and choices ----------------------------------------------------------------------------
+
+
+def test_zones_become_boxes_of_their_cells_in_the_order_of_their_evidence():
+    zones = np.zeros((1, 8, 8), dtype=np.uint8)
+    zones[0, 0:4, 0:4], zones[0, 4:8, 5:8] = 1, 6
+    maps = np.full((1, 64, 64), 0.1, dtype=np.float32)
+    maps[0, 40:, 44:] = 0.9
+    ((boxes, scores),) = worth.zone_boxes(maps, zones, 0.3)
+    assert boxes.tolist() == [[40, 32, 64, 64], [0, 0, 32, 32]]
+    assert scores == pytest.approx([0.9, 0.1])
 
 
 def test_the_best_choice_is_that_of_trying_them_all():
@@ -88,12 +83,50 @@ def test_the_best_choice_is_that_of_trying_them_all():
         assert value == pytest.approx(max(values)) and value > 0
 
 
+# What a report is worth ---------------------------------------------------------------------------
+
+
+class Known(tables.Samples):
+    """Samples of lines that are known."""
+
+    def __init__(self, lines: dict[str, dict[int, float]], plan) -> None:
+        spread = np.linspace(-0.01, 0.01, plan.resamples)
+        self.experiment = type("Experiment", (), {"points": {p: p for p in lines[TEXT]}})
+        self.count, self.n = plan.resamples, dict.fromkeys(tables.METRICS, 9)
+        self.known = {
+            (line, boxes, "union IoU"): [np.concatenate([[value], value + spread])] * 2
+            for line, values in lines.items()
+            for boxes, value in values.items()
+        }
+
+
+def test_reports_are_worth_the_boxes_that_boxes_alone_would_need():
+    alone = {10: 0.1, 50: 0.3, 100: 0.4}
+    text = {0: 0.05, 10: 0.2, 50: 0.35, 100: 0.6}
+    samples = Known({BOXES: alone, TEXT: text, LABELS: alone}, PLANS["smoke"])
+    table = tables.worth(samples).set_index(["line", "boxes"])
+    assert table.loc[TEXT, "further"].tolist() == pytest.approx([10, 20, 25, 0])
+    assert table.loc[LABELS, "further"].tolist() == pytest.approx([0, 0, 0], abs=1e-9)
+    first, last = table.loc[(TEXT, 0)], table.loc[(TEXT, 100)]
+    assert first["further"] == first["least"] and last["further"] == last["most"]
+    assert (table["low"] <= table["further"] + 1e-9).all()
+
+
 # The whole ----------------------------------------------------------------------------------------
 
 
 def run(folder) -> int:
-    given = ["--plan", "smoke", "--artifacts", str(folder), "--out", str(folder / "out")]
-    return main(["experiment", *given])
+    return main(
+        [
+            "experiment",
+            "--preset",
+            "smoke",
+            "--artifacts",
+            str(folder),
+            "--out",
+            str(folder / "out"),
+        ]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -102,27 +135,35 @@ def finished(shared):
     folder = shared / "experiment"
     folder.mkdir(exist_ok=True)
     with FileLock(folder / "lock"):
-        if not (folder / "out" / "experiment.json").exists():
+        if not (folder / "out" / "made.json").exists():
             assert run(folder) == 0
     return folder
 
 
-def test_the_tables_and_their_provenance_have_the_form_of_the_published_results(finished):
-    for path in (finished / "out").glob("*.csv"):
-        table, kept = pd.read_csv(path), pd.read_csv(ROOT / "book" / "results" / path.name)
-        assert list(table) == list(kept), path.name
-        if "low" in table:
-            assert (table["low"] <= table["value"] + 1e-9).all()
-            assert (table["value"] <= table["high"] + 1e-9).all()
-    table = pd.read_csv(finished / "out" / "localization.csv").query("metric == 'miou'")
-    assert set(table["dataset"]) == {"demo-mimic-93", "demo-mimic-50"}
-    methods = {"fixed-boxes", "heat-map", "detector", "grad-cam", "best-proposal", "detector-raw"}
-    for _, rows in table.groupby("dataset"):
-        assert methods | {"text-attention-raw"} <= set(rows["method"])
-        assert rows["n"].nunique() == 1, "every method is measured on the same images"
-    facts = read_json(finished / "out" / "experiment.json")
-    assert set(facts) == set(read_json(ROOT / "book" / "results" / "experiment.json"))
-    assert facts["plan"]["replicates"] == [1, 2] and "arm" in facts["seconds"]
+def test_every_line_is_measured_at_every_point_on_the_same_images(finished):
+    table, plan = pd.read_csv(finished / "out" / "curve.csv"), PLANS["smoke"]
+    lines = table[table["line"].isin([BOXES, LABELS, TEXT])].groupby("line")["boxes"].nunique()
+    assert lines.to_dict() == {BOXES: 2, LABELS: 3, TEXT: 3}
+    assert (table.groupby("metric")["n"].nunique() == 1).all()
+    assert (table["replicates"] == plan.replicates).all() and table["value"].notna().all()
+    assert (table["low"] <= table["value"] + 1e-9).all()
+    assert {worth.FIXED, worth.HEAT, worth.LUNGS, worth.CAM, worth.CEILING} <= set(table["line"])
+    assert (pd.read_csv(finished / "out" / "tuning.csv").groupby("line")["chosen"].sum() == 1).all()
+
+
+def test_replicates_test_on_other_patients_and_learn_from_none_of_them(finished):
+    own = Run(preset("smoke"), None, 0, finished / "smoke")
+    replicates = worth.Experiment(own, PLANS["smoke"]).replicates
+    tested = [set(r.patients[r.test]) for r in replicates]
+    assert not tested[0] & tested[1]
+    for replicate, patients in zip(replicates, tested, strict=True):
+        held = patients | set(replicate.patients[replicate.held_out])
+        few, many = (set(replicate.drawn(n)) for n in (4, replicate.available))
+        assert few < many and sum(replicate.boxed[list(few)]) == 4
+        assert not held & set(replicate.patients[list(many)])
+        for name, told in zip(own.describing, replicate.told(TEXT), strict=True):
+            used = own.sets.records(name).images["patient"][np.isfinite(told.opacity)]
+            assert len(used) and not held & set(used)
 
 
 def test_a_second_call_makes_no_stage_and_the_same_tables(finished):
@@ -131,3 +172,4 @@ def test_a_second_call_makes_no_stage_and_the_same_tables(finished):
     assert run(finished) == 0
     assert {p.name: p.read_bytes() for p in (finished / "out").glob("*.csv")} == before
     assert {p: p.stat().st_mtime_ns for p in finished.rglob("done.json")} == times
+    assert read_json(finished / "out" / "made.json")["hours"] >= 0

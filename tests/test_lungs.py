@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from phantoms.lungs import augment
 from pnloc.run.severity import lungs
 
 USUAL = np.array([[0.1, 0.1, 0.4, 0.9], [0.6, 0.1, 0.9, 0.9]])
@@ -66,7 +67,7 @@ def test_a_mask_is_averaged_inside_each_place():
 
 def test_augmentation_depends_on_the_seed_and_keeps_lungs_on_their_side():
     images, masks = chest(64)
-    draws = [lungs.augment(images, masks, np.random.default_rng(seed)) for seed in (0, 0, 1)]
+    draws = [augment(images, masks, np.random.default_rng(seed)) for seed in (0, 0, 1)]
     (pictures, truth), again, other = draws
     assert torch.equal(pictures, again[0]) and torch.equal(truth, again[1])
     assert not torch.equal(pictures, other[0])

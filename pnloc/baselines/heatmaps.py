@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from scipy import ndimage
 from skimage.filters import threshold_otsu
-from torch import Tensor
+from torch import Tensor, nn
 
 from pnloc.baselines.classifier import Classifier, in_batches
 from pnloc.boxes import as_boxes
@@ -81,7 +81,7 @@ def grad_cam(model: Classifier, images: np.ndarray, layer: str, plus: bool = Fal
     return maps.reshape(images.shape)
 
 
-def _joined(model: Classifier, images: np.ndarray, function: Callable) -> np.ndarray:
+def _joined(model: nn.Module, images: np.ndarray, function: Callable) -> np.ndarray:
     """The output of `function` for batches [B, 1, S, S] of the images, as one float32 array."""
     outputs = [function(batch).float().cpu() for batch in in_batches(model, images)]
     return torch.cat([torch.zeros(0), *outputs]).numpy()
@@ -98,12 +98,13 @@ def mask_maps(regions: Regions, side: int) -> np.ndarray:
 @torch.no_grad()
 def place_maps(detector: Detector, images: np.ndarray) -> np.ndarray:
     """The detector's map of places of uint8 images [N, S, S] as maps [N, S, S]."""
-    parts, side = [torch.zeros(0, *images.shape[1:])], images.shape[1]
-    detector.eval()
-    for batch in in_batches(detector, images):
+
+    def maps(batch: Tensor) -> Tensor:
         with autocast(batch.device):
-            parts.append(enlarged(detector(batch, most=1).places.float(), side).cpu())
-    return torch.cat(parts).numpy()
+            places = detector.heads(batch).places
+        return enlarged(torch.sigmoid(places), images.shape[1])
+
+    return _joined(detector.eval(), images, maps).reshape(images.shape)
 
 
 def coverage(boxes: np.ndarray, weights: np.ndarray, cells: int) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -26,23 +27,17 @@ TEXTS, ORIGINS = ["ID", "Caption"], ["ID", "article", "licence"]
 LIKE, FEWEST, NEAR = 0.25, 50, 120
 FLAT, DARK, BRIGHT = 16, 48, 224  # range of grey of a line of a frame; it is darker or brighter
 
-_FILM = r"(?:radiogra(?:ph|m)|x\W{0,3}ray|(?:roent|rönt)geno?gra|films?\b|skiagra)\w*"
-_PART = r"(?:abdom\w+|pelvi[cs]|hips?|femur|knees?|legs?|tibia|ankles?|foot|feet|shoulders?|arms?"
-_PART += r"|elbows?|wrists?|hands?|fingers?|skull|sinus\w*|dental|neck|spin(?:e|al)|cervical)"
-_LINK = r"(?:\W+(?:plain|simple|view|of|in|the|his|her|left|right|both|bilateral)\b)*\W+"
-# Other examinations, and films of other parts of the body.
-_OTHER = r"\b(?:(?:hr)?cta?|mri?|pet|magnetic|ultraso\w*|\w*(?:sono|tomo|angio|scinti|mammo)gra\w*"
-_OTHER += rf"|echocardio\w*|fluorosc\w*|{_PART}{_LINK}{_FILM}|{_FILM}{_LINK}{_PART})\b"
-_THORAX = r"chest|cxr|thora[cx]|\blungs?\b|pulmon|pneumo(?!perit|ceph|arth)|pleura|mediastin|hilar"
-_ANIMAL = r"\b(?:dogs?(?! sign)|pupp(?:y|ies)|cats?|kittens?|horses?|foals?|calf|calves|cows?|sheep"
-_ANIMAL += r"|lambs?|goats?|pigs?(?!\W?tail)|piglets?|rats?|mouse|mice|rabbits?|monkeys?|bovine"
-_ANIMAL += r"|porcine|canine|feline|equine|labrador|(?:dorsoventr|ventrodors|laterolater)al)\b"
-_SIDE = r"\b(?:lateral|oblique|decubitus)\b"
-_LATERAL = rf"{_SIDE}(?: (?:plain|decubitus|chest|thora\w+))* (?:{_FILM}|view|projection)"
-_LATERAL += rf"|{_FILM}(?: of the)?(?: chest)?[ ,(]+{_SIDE}(?! to\b)"
-_FRONTAL = r"\b(?:p\W?a|a\W?p|frontal|(?:antero|postero)\W?(?:anterior|posterior))\b"
-_PATTERNS = (rf"{_FILM}|\bcxrs?\b", _THORAX, _OTHER, _ANIMAL, _LATERAL, _FRONTAL)
-FILM, THORAX, OTHER, ANIMAL, LATERAL, FRONTAL = (re.compile(p, re.IGNORECASE) for p in _PATTERNS)
+_TEXTS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+
+
+def _pattern(name: str) -> re.Pattern:
+    """A pattern of rocov2.toml, with the parts that it names and without its line ends."""
+    text = re.sub("<([a-z]+)>", lambda part: _TEXTS[part[1]], _TEXTS[name])
+    return re.compile(text.replace("\n", ""), re.IGNORECASE)
+
+
+FILMS, THORAX, OTHER = map(_pattern, ("films", "thorax", "other"))
+ANIMAL, LATERAL, FRONTAL = map(_pattern, ("animal", "lateral", "frontal"))
 
 
 def read(folder: Path) -> Records:
@@ -176,7 +171,7 @@ def _chests(table: pd.DataFrame) -> np.ndarray:
 def _is_chest(caption: str) -> bool:
     """Whether a caption names the film of a chest, and no other examination before."""
     before = OTHER.split(caption, maxsplit=1)[0]
-    chest, film = ([m.start() for m in p.finditer(before)] for p in (THORAX, FILM))
+    chest, film = ([m.start() for m in p.finditer(before)] for p in (THORAX, FILMS))
     return any(abs(a - b) <= NEAR for a in chest for b in film)
 
 

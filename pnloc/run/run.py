@@ -164,7 +164,7 @@ class Run:
         return self.train_detector("detector", rows, self.seed)
 
     def arm_stage(self, arm: str) -> Trained:
-        """The training of the run's own detector with less than it has: without reports, ..."""
+        """The training of the run's own detector from what an arm learns from (ARMS)."""
         rows = self.sets.rows(self.title(self.preset.roles.detector), "train")
         return self.train_detector(f"detector-{arm}", rows, self.seed, arm)
 

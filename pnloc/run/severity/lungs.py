@@ -1,8 +1,8 @@
 """The lung finder: a small network of our own for the two lungs and their zones in a radiograph.
 
 It is trained on generated radiographs only (`phantoms`), whose lung masks come from the CT and
-are exact. Strong augmentation of place, contrast and density makes up for the variety that one CT
-lacks. The patient's right lung, on the left of the picture, comes first.
+are exact; strong augmentation makes up for the variety that one CT lacks. The patient's right lung,
+on the left of the picture, comes first.
 """
 
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torchvision.ops import Conv2dNormActivation
 
 from pnloc.baselines.classifier import in_batches
+from pnloc.baselines.heatmaps import coverage
 from pnloc.boxes import as_boxes
 from pnloc.detector import coordinates, normalize
 from pnloc.parallel import autocast, device
@@ -66,56 +67,6 @@ def _block(before: int, after: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(first, Conv2dNormActivation(after, after, norm_layer=norm))
 
 
-def _per_image(values: np.ndarray) -> Tensor:
-    """Values [B], or bools, as a tensor [B, 1, 1, 1]."""
-    tensor = torch.from_numpy(values)[:, None, None, None]
-    return tensor.float() if tensor.is_floating_point() else tensor
-
-
-def augment(
-    images: np.ndarray, masks: np.ndarray, rng: np.random.Generator
-) -> tuple[Tensor, Tensor]:
-    """Augment images uint8 [B, S, S] and masks [B, 2, S, S]: shift, zoom, rotate, mirror and more.
-
-    Returns float images [B, 1, S, S] with other contrast, noise and density and with white patches
-    over the lungs, and masks [B, 2, S, S] of 0 and 1.
-    """
-    count, side = images.shape[0], images.shape[-1]
-    flip = rng.random(count) < 0.5
-    angle, shift = np.deg2rad(rng.normal(0, 5, count)), rng.uniform(-0.3, 0.3, (count, 2))
-    zoom = np.exp(rng.uniform(-0.3, 0.35, (count, 1)) + rng.normal(0, 0.1, (count, 2)))
-    across, upright = (np.cos(angle) * zoom.T) * [np.where(flip, -1, 1), np.ones(count)]
-    matrix = [[across, -np.sin(angle), shift[:, 0]], [np.sin(angle), upright, shift[:, 1] * 0.7]]
-    transform = torch.from_numpy(np.moveaxis(np.array(matrix), -1, 0)).float()
-    grid = F.affine_grid(transform, [count, 1, side, side], align_corners=False)
-    both = torch.from_numpy(np.concatenate([images[:, None] / 255, masks], axis=1)).float()
-    moved = F.grid_sample(both, grid, align_corners=False)
-    # Beyond the generated picture: black in half of the images, the nearest pixels in the others.
-    spread = F.grid_sample(both[:, :1], grid, padding_mode="border", align_corners=False)
-    grey = torch.where(_per_image(rng.random(count) < 0.5), spread, moved[:, :1])
-    truth = torch.where(_per_image(flip), moved[:, 1:].flip(1), moved[:, 1:])
-    white = torch.from_numpy(_patches(count, side, rng)).float()[:, None]
-    grey = grey + white * truth.amax(1, keepdim=True) * (0.95 - grey).clamp_min(0)
-    grey = grey.clamp(0, 1) ** _per_image(np.exp(rng.uniform(-0.6, 0.6, count)))
-    noise = torch.from_numpy(rng.normal(0, 1, grey.shape)).float()
-    grey = grey + noise * _per_image(rng.uniform(0, 0.05, count))
-    grey = torch.where(_per_image(rng.random(count) < 0.4), F.avg_pool2d(grey, 3, 1, 1), grey)
-    return grey.clamp(0.004, 1) * 255, (truth > 0.5).float()
-
-
-def _patches(count: int, side: int, rng: np.random.Generator) -> np.ndarray:
-    """Density [B, S, S], 0 to 1, of up to three soft ellipses per image; a third have none."""
-    y, x = np.mgrid[0:side, 0:side] / side
-    density = np.zeros((count, side, side))
-    for image in density:
-        for _ in range(rng.choice([0, 1, 2, 3], p=[0.34, 0.22, 0.22, 0.22])):
-            centre, size = rng.uniform([0.1, 0.25], [0.9, 0.9]), rng.uniform(0.08, 0.3, 2)
-            distance = np.hypot((x - centre[0]) / size[0], (y - centre[1]) / size[1])
-            ellipse = rng.uniform(0.2, 0.9) / (1 + np.exp((distance - 1) * 6))
-            np.maximum(image, ellipse, out=image)
-    return density
-
-
 def train_lungs(
     images: np.ndarray, masks: np.ndarray, *, epochs: int, seed: int, **place: str | Path
 ) -> tuple[LungNet, pd.DataFrame]:
@@ -123,6 +74,8 @@ def train_lungs(
 
     place: `folder` and `fingerprint` of pnloc.train.fit.
     """
+    from phantoms.lungs import augment
+
     where, batch = device(), 32
     torch.manual_seed(seed)
     net = LungNet().to(where)
@@ -252,13 +205,11 @@ def covered(boxes: list[np.ndarray], places: np.ndarray) -> np.ndarray:
 
     All are relative to the picture.
     """
-    shares, centres = np.zeros(places.shape[:2]), (np.arange(CELLS) + 0.5) / CELLS
+    shares = np.zeros(places.shape[:2])
     for row, column in np.ndindex(shares.shape):
-        left, top, right, bottom = as_boxes(boxes[row]).T[..., None]
-        x1, y1, x2, y2 = places[row, column]
-        x, y = x1 + centres * (x2 - x1), y1 + centres * (y2 - y1)
-        columns, rows = (left <= x) & (x < right), (top <= y) & (y < bottom)
-        shares[row, column] = (rows[:, :, None] & columns[:, None]).any(0).mean()
+        low, high = np.split(places[row, column], 2)
+        inside = (as_boxes(boxes[row]) - np.tile(low, 2)) / np.tile(high - low, 2)
+        shares[row, column] = (coverage(inside, np.ones(len(inside)), CELLS) > 0).mean()
     return shares
 
 
