@@ -7,6 +7,9 @@ import numpy as np
 import torch
 from torchvision.ops import nms
 
+# The least IoU of boxes that count as one place; above the other, the lesser of two is left out.
+PLACE, REPEATED = 0.5, 0.3
+
 
 def as_boxes(boxes: object) -> np.ndarray:
     """Anything box-like as a float64 array [N, 4]."""
@@ -55,15 +58,13 @@ def _cover(boxes: np.ndarray, xs: np.ndarray, ys: np.ndarray) -> np.ndarray:
     return (rows[:, :, None] & columns[:, None]).any(0)
 
 
-def group(
-    boxes: np.ndarray, mass: np.ndarray, scores: np.ndarray, overlap: float = 0.5
-) -> np.ndarray:
+def group(boxes: np.ndarray, mass: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Grouped score [N] of each box: its own score times the mass of all boxes that overlap it.
 
     boxes [N, 4]; mass [N], non-negative (attention over the boxes); scores [N] (the detector's).
-    Boxes of at least the IoU `overlap` count as one place.
+    Boxes of at least the IoU PLACE count as one place.
     """
-    same = iou(boxes, boxes) >= overlap
+    same = iou(boxes, boxes) >= PLACE
     np.fill_diagonal(same, True)
     return np.asarray(scores, dtype=np.float64) * (same @ np.asarray(mass, dtype=np.float64))
 
@@ -74,24 +75,20 @@ def suppress(boxes: np.ndarray, scores: np.ndarray, overlap: float) -> np.ndarra
     return nms(torch.as_tensor(as_boxes(boxes)), scores, overlap).numpy()
 
 
-def select(
-    boxes: np.ndarray, scores: np.ndarray, share: float, most: int, overlap: float = 0.3
-) -> np.ndarray:
+def select(boxes: np.ndarray, scores: np.ndarray, share: float, most: int) -> np.ndarray:
     """Indices of `most` boxes or fewer, suppressed, with at least `share` of the best score."""
-    rest = suppress(boxes, scores, overlap)
+    rest = suppress(boxes, scores, REPEATED)
     own = np.asarray(scores)[rest]
     return rest[own >= share * own[:1]][:most]
 
 
-def fuse(
-    boxes: np.ndarray, scores: np.ndarray, rows: np.ndarray, overlap: float = 0.5
-) -> np.ndarray:
+def fuse(boxes: np.ndarray, scores: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Boxes [n, 4] of some rows, averaged by score with all that overlap (Solovyev et al. 2021).
 
-    boxes [N, 4]; scores [N], not negative; rows [n]. Boxes of at least the IoU `overlap` count as
+    boxes [N, 4]; scores [N], not negative; rows [n]. Boxes of at least the IoU PLACE count as
     one place. A box whose neighbours all score 0 stays as it is.
     """
     boxes, rows = as_boxes(boxes), np.asarray(rows, dtype=np.int64)
-    weights = (iou(boxes[rows], boxes) >= overlap) * np.asarray(scores, dtype=np.float64)
+    weights = (iou(boxes[rows], boxes) >= PLACE) * np.asarray(scores, dtype=np.float64)
     total = weights.sum(1, keepdims=True)
     return np.where(total > 0, weights @ boxes / np.where(total > 0, total, 1), boxes[rows])

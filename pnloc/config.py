@@ -73,6 +73,8 @@ class ModelConfig:
     """The cross-attention localizer and its training (pnloc.model, pnloc.losses, pnloc.train)."""
 
     width: int = 64  # D
+    text: str = "sentences"  # that assert an opacity, or 'attributes': the names of those asserted
+    geometry: bool = True  # regions know where they lie
     tau: float = 0.1  # temperature of both attentions
     contrast_tau: float = 0.1  # temperature of the in-batch contrastive loss
     contrast_weight: float = 0.3
@@ -86,6 +88,11 @@ class ModelConfig:
     batch: int = 64
     rate: float = 1e-3
     weight_decay: float = 0.05
+
+    def reviewed(self) -> "ModelConfig":
+        """The paper's own form, as far as its public reviews tell it (book, Fidelity)."""
+        weights = {"grounding_weight": 0.0, "distill_weight": 0.0}  # no phrase has a place
+        return replace(self, text="attributes", geometry=False, **weights)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,11 @@ attribute; all three have length 1.
 
 s_r is the detector's score of the region, lambda >= 0 is learned. The first attribute, beta_0, is
 the pneumonia itself: gamma is its posterior, by Bayes' rule, once a phrase has named some of the
-six PLACES. The cross-attention follows Gupta et al. 2020 and Wei et al. 2020; widths, temperatures,
+six PLACES. In the form of the paper's reviews (`ModelConfig.reviewed`) words are the names of
+attributes, and the image alone weighs its regions by those that it predicts: with their
+probabilities P_a, beta_0r becomes beta_0r sum_a P_a alpha_ar, scaled to a sum of 1.
+
+The cross-attention follows Gupta et al. 2020 and Wei et al. 2020; widths, temperatures,
 the detector's score as a prior and the places are ours (book, Fidelity).
 """
 
@@ -36,6 +40,7 @@ PLACES = {
     ("left", "middle"): (0.72, 0.48),
     ("left", "lower"): (0.72, 0.68),
 }
+APPENDED = 9  # to the pooled features of a region: geometry, score, mask (pnloc.regions)
 SPREAD = 0.12  # initial standard deviation of a place, relative to the picture
 
 
@@ -72,10 +77,11 @@ class CrossAttention(nn.Module):
         """F region features; fixed vectors of the words [V, E] and the attributes' names [A, E]."""
         super().__init__()
         width, size = config.width, vectors.shape[1]
-        self.tau = config.tau
+        self.tau, self.named = config.tau, config.text == "attributes"
+        self.features = features - (0 if config.geometry else APPENDED)
         self.regions = nn.Sequential(
-            nn.LayerNorm(features, elementwise_affine=False),
-            nn.Linear(features, width),
+            nn.LayerNorm(self.features, elementwise_affine=False),
+            nn.Linear(self.features, width),
             nn.GELU(),
             ImageDropout(config.dropout),
             nn.Linear(width, width),
@@ -95,13 +101,16 @@ class CrossAttention(nn.Module):
 
     def encode_regions(self, features: Tensor) -> Tensor:
         """Features [B, R, F] -> v [B, R, D] of length 1."""
-        return F.normalize(self.regions(features.float()), dim=-1)
+        return F.normalize(self.regions(features[..., : self.features].float()), dim=-1)
 
     def encode_words(self, words: Tensor) -> Tensor:
         """Word indices [B, W] (-1: padding) -> t [B, W, D] of length 1, arbitrary for padding.
 
-        Each word sees its two neighbours through a residual layer; padding counts as zero.
+        Each word sees its two neighbours through a residual layer; padding counts as zero. Where
+        words are names of attributes, an index is that of an attribute, and no other is seen.
         """
+        if self.named:
+            return F.normalize(self.words(self.names[words.clamp_min(0)]), dim=-1)
         padded = F.pad(words, (1, 1), value=-1)
         vectors = self.vectors[padded.clamp_min(0)] * (padded >= 0).unsqueeze(-1)
         around = torch.cat([vectors[:, :-2], vectors[:, 1:-1], vectors[:, 2:]], dim=-1)
@@ -189,9 +198,16 @@ class CrossAttention(nn.Module):
         return (cosine.view(groups, b, b, w) * shares.view(groups, 1, b, w)).sum(-1).transpose(1, 2)
 
     def image_only(self, batch: Batch, regions: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """beta [B, A, R] and attribute logits [B, A]; reads no word."""
+        """beta [B, A, R] and attribute logits [B, A]; reads no report."""
         regions = self.encode_regions(batch.features) if regions is None else regions
         queries = self.attribute_queries().expand(len(regions), -1, -1)
         beta = self.attend(queries, regions, batch.log_scores, batch.valid)
         attended = beta @ regions
-        return beta, (attended * self.classifier).sum(-1) / self.tau + self.bias
+        logits = (attended * self.classifier).sum(-1) / self.tau + self.bias
+        if self.named:
+            every = torch.arange(1, len(self.names), device=regions.device)
+            words = self.encode_words(every).expand(len(regions), -1, -1)
+            alpha = self.attend(words, regions, batch.log_scores, batch.valid)
+            joint = beta[:, :1] * (torch.sigmoid(logits[:, None, 1:]) @ alpha).clamp_min(1e-12)
+            beta = torch.cat([joint / joint.sum(-1, keepdim=True).clamp_min(1e-12), beta[:, 1:]], 1)
+        return beta, logits

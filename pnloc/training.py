@@ -81,6 +81,12 @@ def stacked(arrays: list[np.ndarray], fill: float) -> np.ndarray:
     )
 
 
+def asserted(labels: np.ndarray) -> np.ndarray:
+    """The numbers of each study's attributes [N, A], without the first, as words padded with -1."""
+    numbers = np.where(labels > 0, np.arange(labels.shape[1]), -1)
+    return -np.sort(-np.where(numbers > 0, numbers, -1), axis=1)
+
+
 def stretches(words: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
     """`most` consecutive words from anywhere in each report [N, W]; all of a shorter one."""
     count = (words >= 0).sum(1)
@@ -122,6 +128,7 @@ def train_localizer(
     torch.manual_seed(seed)
     if not text:
         names, labels, weights = names[:1], labels[:, :1], weights[:, :1]
+    words = asserted(labels) if config.text == "attributes" else words
     model = new_attention(regions.rows([]).features.shape[-1], vectors, names, config).to(device())
     usable = np.flatnonzero(weights.sum(1) > 0)
     steps = max(1, len(usable) // config.batch) if len(usable) else 0

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from test_metrics import BY_HAND
 
 from pnloc.bodies import FILE, PACKAGE, PACKAGED, STRIDES, body, load_start
 from pnloc.config import DetectorConfig
@@ -56,18 +57,7 @@ def test_a_network_of_timm_is_cut_at_its_strides_and_computes_the_same(name):
         torch.testing.assert_close(ours[stride], feature)
 
 
-@pytest.mark.parametrize(
-    "changes, words",
-    [
-        ({"body": "resnet81"}, "no body is named 'resnet81'.*resnet18"),
-        ({"body": "vit_tiny_patch16_224"}, "no chain of layers"),
-        ({"body": "hrnet_w18"}, "no chain of layers"),
-        ({"start": "imagenet"}, "starts from random, packaged, hub weights, not 'imagenet'"),
-        ({"body": "narrow"}, "'narrow' has no packaged weights.*start='random'"),
-        ({"body": "narrow", "start": "hub"}, "'narrow' has no hub weights"),
-        ({"body": "resnet18"}, f"'resnet18' has no packaged weights.*{LITE.body}"),
-    ],
-)
+@pytest.mark.parametrize(("changes", "words"), BY_HAND["bodies"])
 def test_what_cannot_be_built_is_told_in_one_line(changes, words):
     config = replace(LITE, **changes)
     with pytest.raises(PnlocError, match=words):

@@ -45,8 +45,7 @@ def test_swapped_sides_are_those_of_a_report_about_the_other_side():
     texts = ["Right lower lobe opacity. LUL consolidation.", "Bilateral opacities at the bases."]
     others = ["Left lower lobe opacity. RUL consolidation.", texts[1]]
     own, other = (padded([asserted_places(t) for t in both]) for both in (texts, others))
-    blank = np.zeros((2, 4, 4))
-    swapped = worth.swapped(Described(blank, blank, own, np.ones(2))).phrases
+    swapped = worth.swapped(Described(*np.zeros((2, 2, 4, 4)), own, np.ones(2))).phrases
     for one, two in zip(swapped, other, strict=True):
         assert sorted(map(tuple, one)) == sorted(map(tuple, two))
 

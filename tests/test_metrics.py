@@ -2,6 +2,8 @@
 
 import contextlib
 import io
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,6 +21,7 @@ from pnloc.evaluation import localization as metrics
 from pnloc.evaluation.bootstrap import Patients
 from pnloc.evaluation.froc_ap import Case
 
+BY_HAND = tomllib.loads(Path(__file__).with_name("by_hand.toml").read_text(encoding="utf-8"))
 TRUTH = [("a", 0, 0, 10, 10), ("a", 20, 20, 30, 30), ("b", 0, 0, 10, 10), ("c", 0, 0, 4, 4)]
 # a: its first true box twice, once exactly and once by half; b: IoU 40/160, 40% of the prediction
 # inside; c: nothing; d: no truth.
@@ -73,25 +76,9 @@ def strips(shares: dict[str, float], owner: dict[str, str]) -> tuple[pd.DataFram
 # By hand --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("metric", "threshold", "value", "n"),
-    [
-        ("acc", 0.1, 2 / 4, 4),
-        ("acc", 0.2, 2 / 4, 4),
-        ("acc", 0.3, 1 / 4, 4),
-        ("acc", 0.7, 1 / 4, 4),
-        ("iobb", 0.25, 2 / 4, 4),
-        ("iobb", 0.5, 1 / 4, 4),
-        ("iobb", 0.9, 1 / 4, 4),
-        ("miou", None, (1 / 2 + 1 / 4 + 0) / 3, 3),  # a: 100 of 200 pixels
-        ("pointing", None, 1 / 3, 3),  # the best box of a, although another comes before it
-        ("afp", 0.2, 0, 3),
-        ("afp", 0.3, 1 / 3, 3),
-        ("afp", 0.5, 2 / 3, 3),  # an IoU of .5 is not above it
-    ],
-)
+@pytest.mark.parametrize(("metric", "threshold", "value", "n"), BY_HAND["metrics"])
 def test_a_metric_by_hand(metric, threshold, value, n):
-    row = row_of(measured(), metric, threshold)
+    row = row_of(measured(), metric, threshold or None)
     assert row["value"] == pytest.approx(value) and row["n"] == n
 
 

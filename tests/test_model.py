@@ -8,8 +8,9 @@ import torch
 
 from pnloc import losses
 from pnloc.config import ModelConfig
-from pnloc.model import PLACES, Batch, CrossAttention, ImageDropout
-from pnloc.training import stretches, supervision
+from pnloc.model import APPENDED, PLACES, Batch, CrossAttention, ImageDropout
+from pnloc.regions import feature_size
+from pnloc.training import asserted, stretches, supervision
 
 STUDIES, REGIONS, WORDS, PHRASES, ATTRIBUTES, FEATURES = 4, 5, 3, 2, 2, 6
 
@@ -78,6 +79,27 @@ def test_the_logit_of_an_attribute_follows_its_equation(model, batch):
             logit = u[a] @ (weights @ v[image]) / model.tau + b[a]
             assert beta[image, a].numpy() == pytest.approx(weights, abs=1e-5)
             assert float(logits[image, a]) == pytest.approx(logit, abs=1e-4)
+
+
+def test_in_the_form_of_the_reviews_predicted_attributes_weigh_regions_without_geometry(batch):
+    torch.manual_seed(0)
+    assert feature_size(0) == APPENDED, "what stands beside the pooled pyramid"
+    sizes = (FEATURES + APPENDED, torch.randn(9, 7), torch.randn(3, 7))
+    model = CrossAttention(*sizes, ModelConfig(width=8).reviewed()).eval().requires_grad_(False)
+    torch.nn.init.normal_(model.classifier)
+    features = torch.cat([batch.features, torch.randn(STUDIES, REGIONS, APPENDED)], dim=2)
+    beta, logits = model.image_only(replace(batch, features=features))
+    v, q = model.encode_regions(features).numpy(), model.attribute_queries()[0].numpy()
+    words = model.encode_words(torch.tensor([[1, 2]]))[0].numpy()
+    for image, chances in enumerate(torch.sigmoid(logits[:, 1:]).tolist()):
+        pairs = zip(chances, words, strict=True)
+        told = sum(p * attention(model, batch, image, word, v) for p, word in pairs)
+        joint = attention(model, batch, image, q, v) * told
+        assert beta[image, 0].numpy() == pytest.approx(joint / joint.sum(), abs=1e-5)
+    moved = replace(batch, features=features + torch.tensor([0.0] * FEATURES + [1.0] * APPENDED))
+    assert torch.equal(model.image_only(moved)[0], beta)
+    labels = np.array([[1, 0, 1], [0, 0, 0], [1, 1, 1]])
+    assert asserted(labels).tolist() == [[2, -1, -1], [-1, -1, -1], [2, 1, -1]]
 
 
 def test_the_attention_of_phrases_follows_bayes_rule(model, batch):

@@ -4,8 +4,10 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from test_metrics import BY_HAND
 
 from pnloc.view import tables
 
@@ -22,14 +24,7 @@ def text(table: pd.DataFrame) -> list[list[str]]:
     return [[cell.replace("\xa0", " ") for cell in row] for row in table.to_numpy().tolist()]
 
 
-@pytest.mark.parametrize(
-    ("numbers", "shown"),
-    [
-        ((0.504, 0.25, 1.0), ".50 [.25, 1.00]"),
-        ((NAN,) * 3, ""),
-        ((-0.01, -0.02, 0.03, 3, True), "-.010 [-.020, +.030]"),
-    ],
-)
+@pytest.mark.parametrize(("numbers", "shown"), BY_HAND["cells"])
 def test_a_cell_holds_a_number_with_its_interval_and_is_blank_without_one(numbers, shown):
     assert tables.cell(*numbers).replace("\xa0", " ") == shown
 
@@ -57,39 +52,19 @@ def test_a_table_for_readers_has_the_methods_and_metrics_that_were_asked_for():
     assert text(shown) == wanted
 
 
-@pytest.mark.parametrize(
-    ("value", "low", "high", "p", "verdict"),
-    [
-        (0.1, 0.05, 0.2, None, "better than"),
-        (-0.1, -0.2, -0.05, None, "worse than"),
-        (0.1, 0.05, 0.2, 0.2, "not significantly different from"),
-        (0.1, -0.01, 0.2, 0.01, "better than"),
-    ],
-)
+@pytest.mark.parametrize(("value", "low", "high", "p", "verdict"), BY_HAND["verdicts"])
 def test_the_verdict_follows_the_p_value_or_else_the_interval(value, low, high, p, verdict):
     row = {"against": "grad-cam", "value": value, "low": low, "high": high}
-    shown = tables.comparison(row if p is None else row | {"p_holm": p})
-    assert shown.startswith(f"{verdict} *Grad-CAM* (") and ("p = " in shown) == (p is not None)
+    shown = tables.comparison(row if np.isnan(p) else row | {"p_holm": p})
+    assert shown.startswith(f"{verdict} *Grad-CAM* (") and ("p = " in shown) != np.isnan(p)
 
 
-def test_ablations_are_shown_with_their_differences_from_the_unchanged_model():
-    (_, full) = tables.ABLATED["minus unchanged"]
-    table = long(
-        "ablation method against",
-        (full, "text-attention", NAN, 0.4, 0.3, 0.5),
-        ("no x", "text-attention", NAN, 0.35, 0.3, 0.4),
-        ("no x", "text-attention", full, -0.05, -0.06, -0.04),
-    )
-    shown = tables.ablation_table(table)
-    first, second = text(shown[["image alone", "minus unchanged", "report given"]])
-    assert first == [".400 [.300, .500]", "", ""]
-    assert second == [".350 [.300, .400]", "-.050 [-.060, -.040]", ""]
-
-
-def test_the_committed_results_can_be_shown():
-    results = tables.published()
-    shown = tables.ablation_table(results["ablations"])
-    assert (shown["image alone"] != "").all() and results["experiment"]["plan"]["seeds"] == 5
+@pytest.mark.parametrize(("further", "low", "high", "shown"), BY_HAND["worth"])
+def test_the_worth_of_reports_is_a_bound_where_the_line_of_boxes_ends(further, low, high, shown):
+    table = pd.DataFrame([("text", "union IoU", 25, further, low, high, -15, 75)])
+    table.columns = ["line", "metric", "boxes", "further", "low", "high", "least", "most"]
+    sentence = tables.worth(table, 25, 1000)
+    assert shown in sentence and "25" in sentence and "1,000" in sentence
 
 
 # The main numbers -----------------------------------------------------------------------------

@@ -39,10 +39,6 @@ class ContrastiveGrounding(CrossAttention):
         super().__init__(features, vectors, names, config)
         self.contrast_tau, self.contrast_group = config.contrast_tau, config.contrast_group
 
-    def match(self, batch: Batch, regions: Tensor | None = None) -> Tensor:
-        """score [B reports, B images] (`CrossAttention.match`), as training computes it."""
-        return self.match_groups(batch, regions, 1)[0]
-
     def loss(self, batch: Batch) -> Tensor:
         """In-batch contrastive loss of a batch's reports and images."""
         return matching(self, batch, None, self.contrast_group, self.contrast_tau)

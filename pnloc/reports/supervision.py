@@ -3,13 +3,22 @@
 import numpy as np
 
 from pnloc.model import PNEUMONIA
-from pnloc.reports.findings import asserting_words, extract_attributes, has_opacity
+from pnloc.reports.findings import asserting_words, extract_attributes, findings, has_opacity
 from pnloc.reports.lexicon import ATTRIBUTES
 from pnloc.reports.sentences import Splitter
 from pnloc.reports.words import WordVectors
 from pnloc.training import pad_words, supervision
 
-NAMES = (PNEUMONIA, *ATTRIBUTES)
+# The paper has size beside severity. Elsewhere a small opacity is a mild one, a large one severe.
+SIZES = {"size:small": ("small", "tiny"), "size:large": ("large", "massive")}
+NAMES = (PNEUMONIA, *ATTRIBUTES, *SIZES)
+
+
+def sizes(text: str, splitter: Splitter | None = None) -> set[str]:
+    """SIZES of the opacities that a report asserts, hedged or not."""
+    told = [text[a:b] for f in findings(text, splitter) if f.current for a, b, _ in f.marks]
+    words = set(" ".join(told).lower().split())
+    return {name for name, own in SIZES.items() if words & {*own}}
 
 
 def supervise(
@@ -24,7 +33,7 @@ def supervise(
     """
     asserted = np.array([has_opacity(text, splitter) for text in texts], dtype=float)
     opacity = np.where(asserted == 1, 1.0, np.where(np.isnan(own), asserted, own))
-    attributes = [extract_attributes(text, splitter) for text in texts]
+    attributes = [extract_attributes(text, splitter) | sizes(text, splitter) for text in texts]
     labels, weights = supervision(attributes, opacity, NAMES)
     silent = np.array([not text for text in texts]) & (labels[:, 0] > 0)
     weights[silent, 1:] = 0

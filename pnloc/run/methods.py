@@ -114,9 +114,12 @@ def lesser(images: Images, *, arm: str) -> Ranking:
     return detector(images, arm_detector(images.run, arm))
 
 
-def attention(images: Images, *, text: bool = True, grouped: bool = True) -> Ranking:
-    """The cross-attention on images alone, trained with or without reports."""
-    beta, chances = localizer.image_attention(images.run.localizer(text)[0], images.regions)
+def attention(
+    images: Images, *, text: bool = True, paper: bool = False, grouped: bool = True
+) -> Ranking:
+    """The cross-attention on images alone (`Run.localizer_stage`)."""
+    model = images.run.localizer(text, paper)[0]
+    beta, chances = localizer.image_attention(model, images.regions)
     return Ranking(images.regions, beta, chances[:, 0], grouped)
 
 
@@ -209,7 +212,7 @@ def _ungrouped(method: Method) -> Method:
 
 _grad_cam = partial(explained, layers=("16", "32"), draw=heatmaps.grad_cam)
 _grad_cam_plus = partial(_grad_cam, draw=partial(heatmaps.grad_cam, plus=True))
-_labels_only = partial(attention, text=False)
+_labels_only, _paper = partial(attention, text=False), partial(attention, paper=True)
 _lungs = partial(same_boxes, priors.whole_lungs)
 _boxes_alone, _no_places = (partial(lesser, arm=arm) for arm in (BOXES, LABELS))
 _PAIRS = "contrastive grounding alone"
@@ -218,6 +221,7 @@ _ATTENTION = (
     Method("attention", "detector", "detector alone", detector),
     Method("attention", "image-label-attention", "image labels only, no text", _labels_only),
     Method("attention", "text-attention", "text attention (ours)", attention),
+    Method("attention", "paper-attention", "the paper's form, as its reviews tell it", _paper),
     Method("attention", "report-given", "report given at test", report_given, reports=True),
 )
 _IN_ORDER = (

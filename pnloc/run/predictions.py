@@ -21,7 +21,7 @@ from pnloc.localizer import Boxes, Choice
 from pnloc.run.cache import lay_out
 from pnloc.run.evidence import Images, boxed_rows, pneumonia_labels
 from pnloc.run.methods import METHODS, available, train
-from pnloc.run.run import ARMS, Run
+from pnloc.run.run import ARMS, ATTENTIONS, Run
 
 BOX_TABLE = ["image", *metrics.CORNERS, "score"]
 TRUTH = ["image", "patient", *metrics.CORNERS]
@@ -67,7 +67,7 @@ def predict(run: Run) -> str:
             write_table(folder / f"{name}--maps.csv", table)
 
     upstream = [run.regions_stage(name)[1] for name in names]
-    models = [run.localizer_stage(text).key for text in (True, False)]
+    models = [run.localizer_stage(*form).key for form in ATTENTIONS.values()]
     models += [stage.key for stage in train(run).values()]
     models += [run.arm_stage(arm).key for arm in ARMS[:2] if run.preset.detector.place_weight]
     folder, key = run.cache.stage("predict", upstream, models, make=make)

@@ -30,6 +30,8 @@ from pnloc.run.severity import lungs
 from pnloc.training import new_attention, stacked, train_localizer
 
 ARMS = BOXES, LABELS, TEXT = ("boxes", "labels", "text")
+# What the attention learns from: reports or not, in the form of the paper's reviews or ours.
+ATTENTIONS = {"text": (True, False), "labels only": (False, False), "paper": (True, True)}
 
 
 def open_run(preset_name: str, data: str = "", seed: int = 0, artifacts: str = "") -> "Run":
@@ -208,10 +210,11 @@ class Run:
         filled = zip(zip(*columns, strict=True), (-1, 0, 0, 0), strict=True)
         return feature_store.join(stores), *(stacked(parts, fill) for parts, fill in filled)
 
-    def localizer_stage(self, text: bool) -> Trained:
-        """Training of the cross-attention, with or without reports."""
-        stage = f"attention-{'text' if text else 'labels'}"
+    def localizer_stage(self, text: bool, paper: bool = False) -> Trained:
+        """Training of the cross-attention, with or without reports, or in the paper's form."""
+        stage = f"attention-{'paper' if paper else 'text' if text else 'labels'}"
         config, vectors = self.preset.model, self.sets.vectors
+        config = config.reviewed() if paper else config
 
         def build() -> CrossAttention:
             features = feature_size(self.preset.detector.pyramid)
@@ -226,14 +229,14 @@ class Run:
         code = (train_localizer, supervise, asserted_places)
         return self.cache.trained(stage, *inputs, seed=self.seed, build=build, fit=fit, code=code)
 
-    def localizer(self, text: bool) -> tuple[CrossAttention, pd.DataFrame]:
-        """The cross-attention trained with or without reports, and its history."""
-        stage = self.localizer_stage(text)
+    def localizer(self, text: bool, paper: bool = False) -> tuple[CrossAttention, pd.DataFrame]:
+        """The cross-attention of `localizer_stage`, and its history."""
+        stage = self.localizer_stage(text, paper)
         return stage.load(), stage.history
 
     def train(self) -> None:
         """Make the regions of all sets, which several processes share, and both localizers."""
         for name in dict.fromkeys([*self.sets.training, *self.sets.measured, *self.sets.real]):
             self.regions_stage(name)
-        for text in (True, False):
-            self.localizer_stage(text)
+        for form in ATTENTIONS.values():
+            self.localizer_stage(*form)

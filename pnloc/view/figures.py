@@ -22,6 +22,15 @@ COLOURS, MARKERS = LOOKS["colour"].to_dict(), LOOKS["marker"].to_dict()
 Array = np.ndarray
 TRUTH, BLUE = "#029e73", COLOURS["detector"]
 GREY, DARK = "#777777", "#444444"
+# Lines of the experiment: whose look they have, and their title.
+WORTH = {
+    "text": ("text-attention", "boxes and reports"),
+    "labels": ("image-label-attention", "boxes and image labels"),
+    "boxes": ("detector", "boxes alone"),
+    "fixed boxes": ("fixed-boxes", "two fixed boxes, no image"),
+    "Grad-CAM": ("grad-cam", "Grad-CAM of image labels, no box"),
+    "best proposal": ("best-proposal", "best proposal (ceiling)"),
+}
 TITLES = {method.name: method.title for method in METHODS.values()} | {
     "detector-top": "detector's best region alone",
     "classifier": "classifier behind CAM",
@@ -152,6 +161,25 @@ def intervals(table: pd.DataFrame, ax: Axes, label: str, colours: dict | None = 
     looks = [(colours or {}).get(name, BLUE) for name in table[label]]
     whiskers(table, np.arange(len(table)), ax, color=looks)
     named_rows([reader_name(name) for name in table[label]], ax)
+    return ax
+
+
+def worth(table: pd.DataFrame, metric: str, ax: Axes) -> Axes:
+    """A metric against the number of boxed images, with 95% bands (experiments.tables.curve).
+
+    Columns line, boxes, metric, value, low, high. What reads no image is dashed; what has learned
+    from no box is a mark without a line.
+    """
+    rows = table[table["metric"] == metric].sort_values("boxes")
+    places = {boxes: place for place, boxes in enumerate(rows["boxes"].drop_duplicates())}
+    for line, (method, title) in WORTH.items():
+        own, look = rows[rows["line"] == line], look_of(method) | {"label": title}
+        where = own["boxes"].map(places)
+        ax.plot(where, own["value"], ls=LOOKS["line"].get(method, "none"), ms=6, **look)
+        if LOOKS["line"].get(method) == "-":
+            ax.fill_between(where, own["low"], own["high"], color=look["color"], alpha=0.15, lw=0)
+    ax.set_xticks(range(len(places)), [f"{boxes}" for boxes in places])
+    ax.set(xlabel="boxed images", ylabel=metric)
     return ax
 
 

@@ -16,7 +16,7 @@ from pnloc.view.figures import reader_name
 
 RESULTS = Path(__file__).parents[2] / "book" / "results"
 KNOWN = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
-MAIN, FURTHER, FOLDS, ABLATED = (KNOWN[key] for key in ("main", "further", "folds", "ablated"))
+MAIN, FURTHER, FOLDS = (KNOWN[key] for key in ("main", "further", "folds"))
 SIGNIFICANT = 0.05
 _INTERVAL = ["value", "low", "high"]
 
@@ -127,16 +127,25 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 def published(folder: Path = RESULTS) -> dict[str, pd.DataFrame]:
-    """The tables of a folder of results by name, and its facts (`experiment`, `made`) as Series."""
+    """The tables of a folder of results by name, and its facts (`made`) as a Series."""
     tables = {path.stem: read_csv(path) for path in sorted(folder.glob("*.csv"))}
     facts = {path.stem: read_json(path) for path in sorted(folder.glob("*.json"))}
     return tables | {name: pd.Series(values) for name, values in facts.items()}
 
 
-def ablation_table(ablations: pd.DataFrame) -> pd.DataFrame:
-    """Mean union IoU per ablation, and its differences from the unchanged model."""
-    headings = {tuple(key): heading for heading, key in ABLATED.items()}
-    keys = zip(ablations["method"], ablations["against"].fillna(""), strict=True)
-    table = ablations.assign(column=[headings.get(key) for key in keys]).dropna(subset="column")
-    shown = wide(table, "ablation", "column", 3, table["against"].notna())
-    return shown.reindex(columns=list(ABLATED)).fillna("")
+def worth(table: pd.DataFrame, boxes: int, reports: int, metric: str = "union IoU") -> str:
+    """What reports are worth beside so many boxed images, in a sentence.
+
+    table: line, metric, boxes, further, low, high, least, most (experiments.tables.worth).
+    """
+    rows = table.query("line == 'text' and metric == @metric and boxes == @boxes")
+    further, low, high, least, most = rows.iloc[0][["further", "low", "high", "least", "most"]]
+    bound = "at most " if further <= least else "at least " if further >= most else ""
+    beyond = [
+        "" if least < end < most else " or less" if end <= least else " or more"
+        for end in (low, high)
+    ]
+    return (
+        f"With {boxes} boxed images, {reports:,} reports are worth as much as {bound}"
+        f"**{further:.0f} further boxed images** [{low:.0f}{beyond[0]}, {high:.0f}{beyond[1]}]."
+    )

@@ -27,7 +27,7 @@ from pnloc.run import folds
 from pnloc.run.evidence import Images
 from pnloc.run.methods import CLASSIFIER, arm_detector, trained
 from pnloc.run.predictions import choose
-from pnloc.run.run import BOXES, LABELS, TEXT, Run
+from pnloc.run.run import ATTENTIONS, BOXES, LABELS, TEXT, Run
 from pnloc.run.sets import NAMES
 from pnloc.run.severity import lungs
 
@@ -41,7 +41,10 @@ COMBINED = {
 OURS = (*COMBINED, *SINGLE)
 # What text is measured against: the attention trained without it.
 CONTROLS = ("attended area (labels only)", "pneumonia (labels only)")
-READOUTS = (*OURS, *CONTROLS)
+# The paper's own read-out: what the image is given for 'severe' and 'mild', by ours and its form.
+GRADES = {"P(severe)": (1, 0), "P(mild)": (0, 1), "P(severe) - P(mild)": (1, -1)}
+PAPER = tuple(f"{grade} ({arm})" for arm in ("text", "paper") for grade in GRADES)
+READOUTS = (*OURS, *CONTROLS, "attended area (paper)", "pneumonia (paper)", *PAPER)
 # One detector, trained with reports, with image labels and with boxes alone.
 ONES = {arm: f"mask in the lungs, one ({arm})" for arm in (TEXT, LABELS, BOXES)}
 TRIVIAL = ("image-label classifier", "brightness in the lungs", "brightness", "fixed boxes")
@@ -49,7 +52,7 @@ ONE = "detector: image, one"  # of the ensemble
 # Trivial for a zone: its equalised brightness, its share under the two fixed boxes.
 ZONED = ("zone brightness", "zone fixed boxes")
 # Methods whose choice on validation images is needed.
-CHOICES = ("text-attention", "image-label-attention", "detector")
+CHOICES = ("text-attention", "image-label-attention", "paper-attention", "detector")
 BOXED = "boxed share of the lungs"
 
 
@@ -69,11 +72,6 @@ def unseeing(run: Run, name: str) -> list[Detector]:
     In the detectors' own set others than the run's own may have been trained on these images.
     """
     return [run.detector] if run.preset.folds and name == folds.home(run) else detectors(run)
-
-
-def lungs_of(run: Run, pixels: np.ndarray) -> lungs.Lungs:
-    """Lungs of uint8 pictures [N, S, S]."""
-    return lungs.find(run.lung_finder, pixels)
 
 
 def log_odds(probability: np.ndarray) -> np.ndarray:
@@ -133,11 +131,11 @@ def values(run: Run, name: str, rows: np.ndarray) -> pd.DataFrame:
     """
     pixels, images = run.sets.pixels(name)[rows], run.sets.records(name).images.iloc[rows]
     picture = np.array([box.share for box in run.sets.letterboxes(images)])
-    here, shown, side = lungs_of(run, pixels), Images(run, name, rows), pixels.shape[-1]
+    here, shown = lungs.find(run.lung_finder, pixels), Images(run, name, rows)
     seen = views(run, unseeing(run, name), pixels, choices(run)["detector"])
-    pairs = [pair / side for pair in shown.place(priors.fixed_pair(shown.training_boxes))]
+    pairs = [pair / shown.side for pair in shown.place(priors.fixed_pair(shown.training_boxes))]
     equalized = np.stack([severity.equalized(p) for p in pixels])
-    masks = np.stack([severity.box_mask(pair, side) for pair in pairs])
+    masks = np.stack([severity.box_mask(pair, shown.side) for pair in pairs])
     inside = lungs.pixels(run.lung_finder, pixels)
     chances = heatmaps.probabilities(trained(run, CLASSIFIER), pixels)
     columns = {
@@ -173,17 +171,21 @@ def _masks(run: Run, pixels: np.ndarray, seen: Views) -> dict[str, np.ndarray]:
 def attention_readouts(
     run: Run, name: str, rows: np.ndarray, here: lungs.Lungs
 ) -> dict[str, np.ndarray]:
-    """The localizer's read-outs [N] of rows of a set, trained with text and with labels only.
+    """The localizer's read-outs [N] of rows of a set, of each form of its training.
 
     An area is the share of the lungs that the boxes cover, times the probability of a pneumonia.
     """
     regions, side, columns = run.regions(name).rows(rows), run.preset.detector.side, {}
-    for arm, method in (("text", "text-attention"), ("labels only", "image-label-attention")):
-        attention, chances = image_attention(run.localizer(arm == "text")[0], regions)
+    for arm, method in zip(ATTENTIONS, CHOICES, strict=False):
+        attention, chances = image_attention(run.localizer(*ATTENTIONS[arm])[0], regions)
         boxes = [b / side for b, _ in pick(regions, attention, choices(run)[method])]
         suffix = "" if arm == "text" else f" ({arm})"
         columns[f"attended area{suffix}"] = here.covered(boxes) * chances[:, 0]
         columns[f"pneumonia ({arm})"] = log_odds(chances[:, 0])
+        if arm != "labels only":
+            mild, severe = (chances[:, NAMES.index(f"severity:{g}")] for g in ("mild", "severe"))
+            for grade, (more, less) in GRADES.items():
+                columns[f"{grade} ({arm})"] = more * severe + less * mild
         if arm == "text":
             grades = severity.expected_severity(pd.DataFrame(chances, columns=list(NAMES)))
             columns["expected severity"] = grades.to_numpy()
@@ -221,7 +223,7 @@ def validation(run: Run) -> pd.DataFrame:
     rows = run.sets.rows(name, *run.preset.severity.chosen_on)
     table = saved_values(run, name, rows)
     boxed = [run.sets.true_boxes(name)[i] / run.preset.detector.side for i in rows]
-    here = lungs_of(run, run.sets.pixels(name)[rows])
+    here = lungs.find(run.lung_finder, run.sets.pixels(name)[rows])
     patients = run.sets.records(name).images["patient"].to_numpy()[rows]
     return combine(table, table).assign(**{BOXED: here.covered(boxed)}, patient=patients)
 
@@ -231,7 +233,7 @@ def models(run: Run, name: str) -> list[str]:
     stages = [folds.member_stage(run, n) for n in range(1, run.preset.severity.detectors)]
     if run.preset.detector.place_weight:
         stages += [run.arm_stage(arm) for arm in (LABELS, BOXES)]
-    stages += [run.regions_stage(name), run.localizer_stage(True), run.localizer_stage(False)]
+    stages += [run.regions_stage(name), *(run.localizer_stage(*f) for f in ATTENTIONS.values())]
     return [stage[1] for stage in (*stages, CLASSIFIER.stage(run), run.lungs_stage)]
 
 

@@ -199,7 +199,7 @@ def lung_finder(run: Run, tables: Tables) -> pd.DataFrame:
         drawn = drawn.pivot(index="image", columns="side").dropna()
         inside = run.sets.records(name).images["image"].isin(drawn.index)
         images = run.sets.records(name).images[inside]
-        boxes = readouts.lungs_of(run, run.sets.pixels(name)[inside]).boxes
+        boxes = lungs.find(run.lung_finder, run.sets.pixels(name)[inside]).boxes
         pairs = zip(run.sets.letterboxes(images), boxes, strict=True)
         boxes = [b.inverse(pair * b.side) / ([b.width, b.height] * 2) for b, pair in pairs]
         for column, side in enumerate(lungs.SIDES if len(images) else ()):
