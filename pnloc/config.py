@@ -15,7 +15,7 @@ from pnloc.errors import PnlocError
 PRESETS = Path(__file__).with_name("presets.toml")
 # Baselines that are trained beside the image-label classifier, by what they learn from.
 FROM_LABELS = ("hide-and-seek", "attention-dropout", "patch-mil")
-FROM_PAIRS = ("contrastive-grounding", "align2ground")
+FROM_PAIRS = ("contrastive-grounding", "align2ground", "reconstruction")
 FROM_BOXES = ("supervised", "supervised-faster-rcnn")
 BASELINES = (*FROM_LABELS, *FROM_PAIRS, *FROM_BOXES)
 

@@ -115,17 +115,8 @@ def test_reports_are_worth_the_boxes_that_boxes_alone_would_need():
 
 
 def run(folder) -> int:
-    return main(
-        [
-            "experiment",
-            "--preset",
-            "smoke",
-            "--artifacts",
-            str(folder),
-            "--out",
-            str(folder / "out"),
-        ]
-    )
+    places = ["--artifacts", str(folder), "--out", str(folder / "out")]
+    return main(["experiment", "--preset", "smoke", *places])
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from pnloc import reports as r
 from pnloc.cli import main
 from pnloc.reports.findings import ASSERTIONS, LONGEST, asserting_words, describe
 from pnloc.reports.layout import is_english, straightened
+from pnloc.reports.supervision import sizes
 
 CASES = Path(__file__).parent / "cases"  # each folder's expected.json says what is right, and why
 READINGS = list(csv.DictReader((CASES.parent / "readings.csv").open(encoding="utf-8")))
@@ -28,6 +29,11 @@ REPORT = TEXTS["report"]
 
 def assertions(text: str) -> list[str]:
     return [f.assertion for f in r.findings(text)]
+
+
+def test_size_is_that_of_an_asserted_opacity():
+    assert sizes("Small pleural effusion. Large LLL consolidation.") == {"size:large"}
+    assert sizes("No large opacity. A tiny opacity on the right.") == {"size:small"} > sizes("")
 
 
 @pytest.mark.parametrize("row", READINGS, ids=lambda row: row["sentence"][:50])

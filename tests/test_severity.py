@@ -8,6 +8,7 @@ from sklearn.linear_model import LinearRegression
 from sklearn.metrics import mean_absolute_error, r2_score
 from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 
+from pnloc.baselines.heatmaps import coverage
 from pnloc.errors import PnlocError
 from pnloc.evaluation import severity
 from pnloc.evaluation.bootstrap import Patients
@@ -48,7 +49,7 @@ def test_expected_severity_by_hand():
 
 
 def brightness(image: np.ndarray, *boxes: list[float]) -> float:
-    mask = severity.box_mask(np.array(boxes).reshape(-1, 4), len(image))
+    mask = coverage(np.reshape(boxes, (-1, 4)), np.ones(len(boxes)), len(image)) > 0
     return severity.means_inside([severity.equalized(image)], [mask])[0]
 
 

@@ -18,7 +18,7 @@ from pnloc.training import new_attention
 
 TINY = DetectorConfig(side=64, width=8, pyramid=16, anchor_sizes=((16.0, 24.0), (32.0, 48.0)))
 HIDING = (weak.HideAndSeek, weak.AttentionDropout)
-GROUNDING = (grounding.ContrastiveGrounding, grounding.Align2Ground)
+GROUNDING = (grounding.ContrastiveGrounding, grounding.Align2Ground, grounding.Reconstruction)
 
 
 def blobs(count: int) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:

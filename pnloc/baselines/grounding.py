@@ -4,8 +4,10 @@
     Align2Ground            each word picks the region that fits it best; the picked regions are
                             compared with the report, and a report must fit its own image better
                             than others by a margin, and vice versa (Datta et al. 2019)
+    reconstruction          what a word attends to has to tell the word again (the family of Chen et
+                            al. 2018 and Liu et al. 2019, at its smallest)
 
-Neither reads attributes, image labels or places. Both ground a phrase, so they need one at test:
+None reads attributes, image labels or places. All ground a phrase, so they need one at test:
 always PROMPT, never the image's report. Letters as in `pnloc.model`.
 """
 
@@ -91,6 +93,21 @@ class Align2Ground(ContrastiveGrounding):
         """Softmax of the cosines [B, W, R], without the detector's score; 0 for padding."""
         equal = replace(batch, log_scores=torch.zeros_like(batch.log_scores))
         return super().text_attention(equal, regions)
+
+
+class Reconstruction(ContrastiveGrounding):
+    """The same encoders; the region that a word attends to must tell the word's vector."""
+
+    def __init__(self, features: int, vectors: Tensor, names: Tensor, config: ModelConfig) -> None:
+        super().__init__(features, vectors, names, config)
+        self.told = nn.Linear(config.width, vectors.shape[1])
+
+    def loss(self, batch: Batch) -> Tensor:
+        """1 - cosine of a word's vector and what its attended region tells, the mean over words."""
+        regions, real = self.encode_regions(batch.features), batch.words >= 0
+        told = self.told(self.text_attention(batch, regions) @ regions)
+        fit = F.cosine_similarity(told, self.vectors[batch.words.clamp_min(0)], dim=-1)
+        return ((1 - fit) * real).sum() / real.sum().clamp_min(1)
 
 
 def _residual(width: int) -> nn.Sequential:

@@ -13,7 +13,6 @@ import pandas as pd
 from PIL import Image, ImageOps
 from scipy.stats import rankdata
 
-from pnloc.boxes import as_boxes
 from pnloc.errors import PnlocError
 from pnloc.evaluation.bootstrap import Patients, interval
 from pnloc.evaluation.statistics import CORRELATIONS, ERRORS, STATISTICS, pearson, ratio, spearman
@@ -45,14 +44,6 @@ def equalized(image: np.ndarray) -> np.ndarray:
     flat = len(np.unique(image[content])) < 2
     mask = None if flat else Image.fromarray((content * 255).astype(np.uint8))
     return np.asarray(ImageOps.equalize(Image.fromarray(image), mask=mask)) / 255
-
-
-def box_mask(boxes: np.ndarray, side: int) -> np.ndarray:
-    """Which pixels [side, side] boxes [n, 4], relative to the picture, cover."""
-    inside = np.zeros((side, side), dtype=bool)
-    for x1, y1, x2, y2 in (as_boxes(boxes) * side).round().astype(int):
-        inside[y1:y2, x1:x2] = True
-    return inside
 
 
 def means_inside(values: np.ndarray, masks: np.ndarray) -> np.ndarray:

@@ -26,7 +26,7 @@ from torch import nn
 from pnloc import localizer, parallel
 from pnloc.baselines import grounding, heatmaps, priors, supervised, weak
 from pnloc.baselines.classifier import Classifier
-from pnloc.baselines.grounding import Align2Ground, ContrastiveGrounding
+from pnloc.baselines.grounding import Align2Ground, ContrastiveGrounding, Reconstruction
 from pnloc.baselines.priors import fixed_pair
 from pnloc.baselines.supervised import FasterRegions
 from pnloc.config import BASELINES, FROM_BOXES
@@ -238,6 +238,7 @@ _IN_ORDER = (
     Method("labels", "patch-mil", "patch-wise MIL", explained, weak.PatchMIL),
     Method("pairs", "contrastive-grounding", _PAIRS, grounded, ContrastiveGrounding),
     Method("pairs", "align2ground", "Align2Ground", grounded, Align2Ground),
+    Method("pairs", "reconstruction", "grounding by reconstruction", grounded, Reconstruction),
     Method("boxes", "supervised", "supervised RetinaNet (bound)", detector, deepcopy),
     Method("boxes", "supervised-faster-rcnn", _FASTER, faster, FasterRegions),
     Method("mask", "detector-mask", "detector's mask alone", detector_mask),
@@ -276,11 +277,9 @@ def baselines(run: Run) -> tuple[str, ...]:
 def available(run: Run, reports: bool = True) -> list[Method]:
     """The methods of a run, in the order of the tables; without `reports` those that need none."""
     names = {*baselines(run), *(name for name, m in METHODS.items() if not m.training)}
-    lacking = {
-        m.name for m in METHODS.values() if m.places and not run.preset.detector.place_weight
-    }
-    names -= lacking | {m.name for m in METHODS.values() if m.reports and not reports}
-    return [m for m in METHODS.values() if m.name in names]
+    told = run.preset.detector.place_weight
+    fit = [m for m in METHODS.values() if (reports or not m.reports) and (told or not m.places)]
+    return [m for m in fit if m.name in names]
 
 
 def train(run: Run) -> dict[str, Trained]:

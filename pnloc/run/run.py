@@ -154,9 +154,7 @@ class Run:
             upstream = [self.zones_stage(n)[1] for n in (name, *names)]
             inputs += (arm, upstream, self.sets.words_stage[1])
         options = {"seed": seed, "together": parallel.shared()}
-        options["code"] = (
-            (train_detector, supervise, asserted_places) if names else (train_detector,)
-        )
+        options["code"] = (train_detector, *((supervise, asserted_places) if names else ()))
         return self.cache.trained(stage, *inputs, build=build, fit=fit, **options)
 
     @cached_property

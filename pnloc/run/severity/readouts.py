@@ -135,7 +135,7 @@ def values(run: Run, name: str, rows: np.ndarray) -> pd.DataFrame:
     seen = views(run, unseeing(run, name), pixels, choices(run)["detector"])
     pairs = [pair / shown.side for pair in shown.place(priors.fixed_pair(shown.training_boxes))]
     equalized = np.stack([severity.equalized(p) for p in pixels])
-    masks = np.stack([severity.box_mask(pair, shown.side) for pair in pairs])
+    masks = np.stack([heatmaps.coverage(pair, np.ones(2), shown.side) > 0 for pair in pairs])
     inside = lungs.pixels(run.lung_finder, pixels)
     chances = heatmaps.probabilities(trained(run, CLASSIFIER), pixels)
     columns = {
