@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from test_metrics import BY_HAND
 
 from phantoms.lungs import augment
 from pnloc.run.severity import lungs
@@ -41,19 +42,13 @@ def test_a_box_lies_around_the_largest_part():
     assert lungs.around(mask[:0], USUAL).boxes.shape == (0, 2, 4)
 
 
-@pytest.mark.parametrize(
-    "boxes, shares",
-    [
-        ([[0.0, 0, 0.25, 1], [0, 0, 0.25, 0.5], [0.75, 0.25, 2, 9]], [0.5, 0.25]),
-        (np.zeros((0, 4)), [0, 0]),
-        ([[-1.0, -1, 2, 2]], [1, 1]),
-    ],
-)
+@pytest.mark.parametrize(("boxes", "shares"), BY_HAND["covered"])
 def test_the_covered_share_counts_overlapping_boxes_once(boxes, shares):
-    assert lungs.covered([np.array(boxes)], PAIR.boxes)[0] == pytest.approx(shares, abs=0.02)
+    boxes = [np.reshape(boxes, (-1, 4))]
+    assert lungs.covered(boxes, PAIR.boxes)[0] == pytest.approx(shares, abs=0.02)
     # Two lungs count by their area.
     both = (shares[0] * 0.5 + shares[1] * 0.25) / 0.75
-    assert PAIR.covered([np.array(boxes)]) == pytest.approx([both], abs=0.02)
+    assert PAIR.covered(boxes) == pytest.approx([both], abs=0.02)
 
 
 def test_a_mask_is_averaged_inside_each_place():

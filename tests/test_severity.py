@@ -8,6 +8,7 @@ from sklearn.linear_model import LinearRegression
 from sklearn.metrics import mean_absolute_error, r2_score
 from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 
+from explorer import course
 from pnloc.baselines.heatmaps import coverage
 from pnloc.errors import PnlocError
 from pnloc.evaluation import severity
@@ -240,3 +241,21 @@ def test_zone_differences_are_those_of_the_two_associations():
     # A reader for whom no zone differs says nothing.
     flat = severity.zone_differences(good, bad, np.zeros_like(theirs), patients)
     assert (flat[["first", "second", "value"]] == 0).all(axis=None)
+
+
+# Over time ----------------------------------------------------------------------------------------
+
+
+def test_the_sign_of_a_change_is_compared_from_one_day_of_a_patient_to_the_next():
+    rows = [("p", 0, 1.0, 2.0), ("p", 4, 3.0, 4.0), ("p", 4, 1.0, 4.0), ("p", 9, 5.0, 3.0)]
+    rows += [("q", 1, 2.0, 5.0), ("q", 2, 1.0, 4.0), ("q", 3, 0.0, 4.0)] + [("r", 0, 0.0, 1.0)] * 9
+    table = pd.DataFrame(rows, columns=["patient", "day", "value", "opacity"])
+    words = ["improved", "worse, then better", "stable", "no change", "a new opacity"]
+    assert [course.told(text) for text in words[::2]][:2] == [-1, 0]
+    assert np.isnan([course.told(words[1]), course.told(words[4])]).all()
+    changes = course.steps(table.assign(told=np.nan))
+    assert changes[["start", "end"]].to_numpy().tolist() == [[0, 4], [4, 9], [1, 2], [2, 3]]
+    assert changes["value"].tolist() == [1, 3, -1, -1], "two radiographs of a day are averaged"
+    (row,) = course.agreement(changes, resamples=50).to_dict("records")
+    assert (row["against"], row["value"], row["n"]) == ("opacity", 2 / 3, 3)
+    assert row["worse"] == 1 / 3 and row["low"] <= row["value"] <= row["high"]

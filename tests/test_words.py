@@ -8,6 +8,7 @@ from itertools import product
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+from test_metrics import BY_HAND
 
 from pnloc.errors import PnlocError
 from pnloc.reports.words import UNKNOWN, WordVectors, train
@@ -49,14 +50,7 @@ def test_rows_are_sorted_after_the_unknown_one_and_vectors_have_a_mean_length_of
     assert np.abs(small.vectors[1:] - other.vectors[1:]).max(axis=1).min() > 0.01
 
 
-@pytest.mark.parametrize(
-    ("sentences", "words"),
-    [
-        ([[], ["left"], ["left", "twice"], ["twice", "never"]], ["left", "twice"]),
-        ([["a", "left", "left"]], ["left"]),
-        ([["left", "opacity"]], ["left", "opacity"]),  # no word occurs twice: all are kept
-    ],
-)
+@pytest.mark.parametrize(("sentences", "words"), BY_HAND["words"])
 def test_rare_words_are_unknown(sentences, words):
     assert train(sentences, seed=0, **SMALL).words == [UNKNOWN, *words]
 

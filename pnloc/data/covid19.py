@@ -65,11 +65,12 @@ def read(folder: Path) -> Records:
 
 
 def sources(folder: Path) -> pd.DataFrame:
-    """Origin of each image: image, source (host), year, licence, credit (a line), shown (bool).
+    """Origin of each image: image, source (host), year, day, licence, credit (a line), shown.
 
     `shown` is True only for the licences CC0, CC BY, CC BY-SA, CC BY-NC and CC BY-NC-SA, written
     plainly in the column `license`: what is unknown or forbids derivatives is not drawn. The year
-    is that of the radiograph's date (NaN: unknown).
+    is that of the radiograph's date, the day its `offset`, from the first symptoms or the
+    admission on (NaN: unknown).
     """
     table = _metadata(Source("covid19", folder, WHERE)).dropna(subset="filename")
     table = table.drop_duplicates("filename").reset_index(drop=True)
@@ -83,6 +84,7 @@ def sources(folder: Path) -> pd.DataFrame:
             "image": table["filename"].astype(str),
             "source": host.fillna("unknown"),
             "year": date.str.extract(r"((?:19|20)\d\d)", expand=False).astype(float),
+            "day": pd.to_numeric(table.reindex(columns=["offset"])["offset"], errors="coerce"),
             "licence": licence,
             "credit": table["filename"] + ", " + page + ", " + terms,
             "shown": licence.str.fullmatch(SHOWN).astype(bool),

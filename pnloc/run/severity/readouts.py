@@ -275,8 +275,8 @@ def cases(run: Run, name: str, scale: pd.DataFrame) -> pd.DataFrame:
     records = run.sets.records(name)
     facts = records.images[["image", "patient", "view", "width", "height"]]
     table = records.scores.merge(facts.assign(patient=persons(run, name)), on="image")
-    rows = pd.Index(records.images["image"]).get_indexer(table["image"])
-    return table.join(combine(saved_values(run, name, rows), scale), on="image")
+    values = saved_values(run, name, run.sets.rows(name, "test"))
+    return table.join(combine(values, scale), on="image")
 
 
 def persons(run: Run, name: str) -> pd.Series:
