@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
@@ -18,10 +19,12 @@ from experiments.worth import Experiment, Replicate
 from pnloc.evaluation.bootstrap import NAN, Estimate, Patients, holm
 from pnloc.evaluation.localization import auc, cases, per_image
 from pnloc.evaluation.statistics import CORRELATIONS
-from pnloc.files import copy, read_csv, read_json, write_json, write_table
+from pnloc.files import atomic, copy, read_csv, read_json, write_json, write_table, write_text
 from pnloc.run.cache import TIMING
 from pnloc.run.provenance import environment
 from pnloc.run.run import Run
+from pnloc.view import figures
+from pnloc.view import tables as pages
 
 UNIONS = {"union IoU": ("miou", NAN), "pointing": ("pointing", NAN)}
 METRICS = (*UNIONS, "acc@0.3", "AUC", *CORRELATIONS)
@@ -38,7 +41,13 @@ def run(data: Run, plan: Plan, out: Path | None = None) -> pd.DataFrame:
     results, folder = tables(experiment), data.root / "worth"
     for table, rows in results.items():
         write_table(folder / f"{table}.csv", rows)
-    write_json(folder / "made.json", facts(experiment))
+    made = facts(experiment)
+    write_json(folder / "made.json", made)
+    reports = sum(made["captioned images"].values())
+    points = [boxes for boxes in (0, 25) if boxes in experiment.points.values()]
+    told = [pages.worth(results["worth"], boxes, reports) for boxes in points]
+    write_text(folder / "answer.md", " ".join(told) + "\n")
+    draw(results["curve"], folder / "curve.svg")
     for path in sorted(folder.iterdir()) if out else ():
         copy(path, out / path.name)
     return results["curve"]
@@ -219,6 +228,22 @@ def worth(samples: Samples) -> pd.DataFrame:
 
 def _points(samples: Samples) -> list[int]:
     return [*samples.experiment.points.values()]
+
+
+def draw(table: pd.DataFrame, path: Path) -> None:
+    """The curve as a figure: union IoU, image AUC and the correlation with severity."""
+    figures.style()
+    panels = {"union IoU": "union IoU", "AUC": "image AUC", "pearson": "severity, Pearson's r"}
+    with plt.rc_context({"svg.hashsalt": "worth"}):
+        fig, axes = plt.subplots(1, 3, figsize=(10, 3.8), layout="constrained")
+        for ax, (metric, label) in zip(axes, panels.items(), strict=True):
+            figures.worth(table, metric, ax).set_ylabel(label)
+        lines, labels = axes[0].get_legend_handles_labels()
+        look = {"ncols": 3, "frameon": False, "fontsize": 9}
+        fig.legend(lines, labels, loc="outside lower center", **look)
+        with atomic(path) as target:
+            fig.savefig(target, format="svg", metadata={"Date": None})
+        plt.close(fig)
 
 
 def facts(experiment: Experiment) -> dict:
