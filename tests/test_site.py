@@ -160,6 +160,17 @@ def test_a_page_shows_the_parameters_that_were_used_and_not_the_defaults_above_t
     assert "remove-cell" in defaults.metadata["tags"]
     own.cells.pop()
     assert publishing.clean(own).cells[0].metadata["tags"] == ["parameters"]
+    assert publishing.folded(own).cells[0].metadata["tags"] == ["parameters", "hide-cell"]
+
+
+def test_a_page_says_its_answer_under_its_question_and_once_more_at_its_end():
+    said, cells = shown("7", **{"text/markdown": "**7**"}), nbformat.v4
+    own = [cells.new_markdown_cell(text) for text in ("# One", "## Way", "## Answer")]
+    page = cells.new_notebook(cells=[*own, cells.new_code_cell("x", outputs=[said, shown("8")])])
+    answered = publishing.with_answer(nbformat.from_dict(page)).cells
+    assert [c.source for c in answered[:1] + answered[3:]] == [c.source for c in page.cells]
+    assert answered[2].outputs == [said] and "remove-input" in answered[2].metadata["tags"]
+    assert publishing.with_answer(cells.new_notebook(cells=own[:2])).cells == own[:2]
 
 
 def test_publishing_again_touches_nothing_and_removes_what_is_gone(tmp_path):

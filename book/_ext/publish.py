@@ -54,7 +54,8 @@ def publish(pages: Path, target: Path, sources: Path = ROOT / "notebooks") -> No
         (target / stale).unlink()
     for name, page in notebooks.items():
         line = facts(name, page, pages.parent, target, sources)
-        text = nbformat.writes(with_facts(clean(page), line)) + "\n"
+        page = with_answer(with_facts(folded(clean(page)), line))
+        text = nbformat.writes(page) + "\n"
         if not (target / name).exists() or read_text(target / name) != text:
             write_text(target / name, text)
 
@@ -231,6 +232,31 @@ def with_facts(page: NotebookNode, facts: str) -> NotebookNode:
     if facts and page.cells and page.cells[0].source.startswith("# "):
         title, _, rest = page.cells[0].source.partition("\n")
         page.cells[0].source = f"{title}\n\n::::{{container}} page-facts\n{facts}\n::::\n{rest}"
+    return page
+
+
+def folded(page: NotebookNode) -> NotebookNode:
+    """A page whose cells of parameters and of the start fold away."""
+    for cell in page.cells:
+        tags = cell.metadata.get("tags", [])
+        starts = cell.source.startswith("from pnloc.view.notebook import start")
+        if starts or {*tags} & {"parameters", "injected-parameters"}:
+            cell.metadata["tags"] = [*tags, "hide-cell"]
+    return page
+
+
+def with_answer(page: NotebookNode) -> NotebookNode:
+    """A page whose answer, what its last section says, stands under its question as well."""
+    heads = [n for n, cell in enumerate(page.cells) if cell.source.strip() == "## Answer"]
+    below = page.cells[heads[-1] :] if heads else []
+    outputs = [out for cell in below for out in cell.get("outputs", [])]
+    said = [nbformat.from_dict(out) for out in outputs if "text/markdown" in out.get("data", {})]
+    if said:
+        hidden = {"tags": ["remove-input"]}
+        page.cells[1:1] = [
+            nbformat.v4.new_markdown_cell("**Answer.** The way to it is below.", id="answer"),
+            nbformat.v4.new_code_cell("", id="answer-said", outputs=said, metadata=hidden),
+        ]
     return page
 
 
