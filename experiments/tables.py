@@ -29,6 +29,7 @@ from pnloc.view import tables as pages
 UNIONS = {"union IoU": ("miou", NAN), "pointing": ("pointing", NAN)}
 METRICS = (*UNIONS, "acc@0.3", "AUC", *CORRELATIONS)
 PAIRS = ((TEXT, LABELS), (TEXT, BOXES), (LABELS, BOXES), *((TEXT, c) for c in CONTROLS))
+PAIRS += tuple((control, LABELS) for control in CONTROLS)
 ESTIMATE = ["value", "low", "high"]
 
 
@@ -43,14 +44,29 @@ def run(data: Run, plan: Plan, out: Path | None = None) -> pd.DataFrame:
         write_table(folder / f"{table}.csv", rows)
     made = facts(experiment)
     write_json(folder / "made.json", made)
-    reports = sum(made["captioned images"].values())
-    points = [boxes for boxes in (0, 25) if boxes in experiment.points.values()]
-    told = [pages.worth(results["worth"], boxes, reports) for boxes in points]
-    write_text(folder / "answer.md", " ".join(told) + "\n")
+    write_text(folder / "answer.md", answer(results, made) + "\n")
     draw(results["curve"], folder / "curve.svg")
     for path in sorted(folder.iterdir()) if out else ():
         copy(path, out / path.name)
     return results["curve"]
+
+
+def answer(results: dict[str, pd.DataFrame], made: dict) -> str:
+    """What reports are worth with 0 and 25 boxed images, and what the controls say, in sentences.
+
+    results: `tables`; made: `facts`.
+    """
+    reports = sum(made["captioned images"].values())
+    table, gaps = results["worth"], results["differences"].query("metric == 'union IoU'")
+    told = []
+    for boxes in (0, 25):
+        if boxes in set(table["boxes"]):
+            told.append(pages.worth(table, boxes, reports))
+        own = gaps[(gaps["boxes"] == boxes) & (gaps["line"] == TEXT)]
+        compared = [pages.comparison(row) for row in own.to_dict("records")]
+        if compared:
+            told.append(f"With {boxes}, the union IoU of reports is {'; '.join(compared)}.")
+    return " ".join(told)
 
 
 # Samples ----------------------------------------------------------------------------------------
@@ -212,7 +228,7 @@ def worth(samples: Samples) -> pd.DataFrame:
     answer: `further` then is `least` or `most`, and means at most or at least that many.
     """
     rows, points = [], [p for p in _points(samples) if p]
-    for line, metric, boxes in product((TEXT, LABELS), METRICS, _points(samples)):
+    for line, metric, boxes in product((TEXT, LABELS, *CONTROLS), METRICS, _points(samples)):
         own = samples.of(line, boxes, metric)
         if own is None:
             continue

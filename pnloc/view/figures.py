@@ -4,6 +4,7 @@ No metric is computed here, and nothing is saved. Colours mean the same everywhe
 TRUTH, OURS and those of the methods (looks.csv), from seaborn's palette for the colour-blind.
 """
 
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,14 +24,7 @@ Array = np.ndarray
 TRUTH, BLUE = "#029e73", COLOURS["detector"]
 GREY, DARK = "#777777", "#444444"
 # Lines of the experiment: whose look they have, and their title.
-WORTH = {
-    "text": ("text-attention", "boxes and reports"),
-    "labels": ("image-label-attention", "boxes and image labels"),
-    "boxes": ("detector", "boxes alone"),
-    "fixed boxes": ("fixed-boxes", "two fixed boxes, no image"),
-    "Grad-CAM": ("grad-cam", "Grad-CAM of image labels, no box"),
-    "best proposal": ("best-proposal", "best proposal (ceiling)"),
-}
+WORTH = tomllib.loads(Path(__file__).with_name("tables.toml").read_text(encoding="utf-8"))["worth"]
 TITLES = {method.name: method.title for method in METHODS.values()} | {
     "detector-top": "detector's best region alone",
     "classifier": "classifier behind CAM",
