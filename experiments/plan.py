@@ -35,7 +35,7 @@ class Plan:
     place_weight: float = 0.5
     epochs: int = 10
     steps: int = 20  # in an epoch, whatever the number of boxes
-    resamples: int = 2000
+    resamples: int = 20_000  # so that p can be small after correction
 
 
 PLANS = {

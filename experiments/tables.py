@@ -14,8 +14,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from experiments.plan import BOXES, CONTROLS, LABELS, LINES, TEXT, Plan
-from experiments.worth import Experiment, Replicate
+from experiments.plan import BOXES, CONTROLS, LABELS, LINES, SHUFFLED, SWAPPED, TEXT, Plan
+from experiments.worth import CAM, Experiment, Replicate
 from pnloc.evaluation.bootstrap import NAN, Estimate, Patients, holm
 from pnloc.evaluation.localization import auc, cases, per_image
 from pnloc.evaluation.statistics import CORRELATIONS
@@ -51,21 +51,32 @@ def run(data: Run, plan: Plan, out: Path | None = None) -> pd.DataFrame:
     return results["curve"]
 
 
+TOLD = {
+    TEXT: "reports",
+    LABELS: "image labels",
+    SHUFFLED: "reports of other images",
+    SWAPPED: "reports with sides swapped",
+    CAM: "Grad-CAM of image labels",
+}
+
+
 def answer(results: dict[str, pd.DataFrame], made: dict) -> str:
-    """What reports are worth with 0 and 25 boxed images, and what the controls say, in sentences.
+    """What reports are worth with 0 and 25 boxed images, and what controls say without a box.
 
     results: `tables`; made: `facts`.
     """
-    reports = sum(made["captioned images"].values())
-    table, gaps = results["worth"], results["differences"].query("metric == 'union IoU'")
-    told = []
-    for boxes in (0, 25):
-        if boxes in set(table["boxes"]):
-            told.append(pages.worth(table, boxes, reports))
-        own = gaps[(gaps["boxes"] == boxes) & (gaps["line"] == TEXT)]
-        compared = [pages.comparison(row) for row in own.to_dict("records")]
-        if compared:
-            told.append(f"With {boxes}, the union IoU of reports is {'; '.join(compared)}.")
+    reports, table = sum(made["captioned images"].values()), results["worth"]
+    told = [pages.worth(table, n, reports) for n in (0, 25) if n in set(table["boxes"])]
+    curve, gaps = (results[n].query("boxes == 0") for n in ("curve", "differences"))
+    for metric in UNIONS:
+        levels = curve[curve["metric"] == metric].set_index("line")[ESTIMATE]
+        known = [f"{TOLD[n]} {pages.cell(*levels.loc[n])}" for n in TOLD if n in levels.index]
+        own = gaps[(gaps["metric"] == metric) & (gaps["line"] == TEXT)]
+        minus = [
+            f"minus {TOLD[row['against']]} {pages.cell(*row[ESTIMATE], 3, True)}"
+            for _, row in own.iterrows()
+        ]
+        told.append(f"Without a box, {metric}: {', '.join(known)}; reports {', '.join(minus)}.")
     return " ".join(told)
 
 

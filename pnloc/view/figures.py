@@ -170,7 +170,7 @@ def worth(table: pd.DataFrame, metric: str, ax: Axes) -> Axes:
         own, look = rows[rows["line"] == line], look_of(method) | {"label": title}
         where = own["boxes"].map(places)
         ax.plot(where, own["value"], ls=LOOKS["line"].get(method, "none"), ms=6, **look)
-        if LOOKS["line"].get(method) == "-":
+        if LOOKS["band"].get(method) == "yes":
             ax.fill_between(where, own["low"], own["high"], color=look["color"], alpha=0.15, lw=0)
     ax.set_xticks(range(len(places)), [f"{boxes}" for boxes in places])
     ax.set(xlabel="boxed images", ylabel=metric)
