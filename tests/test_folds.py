@@ -126,8 +126,8 @@ def test_an_image_seen_both_ways_has_the_mean_mask_and_the_mean_log_odds():
     one, other = torch.zeros(1, 2, 4), torch.zeros(1, 2, 4)
     one[0, 0, 0], other[0, 0, 3] = 0.8, 0.4  # the same place, seen from the other side
     boxes = [torch.ones(1, 4)]
-    plain = Output(boxes, [torch.ones(1)], one, torch.tensor([0.2]), {}, one)
-    both = both_ways(plain, Output([], [], other, torch.tensor([0.9]), {}, other))
+    plain = Output(boxes, [torch.ones(1)], one, torch.tensor([0.2]), {})
+    both = both_ways(plain, Output([], [], other, torch.tensor([0.9]), {}))
     assert both.mask[0, 0, 0] == pytest.approx(0.6) and both.mask.sum() == pytest.approx(0.6)
     odds = (np.log(0.25) + np.log(9)) / 2
     assert both.image.item() == pytest.approx(1 / (1 + np.exp(-odds)), abs=1e-5)
