@@ -61,23 +61,24 @@ TOLD = {
 
 
 def answer(results: dict[str, pd.DataFrame], made: dict) -> str:
-    """What reports are worth with 0 and 25 boxed images, and what controls say without a box.
+    """What reports are worth with 0 and 25 boxed images; below, lines and controls without a box.
 
-    results: `tables`; made: `facts`.
+    results: `tables`; made: `facts`. Markdown: sentences, and a table.
     """
     reports, table = sum(made["captioned images"].values()), results["worth"]
     told = [pages.worth(table, n, reports) for n in (0, 25) if n in set(table["boxes"])]
     curve, gaps = (results[n].query("boxes == 0") for n in ("curve", "differences"))
-    for metric in UNIONS:
-        levels = curve[curve["metric"] == metric].set_index("line")[ESTIMATE]
-        known = [f"{TOLD[n]} {pages.cell(*levels.loc[n])}" for n in TOLD if n in levels.index]
-        own = gaps[(gaps["metric"] == metric) & (gaps["line"] == TEXT)]
-        minus = [
-            f"minus {TOLD[row['against']]} {pages.cell(*row[ESTIMATE], 3, True)}"
-            for _, row in own.iterrows()
-        ]
-        told.append(f"Without a box, {metric}: {', '.join(known)}; reports {', '.join(minus)}.")
-    return " ".join(told)
+    levels = curve.assign(row=curve["line"].map(TOLD))
+    minus = gaps[gaps["line"] == TEXT]
+    minus = minus.assign(row="reports minus " + minus["against"].map(TOLD))
+    rows = [f"| without a box | {' | '.join(UNIONS)} |", "|---" * (1 + len(UNIONS)) + "|"]
+    for part, signed in ((levels, False), (minus, True)):
+        part = part[part["metric"].isin(UNIONS)].dropna(subset="row")
+        for name, own in part.groupby("row", sort=False):
+            cells = own.set_index("metric")[ESTIMATE].loc[[*UNIONS]].to_numpy()
+            shown = (pages.cell(*values, 2 + signed, signed) for values in cells)
+            rows.append(f"| {name} | {' | '.join(shown)} |")
+    return " ".join(told) + "\n\n" + "\n".join(rows)
 
 
 # Samples ----------------------------------------------------------------------------------------

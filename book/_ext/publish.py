@@ -254,8 +254,8 @@ def with_answer(page: NotebookNode) -> NotebookNode:
     if said:
         hidden = {"tags": ["remove-input"]}
         page.cells[1:1] = [
-            nbformat.v4.new_markdown_cell("**Answer.** The way to it is below.", id="answer"),
-            nbformat.v4.new_code_cell("", id="answer-said", outputs=said, metadata=hidden),
+            nbformat.v4.new_markdown_cell("**Answer** (the way to it is below):", id="answer"),
+            nbformat.v4.new_code_cell("# below", id="answer-said", outputs=said, metadata=hidden),
         ]
     return page
 
