@@ -146,6 +146,6 @@ def worth(table: pd.DataFrame, boxes: int, reports: int, metric: str = "union Io
         for end in (low, high)
     ]
     return (
-        f"With {boxes} boxed images, {reports:,} reports are worth as much as {bound}"
+        f"With {boxes} boxed images, {reports:,} reports are worth {bound}"
         f"**{further:.0f} further boxed images** [{low:.0f}{beyond[0]}, {high:.0f}{beyond[1]}]."
     )
