@@ -147,5 +147,5 @@ def worth(table: pd.DataFrame, boxes: int, reports: int, metric: str = "union Io
     ]
     return (
         f"With {boxes} boxed images, {reports:,} reports are worth {bound}"
-        f"**{further:.0f} further boxed images** [{low:.0f}{beyond[0]}, {high:.0f}{beyond[1]}]."
+        f"**{round(further)} further boxed images** [{low:.0f}{beyond[0]}, {high:.0f}{beyond[1]}]."
     )
