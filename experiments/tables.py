@@ -240,12 +240,15 @@ def worth(samples: Samples) -> pd.DataFrame:
     answer: `further` then is `least` or `most`, and means at most or at least that many.
     """
     rows, points = [], [p for p in _points(samples) if p]
+    rising: dict[str, np.ndarray] = {}  # by metric: the line of boxes alone, never falling
     for line, metric, boxes in product((TEXT, LABELS, *CONTROLS), METRICS, _points(samples)):
         own = samples.of(line, boxes, metric)
         if own is None:
             continue
-        alone = np.stack([samples.of(BOXES, p, metric) for p in points])
-        alone = np.maximum.accumulate(alone, axis=0)
+        if metric not in rising:
+            alone = np.stack([samples.of(BOXES, p, metric) for p in points])
+            rising[metric] = np.maximum.accumulate(alone, axis=0)
+        alone = rising[metric]
         further = np.array([np.interp(v, a, points) for v, a in zip(own, alone.T, strict=True)])
         estimate = samples.estimate(further - boxes, metric)
         limits = (points[0] - boxes, points[-1] - boxes)

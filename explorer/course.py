@@ -36,10 +36,11 @@ def course(run: Run, name: str, readout: str) -> pd.DataFrame:
     values = readouts.combine(readouts.saved_values(run, name, rows), readouts.validation(run))[
         readout
     ]
+    notes = run.sets.texts(name)
     days = covid19.sources(run.sets.place(name)).set_index("image")["day"]
     table = records.images.iloc[rows][["image"]].assign(
         patient=readouts.persons(run, name)[rows].to_numpy(),
-        told=[told(run.sets.texts(name)[row]) for row in rows],
+        told=[told(notes[row]) for row in rows],
     )
     table = table.join(days, on="image").join(values.rename("value"), on="image")
     table = table.dropna(subset="day").merge(records.scores, on="image", how="left")
